@@ -1,0 +1,122 @@
+"""The activation switch: comet on or off, how long a poll is held, and the command language.
+
+Owns the two values that an operator changes while the server runs. Must not know who asks
+(a program, or the admin endpoint) or what the held connections are.
+
+Divergences from `Ocsigen_comet.Security`: `set_timeout` refuses what is not a time, and the
+commands are understood with and without their prefix.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import re
+from collections.abc import Callable
+
+from .errors import UnknownCommand
+from .fanout import Fanout, Wake
+from .settings import TIMEOUT_LIMIT, Settings
+from .threads import LoopThread
+
+__all__ = ["Activation"]
+
+_logger = logging.getLogger(__name__)
+
+_COMMAND = re.compile(
+    r"(?:comet:)?(?:(?P<word>activate|deactivate)"
+    r"|set_timeout\s+(?P<seconds>[0-9A-Za-z.+-]+)(?:\s+(?P<kill>KILL))?)"
+)
+
+
+class Activation:
+    """Switches comet on and off. Thread-safe; every action is logged.
+
+    Args:
+        settings: The timeout and jitter to begin with.
+        fanout: Whose listeners are ended.
+        loop: The thread they live in.
+
+    Source: `Ocsigen_comet.Security` and its commands; semantics.md, "Activation".
+    """
+
+    def __init__(self, settings: Settings, fanout: Fanout, loop: LoopThread) -> None:
+        self._fanout = fanout
+        self._loop = loop
+        self._jitter = settings.jitter
+        self._timeout = settings.timeout
+        self._active = True
+
+    @property
+    def active(self) -> bool:
+        """Whether comet requests are served."""
+        return self._active
+
+    @property
+    def timeout(self) -> float:
+        """Seconds a poll is held from now on, before jitter."""
+        return self._timeout
+
+    def hold(self) -> float:
+        """Return the seconds to hold one poll: the timeout with its jitter."""
+        return self._timeout * random.uniform(1 - self._jitter, 1 + self._jitter)  # noqa: S311 - spreads load, keeps no secret
+
+    def activate(self) -> None:
+        """Serve comet requests again. Idempotent; clients come back by themselves."""
+        _logger.info("activate (was %s)", "active" if self._active else "inactive")
+        self._active = True
+
+    def deactivate(self) -> None:
+        """Stop all comet activity: held connections end, further requests get 503. Idempotent."""
+        _logger.info("deactivate (was %s)", "active" if self._active else "inactive")
+        self._active = False
+        self._loop.run(lambda: self._fanout.end(Wake.DEACTIVATED))
+
+    def set_timeout(self, seconds: float, reset: bool = False) -> None:
+        """Change how long a poll is held from now on.
+
+        Args:
+            seconds: More than 0, at most 3600.
+            reset: Whether the polls that are held now end at once, as at their timeout; otherwise
+                they are carried out with their old one.
+
+        Raises:
+            ValueError: `seconds` is out of range. Nothing was changed.
+        """
+        if not (math.isfinite(seconds) and 0 < seconds <= TIMEOUT_LIMIT):
+            raise ValueError(
+                f"expected a timeout of more than 0 and at most {TIMEOUT_LIMIT:g} seconds, "
+                f"got {seconds!r}"
+            )
+        _logger.info("set_timeout %g%s (was %g)", seconds, " KILL" if reset else "", self._timeout)
+        self._timeout = float(seconds)
+        if reset:
+            self._loop.run(lambda: self._fanout.end(Wake.TIMEOUT))
+
+    def command(self, line: str) -> None:
+        """Carry out a line of the command language.
+
+        Args:
+            line: `activate`, `deactivate` or `set_timeout SECONDS [KILL]`, with or without the
+                prefix `comet:`; white space around it does not matter.
+
+        Raises:
+            UnknownCommand: It is anything else. Nothing was done.
+            ValueError: The seconds are out of range. Nothing was changed.
+        """
+        found = _COMMAND.fullmatch(line.strip())
+        if found is None:
+            raise UnknownCommand(line)
+        simple: dict[str | None, Callable[[], None]] = {
+            "activate": self.activate,
+            "deactivate": self.deactivate,
+        }
+        if found["word"] is not None:
+            simple[found["word"]]()
+            return
+        try:
+            seconds = float(found["seconds"])
+        except ValueError:
+            raise UnknownCommand(line) from None
+        self.set_timeout(seconds, reset=found["kill"] is not None)

@@ -1,0 +1,1 @@
+"""Operating a running server over HTTP."""

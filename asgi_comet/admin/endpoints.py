@@ -1,0 +1,155 @@
+"""The admin endpoints: status, activate, deactivate, timeout, command.
+
+Owns the credential and the table of wire.md, section 6, for `PREFIX/admin`. What the actions do is
+`Activation`'s.
+"""
+
+from __future__ import annotations
+
+import hmac
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import HTTPConnection
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+
+from asgi_comet.headers import content_type
+from asgi_comet.hub import Hub
+from asgi_comet.transports.http import NO_STORE, ClientGone, Refusal, read_body, refuse
+
+__all__ = ["TOKEN_MINIMUM", "Admin", "Credential"]
+
+_logger = logging.getLogger(__name__)
+
+TOKEN_MINIMUM = 32  # characters
+
+Credential = str | Callable[[HTTPConnection], bool | Awaitable[bool]]
+
+
+class _Timeout(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    seconds: float
+    kill: bool = False
+
+
+class Admin:
+    """Serves `PREFIX/admin/…`.
+
+    Args:
+        hub: What is operated.
+        credential: `None` switches admin off: everything is 404. A token of at least 32 characters
+            is expected as `Authorization: Bearer`. A function of the connection, sync or async,
+            tells whether it may.
+
+    Raises:
+        ValueError: The token is too short.
+        TypeError: The credential is something else.
+    """
+
+    def __init__(self, hub: Hub, credential: Credential | None) -> None:
+        if isinstance(credential, str):
+            if len(credential) < TOKEN_MINIMUM:
+                raise ValueError(
+                    f"expected an admin token of at least {TOKEN_MINIMUM} characters, "
+                    f"got {len(credential)}"
+                )
+        elif credential is not None and not callable(credential):
+            raise TypeError(
+                f"expected admin to be None, a token or a function, got {type(credential).__name__}"
+            )
+        self._hub = hub
+        self._credential = credential
+        self._actions: dict[str, tuple[str, Callable[[bytes], None]]] = {
+            "status": ("GET", lambda body: None),
+            "activate": ("POST", lambda body: hub.activation.activate()),
+            "deactivate": ("POST", lambda body: hub.activation.deactivate()),
+            "timeout": ("POST", self._timeout),
+            "command": ("POST", self._command),
+        }
+
+    async def __call__(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request.
+
+        Args:
+            path: What follows `PREFIX/admin/`.
+            scope: The request.
+            receive: Its body.
+            send: Where the answer goes.
+        """
+        try:
+            await self._serve(path, scope, receive)
+            await JSONResponse(self.status(), headers=NO_STORE)(scope, receive, send)
+        except Refusal as refusal:
+            await refuse(refusal, scope, receive, send)
+        except ClientGone:
+            pass
+
+    def status(self) -> dict[str, object]:
+        """Return the figures of this worker."""
+        hub = self._hub
+        return {
+            "active": hub.activation.active,
+            "timeout": hub.activation.timeout,
+            "channels": len(hub.channels),
+            "listeners": len(hub.fanout.listeners),
+            "processes": 0,
+        }
+
+    async def _serve(self, path: str, scope: Scope, receive: Receive) -> None:
+        if self._credential is None or path not in self._actions:
+            raise Refusal(404, "Not Found")
+        if not self._hub.origins.allows(scope):
+            raise Refusal(403, "this page's origin is not allowed")
+        await self._authenticate(HTTPConnection(scope))
+        method, act = self._actions[path]
+        if scope["method"] != method:
+            raise Refusal(405, f"expected {method}", Allow=method)
+        expected = _CONTENT_TYPES.get(path)
+        if expected is not None and content_type(scope) != expected:
+            raise Refusal(415, f"expected the content type {expected.decode()}")
+        body = await read_body(self._hub, scope, receive)
+        try:
+            act(body)
+        except ValueError as error:
+            raise Refusal(400, str(error)) from None
+        if method == "POST":
+            _logger.info("%s by %s", path, (scope.get("client") or ("an unknown client",))[0])
+
+    async def _authenticate(self, connection: HTTPConnection) -> None:
+        credential = self._credential
+        authorization = connection.headers.get("authorization")
+        if callable(credential):
+            if inspect.iscoroutinefunction(credential):
+                allowed = await credential(connection)
+            else:
+                found = await run_in_threadpool(credential, connection)
+                allowed = await found if inspect.isawaitable(found) else found
+            if allowed is not True:
+                raise Refusal(403, "not allowed")
+            return
+        if authorization is None:
+            raise Refusal(401, "expected Authorization: Bearer", WWW_Authenticate="Bearer")
+        expected = f"Bearer {credential}".encode()
+        if not hmac.compare_digest(authorization.encode(), expected):
+            _logger.warning("refused a wrong credential")
+            raise Refusal(403, "wrong credential")
+
+    def _timeout(self, body: bytes) -> None:
+        try:
+            asked = _Timeout.model_validate_json(body)
+        except ValidationError:
+            raise ValueError(
+                'expected {"seconds": 5, "kill": true}, "kill" being optional'
+            ) from None
+        self._hub.activation.set_timeout(asked.seconds, reset=asked.kill)
+
+    def _command(self, body: bytes) -> None:
+        self._hub.activation.command(body.decode(errors="replace"))
+
+
+_CONTENT_TYPES = {"timeout": b"application/json", "command": b"text/plain"}

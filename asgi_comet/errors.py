@@ -1,0 +1,137 @@
+"""The exception tree. Every error says what was expected and what came, and carries the data.
+
+.. code-block:: text
+
+    CometError
+    ├── NotRunning              a request, or a wait, without a running lifespan
+    ├── InvalidName             a channel name outside the alphabet or length  (also a ValueError)
+    ├── NonUniqueChannelName    a second live channel of the same name
+    ├── TooManyVirtualChannels  more live channels than `max_virtual_channels`
+    ├── MessageTooLarge         a message over `message_limit`                 (also a ValueError)
+    ├── ChannelClosed           published on a channel that has ended
+    ├── UnknownCommand          a line outside the command language            (also a ValueError)
+    └── BadRequest              a body that is not what the protocol says      (also a ValueError)
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BadRequest",
+    "ChannelClosed",
+    "CometError",
+    "InvalidName",
+    "MessageTooLarge",
+    "NonUniqueChannelName",
+    "NotRunning",
+    "TooManyVirtualChannels",
+    "UnknownCommand",
+]
+
+
+class CometError(Exception):
+    """The root of every error that asgi_comet raises on purpose."""
+
+
+class NotRunning(CometError):
+    """The lifespan of this `Comet` is not running."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this Comet is not running: expected its lifespan to have been started by the server. "
+            "Add `app.add_middleware(CometMiddleware, comet=comet)`, or mount `comet.app` and pass "
+            "`lifespan=comet.lifespan` to FastAPI or Starlette, and serve with lifespan support on "
+            "(uvicorn: not `--lifespan off`; in tests: `with TestClient(app)`, "
+            "or `async with comet.lifespan()`)"
+        )
+
+
+class InvalidName(CometError, ValueError):
+    """A channel name is not acceptable.
+
+    Attributes:
+        name: The name that came.
+    """
+
+    def __init__(self, name: object, reason: str) -> None:
+        super().__init__(
+            "expected a channel name of 1 to 255 bytes of UTF-8 without control characters, not "
+            f"starting with ':' or '~', and neither 'open' nor 'error'; got {name!r:.80}: {reason}"
+        )
+        self.name = name
+
+
+class NonUniqueChannelName(CometError):
+    """A live channel already has this name.
+
+    Attributes:
+        name: The name that is taken.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"expected a name that no live channel has, got {name!r}, which is taken")
+        self.name = name
+
+
+class TooManyVirtualChannels(CometError):
+    """As many channels live as `Settings.max_virtual_channels` allows.
+
+    Attributes:
+        limit: The greatest number of live channels.
+    """
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"expected at most {limit} live channels (max_virtual_channels), got one more"
+        )
+        self.limit = limit
+
+
+class MessageTooLarge(CometError, ValueError):
+    """A message is larger than `Settings.message_limit`. Nothing was published.
+
+    Attributes:
+        name: The channel.
+        limit: The greatest size of an encoded message, in bytes.
+        size: The size that came, in bytes.
+    """
+
+    def __init__(self, name: str, limit: int, size: int) -> None:
+        super().__init__(
+            f"expected a message of at most {limit} bytes as JSON on channel {name!r}, got {size}"
+        )
+        self.name = name
+        self.limit = limit
+        self.size = size
+
+
+class ChannelClosed(CometError):
+    """The channel has ended. Nothing was published.
+
+    Attributes:
+        name: The channel.
+        reason: `ended` or `failed`.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"expected a live channel, got {name!r}, which has {reason}")
+        self.name = name
+        self.reason = reason
+
+
+class UnknownCommand(CometError, ValueError):
+    """A line is not of the command language. Nothing was done.
+
+    Attributes:
+        line: The line that came.
+    """
+
+    def __init__(self, line: str) -> None:
+        super().__init__(
+            "expected 'activate', 'deactivate' or 'set_timeout SECONDS [KILL]', each with or "
+            f"without the prefix 'comet:'; got {line!r:.80}"
+        )
+        self.line = line
+
+
+class BadRequest(CometError, ValueError):
+    """A request's body is not what the protocol says; the text is the answer to the client."""

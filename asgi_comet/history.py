@@ -1,0 +1,98 @@
+"""A bounded log of messages with positions: append, read after an offset, tell a gap.
+
+Owns the rule that nothing is skipped silently: a read is a gapless run that begins right after
+the asked offset, or a gap. Must not know channels, listeners, time or any framework.
+Not thread-safe: the caller holds the lock of the channel.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+from .messages import Message, Position
+
+__all__ = ["History"]
+
+
+class History:
+    """The messages that a channel still holds, with dense offsets from 1 on.
+
+    Bounded by count and by bytes: the oldest messages go first.
+
+    Args:
+        size: The greatest number of messages held, at least 1.
+        max_bytes: The greatest sum of their encoded sizes, in bytes. A single message larger than
+            this is held alone, until the next one comes.
+        epoch: Which incarnation of the channel this is; by default a fresh one.
+
+    Source: semantics.md, "Positions"; the ring of `eliom_comet`, to which epochs are added.
+    """
+
+    __slots__ = ("_messages", "bytes", "epoch", "first", "max_bytes", "size", "top")
+
+    def __init__(self, *, size: int, max_bytes: int, epoch: str | None = None) -> None:
+        self.size: int = size
+        self.max_bytes: int = max_bytes
+        self.epoch: str = epoch if epoch is not None else secrets.token_urlsafe(6)
+        self.first: int = 1  # the offset of the oldest message held, or of the next to come
+        self.top: int = 0  # the offset of the newest message
+        self.bytes: int = 0
+        self._messages: dict[int, Message] = {}  # by offset: dense, so both ends cost O(1)
+
+    def __len__(self) -> int:
+        return self.top - self.first + 1
+
+    @property
+    def position(self) -> Position:
+        """Where the history ends now."""
+        return Position(self.epoch, self.top)
+
+    def append(self, data: bytes) -> int:
+        """Add a message and drop the oldest ones beyond the bounds.
+
+        Args:
+            data: The value as JSON.
+
+        Returns:
+            Its offset.
+        """
+        self.top += 1
+        self._messages[self.top] = Message(self.top, data)
+        self.bytes += len(data)
+        while len(self) > self.size or (self.bytes > self.max_bytes and len(self) > 1):
+            self.drop_through(self.first)
+        return self.top
+
+    def after(self, offset: int, max_bytes: int | None = None) -> list[Message] | None:
+        """Read the run that begins right after an offset.
+
+        Args:
+            offset: The last offset the reader has; 0 for none.
+            max_bytes: How many bytes of data the run may have; it has at least one message if
+                there is one. `None` means no limit.
+
+        Returns:
+            The messages `offset + 1, offset + 2, …`, as many as there are or fit; empty when the
+            reader has them all. `None` is a gap: the next message is no longer held, or the
+            offset is beyond the top, so it cannot be of this history.
+        """
+        if offset < self.first - 1 or offset > self.top:
+            return None
+        messages = self._messages
+        if max_bytes is None:
+            return [messages[n] for n in range(offset + 1, self.top + 1)]
+        run: list[Message] = []
+        left = max_bytes
+        for n in range(offset + 1, self.top + 1):
+            message = messages[n]
+            left -= len(message.data)
+            if left < 0 and run:
+                break
+            run.append(message)
+        return run
+
+    def drop_through(self, offset: int) -> None:
+        """Forget the messages up to and with an offset; those beyond the top do not exist."""
+        for n in range(self.first, min(offset, self.top) + 1):
+            self.bytes -= len(self._messages.pop(n).data)
+            self.first = n + 1

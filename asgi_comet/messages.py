@@ -1,0 +1,58 @@
+"""Message and Position: the frozen values that everything else passes around.
+
+Owns the textual form of a position. Knows no channel, no history and no framework.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from .errors import BadRequest
+
+__all__ = ["Message", "Position"]
+
+_POSITION = re.compile(r"([A-Za-z0-9_-]{1,32})\.(0|[1-9][0-9]{0,15})")
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in a channel. Clients treat its text as opaque and send it back.
+
+    Attributes:
+        epoch: Which incarnation of the channel: 1 to 32 of `A-Z a-z 0-9 _ -`.
+        offset: 1, 2, 3 …; 0 is before the first message. At most 16 digits.
+
+    Source: semantics.md, "Positions".
+    """
+
+    epoch: str
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}.{self.offset}"
+
+    @classmethod
+    def parse(cls, text: str) -> Position:
+        """Read `epoch.offset`.
+
+        Raises:
+            BadRequest: `text` is anything else.
+        """
+        found = _POSITION.fullmatch(text)
+        if found is None:
+            raise BadRequest(f"expected a position like 'k3x9Qp.57', got {text!r:.80}")
+        return cls(found[1], int(found[2]))
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One value on a channel; its epoch is that of the history that holds it.
+
+    Attributes:
+        offset: Its place in the channel: 1, 2, 3 …
+        data: The value as JSON in UTF-8, encoded once.
+    """
+
+    offset: int
+    data: bytes

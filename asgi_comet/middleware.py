@@ -1,0 +1,116 @@
+"""The middleware: takes what is ours, passes everything else on as it came.
+
+Owns the three things that need a place around the application: the content types that are served
+on any path, the mount at PREFIX, and the lifespan.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .app import route_path
+from .comet import Comet
+from .headers import content_type
+from .protocol.registration import CONTENT_TYPE
+
+__all__ = ["CometMiddleware"]
+
+_logger = logging.getLogger(__name__)
+
+
+class CometMiddleware:
+    """Pure ASGI middleware that serves a `Comet` around an application.
+
+    Use it as `app.add_middleware(CometMiddleware, comet=comet)` or
+    `app = CometMiddleware(app, comet=comet)`. Foreign requests reach the application with the very
+    same `scope`, `receive` and `send`.
+
+    Args:
+        app: The application.
+        comet: What is served.
+    """
+
+    def __init__(self, app: ASGIApp, *, comet: Comet) -> None:
+        self._app = app
+        self._comet = comet
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a connection, or pass it on."""
+        if scope["type"] not in ("http", "websocket"):
+            if scope["type"] == "lifespan":
+                await self._lifespan(scope, receive, send)
+            else:
+                await self._app(scope, receive, send)
+        elif self._below_prefix(scope):
+            mounted = {**scope, "root_path": scope.get("root_path", "") + self._comet.prefix}
+            await self._comet.app(mounted, receive, send)
+        elif scope["type"] == "http" and content_type(scope) == CONTENT_TYPE:
+            await self._comet.app(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _below_prefix(self, scope: Scope) -> bool:
+        prefix = self._comet.prefix
+        path = route_path(scope)
+        return path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in ("", "/")
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run around the application's lifespan, and in its stead if it has none.
+
+        The server hears that all is over only when ours is, too: hypercorn cancels what still
+        runs then.
+        """
+        conversation = _Conversation(receive, send)
+        try:
+            async with self._comet.lifespan():
+                try:
+                    await self._app(scope, conversation.receive, conversation.send)
+                except Exception as error:
+                    if conversation.answered:
+                        raise
+                    # As ASGI lets it. The server would go on without a lifespan, but we need ours.
+                    _logger.info("the application has no lifespan: %r", error)
+                if not conversation.answered:
+                    await conversation.hold_in_its_stead()
+        finally:
+            await conversation.end()
+
+
+class _Conversation:
+    """What an application and its server say to each other about the lifespan."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._started = False
+        self._last: Message | None = None
+        self.answered = False
+
+    async def receive(self) -> Message:
+        """Pass on what the server says."""
+        message = await self._receive()
+        self._started = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Pass on what the application says, but keep its last word."""
+        self.answered = True
+        if message["type"].startswith("lifespan.shutdown."):
+            self._last = message
+        else:
+            await self._send(message)
+
+    async def hold_in_its_stead(self) -> None:
+        """Answer the server for an application that does not."""
+        if not self._started:
+            await self._receive()
+        await self._send({"type": "lifespan.startup.complete"})
+        await self._receive()
+        self._last = {"type": "lifespan.shutdown.complete"}
+
+    async def end(self) -> None:
+        """Say the last word."""
+        if self._last is not None:
+            await self._send(self._last)

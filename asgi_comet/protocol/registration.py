@@ -1,0 +1,150 @@
+"""The registration protocol, `application/x-ocsigen-comet`: its requests and answers as bytes.
+
+Owns JavaScript's `escape` in one direction and `encodeURIComponent` in the other.
+Must not know which channels live.
+
+Divergences from `ocsigen_comet`:
+
+1. Identifiers are percent-encoded in answers like messages; the original sent them raw.
+2. Pairs are always joined by a newline; the original joined ended ones by a colon.
+3. A message that reads `ENDED_CHANNEL` is sent as `%45NDED_CHANNEL`: it is no end.
+
+Source: seeds/003, "Encoding for client-to-server requests" and "server-to-client answer";
+wire.md, section 1.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from urllib.parse import quote
+
+from asgi_comet.errors import BadRequest
+from asgi_comet.messages import Message
+
+__all__ = [
+    "CONTENT_TYPE",
+    "EMPTY",
+    "decode_registration",
+    "encode_ended",
+    "encode_messages",
+    "spellings",
+    "unescape",
+]
+
+CONTENT_TYPE = b"application/x-ocsigen-comet"
+EMPTY = "Empty or incorrect registration"
+ENDED = "ENDED_CHANNEL"
+UNRESERVED = "!'()*-._~"  # what encodeURIComponent leaves alone besides letters and digits
+
+_NEWLINE = re.compile(r"\r?\n|%0A|%u000A|%0D%0A", re.IGNORECASE)
+_UNICODE = re.compile(r"%u([0-9A-Fa-f]{4})")
+_RUN = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
+
+
+def decode_registration(body: bytes, limit: int) -> list[str]:
+    """Read the identifiers of a request, each once, in the order of the request.
+
+    Args:
+        body: `registration=<value>`; several are joined, other parameters ignored.
+        limit: The greatest number of identifiers.
+
+    Returns:
+        The identifiers, still escaped: `spellings` gives what each may mean.
+
+    Raises:
+        BadRequest: There is no identifier, or there are more than `limit`.
+    """
+    found: dict[str, None] = {}
+    for identifier in _identifiers(body):
+        found[identifier] = None
+        if len(found) > limit:
+            raise BadRequest(f"expected at most {limit} channels in a registration, got more")
+    if not found:
+        raise BadRequest(EMPTY)
+    return list(found)
+
+
+def _identifiers(body: bytes) -> Iterator[str]:
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        text = body.decode("latin-1")
+    for parameter in text.split("&"):
+        name, _, value = parameter.partition("=")
+        if unescape(name) != "registration":
+            continue
+        start = 0
+        for newline in _NEWLINE.finditer(value):  # not split: a limit stops us halfway
+            if newline.start() > start:
+                yield value[start : newline.start()]
+            start = newline.end()
+        if start < len(value):
+            yield value[start:]
+
+
+def spellings(identifier: str) -> Iterator[str]:
+    """Yield what an escaped identifier may mean, the likeliest first.
+
+    Runs of `%XX` that are UTF-8 as such (`encodeURIComponent`), then as Latin-1 (`escape`), then
+    `+` as space (form encoders).
+    """
+    yield unescape(identifier)
+    yield unescape(identifier, latin=True)
+    yield unescape(identifier.replace("+", " "))
+
+
+def unescape(text: str, *, latin: bool = False) -> str:
+    """Undo JavaScript's `escape`: `%XX` and `%uXXXX`; anything else stands for itself.
+
+    Args:
+        text: What was escaped.
+        latin: Read every run of `%XX` as Latin-1, even one that is valid UTF-8.
+
+    Returns:
+        The text, in which a lone surrogate is replaced by U+FFFD.
+    """
+    if "%" not in text:
+        return text
+
+    def read(run: re.Match[str]) -> str:
+        raw = bytes.fromhex(run[0].replace("%", ""))
+        if not latin:
+            try:
+                return raw.decode()
+            except UnicodeDecodeError:
+                pass
+        return raw.decode("latin-1")
+
+    # First the runs, and then `%uXXXX` between them: a decoded `%` begins nothing.
+    pieces = []
+    start = 0
+    for unit in _UNICODE.finditer(text):
+        pieces += [_RUN.sub(read, text[start : unit.start()]), chr(int(unit[1], 16))]
+        start = unit.end()
+    joined = "".join([*pieces, _RUN.sub(read, text[start:])])
+    return joined.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def encode_messages(name: str, messages: list[Message]) -> bytes:
+    """Write messages of a channel as pairs joined by newlines.
+
+    Args:
+        name: The channel's identifier.
+        messages: In order; a value that is a text is sent as such, any other as its JSON.
+    """
+    identifier = quote(name, safe=UNRESERVED)
+    return "\n".join(f"{identifier}:{_encode(message.data)}" for message in messages).encode()
+
+
+def encode_ended(name: str) -> bytes:
+    """Write the pair that tells that an identifier names no channel any more."""
+    return f"{quote(name, safe=UNRESERVED, errors='replace')}:{ENDED}".encode()
+
+
+def _encode(data: bytes) -> str:
+    text = json.loads(data) if data.startswith(b'"') else data
+    if text == ENDED:
+        return f"%{ord(text[0]):X}{text[1:]}"
+    return quote(text, safe=UNRESERVED)

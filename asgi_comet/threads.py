@@ -1,0 +1,84 @@
+"""The loop's thread, and how to enter it from any other.
+
+Owns the only knowledge of asyncio and trio apart from anyio in this package's core.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+from .errors import NotRunning
+
+__all__ = ["LoopThread"]
+
+
+class LoopThread:
+    """Runs functions in the thread of the lifespan's event loop. Thread-safe."""
+
+    __slots__ = ("_call_soon", "_ident", "asyncio")
+
+    def __init__(self) -> None:
+        self._ident: int | None = None
+        self._call_soon: Callable[[Callable[[], None]], object] | None = None
+        self.asyncio: bool = False
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a loop to run in."""
+        return self._ident is not None
+
+    def enter(self) -> None:
+        """Take the current thread and its running loop."""
+        try:
+            self._call_soon = asyncio.get_running_loop().call_soon_threadsafe
+            self.asyncio = True
+        except RuntimeError:
+            self.asyncio = False
+            import trio  # noqa: PLC0415 - only where trio runs, so it is there
+
+            self._call_soon = trio.lowlevel.current_trio_token().run_sync_soon
+        self._ident = threading.get_ident()
+
+    def leave(self) -> None:
+        """Forget the loop; what is asked from now on is not run."""
+        self._ident = None
+        self._call_soon = None
+
+    def run(self, function: Callable[[], None]) -> None:
+        """Run a function in the loop's thread: at once if this is it, else in its next turn.
+
+        Without a running loop nothing is run, for nobody listens then.
+        """
+        if self._ident == threading.get_ident():
+            function()
+        else:
+            self.run_soon(function)
+
+    def run_soon(self, function: Callable[[], None]) -> None:
+        """Run a function in the loop's next turn. Also for signal handlers and finalizers."""
+        call_soon = self._call_soon
+        if call_soon is not None:
+            try:
+                call_soon(function)
+            except RuntimeError:  # the loop ended under us without its lifespan having ended
+                self.leave()
+
+    def check_here(self) -> None:
+        """Raise unless the loop of the current thread is the one that runs.
+
+        Raises:
+            RuntimeError: It is another thread's: one `Comet` serves one event loop.
+        """
+        if self._ident != threading.get_ident():
+            raise RuntimeError("expected one event loop per Comet, got a second one at a time")
+
+    def check(self) -> None:
+        """Raise unless the loop runs.
+
+        Raises:
+            NotRunning: It does not.
+        """
+        if self._ident is None:
+            raise NotRunning

@@ -1,0 +1,1 @@
+"""Applications that use asgi_comet; each is run by a test."""

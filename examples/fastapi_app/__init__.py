@@ -1,0 +1,1 @@
+"""The demo: live figures of this machine, a wall to write on and the operator's switches."""

@@ -1,0 +1,128 @@
+"""A FastAPI application that pushes live figures of the machine it runs on.
+
+    scripts/demo                                   # or, from the root of the repository:
+    uvicorn examples.fastapi_app.main:app          # http://127.0.0.1:8000
+
+Channels: `cpu`, `memory`, `network` and `machine`, a JSON text each second, and `wall`, whatever
+is posted to `/wall`. To listen without a browser:
+
+    curl -d registration=cpu -H 'Content-Type: application/x-ocsigen-comet' http://127.0.0.1:8000/
+
+Environment: `DEMO_ADMIN_TOKEN` (at least 32 characters) and `DEMO_SECRET_KEY`; both are made at
+random when they are not set.
+
+**The page hands the admin token to whoever opens it**, so that its buttons work. A real
+application never does that: the token belongs to the operator. Here it is bearable because the
+server listens on 127.0.0.1 only and answers no other host name, so that no foreign site can read
+the page by pointing a name of its own at this machine.
+"""
+
+import html
+import logging
+import os
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from anyio import create_task_group, sleep, to_thread
+from fastapi import FastAPI, Request, status
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from asgi_comet import Comet, CometMiddleware
+from examples.fastapi_app.figures import CHANNELS, UNREADABLE, Sample, figures, take_sample
+from examples.fastapi_app.wall import NewPost, Post, Wall
+
+logger = logging.getLogger(__name__)
+
+STATIC = Path(__file__).parent / "static"
+INTERVAL = 1.0
+"""Seconds between two figures."""
+
+ADMIN_TOKEN = os.environ.get("DEMO_ADMIN_TOKEN") or secrets.token_urlsafe(32)
+SECRET_KEY = os.environ.get("DEMO_SECRET_KEY") or secrets.token_urlsafe(32)
+
+PAGE_HEADERS = {
+    "Cache-Control": "no-store",  # the page contains the admin token
+    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "Referrer-Policy": "no-referrer",
+}
+
+comet = Comet(secret_key=SECRET_KEY, admin=ADMIN_TOKEN)
+channels = {name: comet.channels.create(name) for name in CHANNELS}
+wall_channel = comet.channels.create("wall")
+wall = Wall()
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Publish figures while the application runs. CometMiddleware runs this inside its own."""
+    async with create_task_group() as tasks:
+        tasks.start_soon(publish_figures)
+        yield
+        tasks.cancel_scope.cancel()
+
+
+app = FastAPI(title="asgi_comet demo", lifespan=lifespan)
+app.add_middleware(CometMiddleware, comet=comet)
+# Added last, so asked first: also what CometMiddleware answers is for these host names only.
+app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
+app.mount("/static", StaticFiles(directory=STATIC), name="static")
+
+
+@app.get("/", response_class=HTMLResponse)
+def page() -> HTMLResponse:
+    """The page, with the admin token in it (see the module's docstring)."""
+    template = (STATIC / "page.html").read_text(encoding="utf-8")
+    text = template.replace("{{ admin_token }}", html.escape(ADMIN_TOKEN))
+    return HTMLResponse(text, headers=PAGE_HEADERS)
+
+
+@app.get("/wall")
+async def read_wall() -> list[Post]:
+    """The posts the wall still holds, oldest first."""
+    return list(wall.posts)
+
+
+@app.post("/wall", status_code=status.HTTP_201_CREATED)
+async def write_on_wall(new: NewPost) -> Post:
+    """Keep a post and write it to everyone who listens."""
+    post = wall.add(new)
+    wall_channel.write(post.model_dump_json())
+    return post
+
+
+@app.exception_handler(RequestValidationError)
+async def refuse(request: Request, error: RequestValidationError) -> JSONResponse:
+    """Say what is wrong without repeating the input, which need not be text that can be sent."""
+    detail = [{"loc": item["loc"], "msg": item["msg"]} for item in error.errors()]
+    return JSONResponse({"detail": detail}, status.HTTP_422_UNPROCESSABLE_CONTENT)
+
+
+async def publish_figures() -> None:
+    """Write the figures of each interval to their channels, until cancelled."""
+    before = await measure()
+    while True:
+        await sleep(INTERVAL)
+        now = await measure()
+        if before and now:
+            publish(before, now)
+        before = now
+
+
+async def measure() -> Sample | None:
+    """Take a sample in a thread; `None`, with a line in the log, when the machine refuses."""
+    try:
+        return await to_thread.run_sync(take_sample)
+    except UNREADABLE:
+        logger.exception("no figures this time")
+        return None
+
+
+def publish(before: Sample, now: Sample) -> None:
+    """Write all figures in the same instant, so that one answer carries them together."""
+    for name, text in figures(before, now, posts=wall.latest).items():
+        channels[name].write(text)

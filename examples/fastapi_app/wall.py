@@ -1,0 +1,53 @@
+"""The wall: short texts that anyone on the page may write, numbered, the last ones kept.
+
+The numbers are the demo's answer to a limit of the registration protocol: it keeps no position, so
+a message written between two requests of a page is not for that page.
+The page compares numbers and reads the wall again when one is missing.
+"""
+
+from collections import deque
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import BaseModel, StringConstraints
+
+KEPT = 50
+"""Posts the wall holds; older ones are forgotten."""
+
+TEXT_LIMIT = 280
+"""Characters in a post."""
+
+
+class NewPost(BaseModel):
+    """What a visitor sends."""
+
+    text: Annotated[
+        str, StringConstraints(strip_whitespace=True, min_length=1, max_length=TEXT_LIMIT)
+    ]
+
+
+class Post(BaseModel):
+    """What everyone sees."""
+
+    number: int
+    """1 for the first since the application started, then dense."""
+    text: str
+    at: datetime
+
+
+class Wall:
+    """The last `KEPT` posts, oldest first, in memory. Not thread-safe: use it from the loop."""
+
+    def __init__(self) -> None:
+        self.posts: deque[Post] = deque(maxlen=KEPT)
+
+    @property
+    def latest(self) -> int:
+        """The number of the newest post; 0 when there is none."""
+        return self.posts[-1].number if self.posts else 0
+
+    def add(self, new: NewPost) -> Post:
+        """Number a post, keep it and return it."""
+        post = Post(number=self.latest + 1, text=new.text, at=datetime.now(UTC))
+        self.posts.append(post)
+        return post

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from asgi_comet import Comet, CometMiddleware, Settings
+from tests.serving import Address, serve
+
+KEY = "k" * 32
+TOKEN = "t" * 32
+
+ASYNC_BACKENDS = [
+    pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
+    pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
+    pytest.param(("trio", {}), id="trio"),
+]
+
+
+@pytest.fixture(params=ASYNC_BACKENDS)
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+async def echo(request: Request) -> PlainTextResponse:
+    body = await request.body()
+    return PlainTextResponse(f"{request.method} {request.url.path} {body.decode()}")
+
+
+def application(comet: Comet) -> Starlette:
+    """An application of the user's own, with the middleware around it."""
+    every = ["GET", "POST", "PUT", "DELETE"]
+    return Starlette(
+        routes=[Route("/{path:path}", echo, methods=every)],
+        middleware=[Middleware(CometMiddleware, comet=comet)],
+    )
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(jitter=0)
+
+
+@pytest.fixture
+def comet(settings: Settings) -> Comet:
+    return Comet(KEY, admin=TOKEN, settings=settings)
+
+
+@pytest.fixture
+def server(comet: Comet) -> Iterator[Address]:
+    with serve(application(comet)) as address:
+        yield address
+
+
+Made = tuple[Comet, Address]
+
+
+@pytest.fixture
+def make_server() -> Iterator[Callable[..., Made]]:
+    """Serve a `Comet` with other arguments; stopped at the end of the test."""
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+
+        def make(**arguments: Any) -> Made:
+            arguments.setdefault("settings", Settings(jitter=0))
+            comet = Comet(KEY, **arguments)
+            return comet, stack.enter_context(serve(application(comet)))
+
+        yield make

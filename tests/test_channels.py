@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+from anyio import wait_all_tasks_blocked
+
+from asgi_comet import (
+    ChannelClosed,
+    Comet,
+    InvalidName,
+    MessageTooLarge,
+    NonUniqueChannelName,
+    NotRunning,
+    Outcome,
+    Settings,
+    TooManyVirtualChannels,
+)
+from asgi_comet.testing import ManualClock, wait_for_listeners
+from tests.conftest import KEY
+from tests.test_fanout import Ear
+
+pytestmark = pytest.mark.anyio
+
+
+def make(clock: ManualClock | None = None, **settings: Any) -> Comet:
+    return Comet(KEY, settings=Settings(**settings), clock=clock or ManualClock())
+
+
+@asynccontextmanager
+async def running(**settings: Any) -> AsyncIterator[tuple[Comet, ManualClock]]:
+    clock = ManualClock()
+    comet = make(clock, **settings)
+    async with comet.lifespan():
+        await wait_all_tasks_blocked()
+        yield comet, clock
+
+
+async def advance(clock: ManualClock, seconds: float) -> None:
+    clock.advance(seconds)
+    await wait_all_tasks_blocked()
+
+
+def test_a_channel_has_its_name_or_a_fresh_identifier() -> None:
+    comet = make()
+    named, unnamed = comet.channels.create("news"), comet.channels.create()
+    assert (named.id, named.name) == ("news", "news")
+    assert unnamed.name is None
+    assert len(unnamed.id) >= 22
+    assert unnamed.id != comet.channels.create().id
+    assert repr(named) == "<Channel 'news' listeners=0>"
+
+
+def test_a_second_live_channel_of_a_name_is_refused_and_a_later_one_is_not() -> None:
+    comet = make()
+    channel = comet.channels.create("news")
+    with pytest.raises(NonUniqueChannelName, match="'news', which is taken") as caught:
+        comet.channels.create("news")
+    assert caught.value.name == "news"
+    channel.close()
+    channel.close()
+    again = comet.channels.create("news")
+    channel.close()  # the old one: it must not close its namesake
+    again.publish("x")
+    assert repr(channel) == "<Channel 'news' ended>"
+
+
+def test_bad_names_are_refused_and_allocate_nothing() -> None:
+    comet = make()
+    with pytest.raises(InvalidName):
+        comet.channels.create("~inbox")
+    assert len(comet.channels) == 0
+
+
+def test_max_virtual_channels_at_n_and_n_plus_one() -> None:
+    comet = make(max_virtual_channels=2)
+    kept = [comet.channels.create("a"), comet.channels.create()]
+    with pytest.raises(TooManyVirtualChannels, match="at most 2 live channels") as caught:
+        comet.channels.create("c")
+    assert caught.value.limit == 2
+    kept[0].close()
+    comet.channels.create("c")
+
+
+def test_without_max_virtual_channels_there_is_no_limit() -> None:
+    comet = make()
+    kept = [comet.channels.create() for _ in range(5000)]
+    assert len(comet.channels) == len(kept)
+
+
+def test_an_unnamed_channel_that_nobody_holds_is_reclaimed_at_once_and_a_named_one_is_not() -> None:
+    comet = make(max_virtual_channels=2)
+    comet.channels.create("named")
+    for _ in range(100):
+        comet.channels.create()
+        gc.collect()
+    assert len(comet.channels) == 1
+
+
+async def test_reclaiming_needs_no_call_while_the_lifespan_runs() -> None:
+    async with running() as (comet, _):
+        channel = comet.channels.create()
+        feed = channel._feed
+        del channel
+        gc.collect()
+        await wait_all_tasks_blocked()
+        assert feed.closed == "ended"
+        assert comet.channels.find(feed.name) is None
+
+
+async def test_an_unnamed_channel_with_listeners_lingers_after_the_last_one() -> None:
+    async with running(linger=10) as (comet, clock):
+        channel = comet.channels.create()
+        feed, ear = channel._feed, Ear()
+        comet._hub.fanout.attach(ear, [feed])
+        del channel
+        gc.collect()
+        await advance(clock, 60)
+        assert feed.closed is None
+        comet._hub.fanout.detach(ear)
+        await advance(clock, 9.9)
+        assert feed.closed is None
+        again = Ear()  # a poll comes back in time
+        comet._hub.fanout.attach(again, [feed])
+        comet._hub.fanout.detach(again)
+        await advance(clock, 9.9)
+        assert feed.closed is None
+        await advance(clock, 20.2)
+        assert feed.closed == "ended"
+        assert len(comet.channels) == 0
+        assert len(comet._hub.timers) == 0
+
+
+async def test_a_lingering_channel_that_is_closed_otherwise_is_left_alone() -> None:
+    async with running(linger=10) as (comet, clock):
+        channel = comet.channels.create()
+        feed, ear = channel._feed, Ear()
+        comet._hub.fanout.attach(ear, [feed])
+        comet._hub.fanout.detach(ear)
+        channel.close()
+        namesake = comet.channels.create(feed.name)
+        del channel
+        gc.collect()
+        await wait_all_tasks_blocked()
+        assert len(comet._hub.timers) == 1
+        await advance(clock, 30)
+        assert len(comet._hub.timers) == 0
+        assert namesake._feed.closed is None
+
+
+async def test_a_dropped_channel_is_reclaimed_when_the_lifespan_is_over() -> None:
+    async with running() as (comet, _):
+        channel = comet.channels.create()
+        ear = Ear()
+        comet._hub.fanout.attach(ear, [channel._feed])
+        comet._hub.fanout.detach(ear)
+    del channel
+    gc.collect()
+    assert len(comet.channels) == 0
+
+
+def test_a_finalizer_may_run_while_the_lock_is_held() -> None:
+    comet = make()
+    channel = comet.channels.create()
+    with comet.channels._lock:
+        del channel
+        gc.collect()
+    assert len(comet.channels) == 0
+
+
+def test_creating_and_dropping_in_many_threads_leaves_nothing() -> None:
+    comet = make(max_virtual_channels=64)
+    errors: list[Exception] = []
+
+    def work() -> None:
+        try:
+            for _ in range(300):
+                comet.channels.create().write("x")
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert len(comet.channels) == 0
+
+
+def test_what_is_no_text_is_refused_and_nothing_is_published() -> None:
+    channel = make().channels.create("news")
+    with pytest.raises(TypeError, match=r"expected a text \(str\), got bytes"):
+        channel.write(b"x")  # type: ignore[arg-type]  # that is what is tested
+    with pytest.raises(ValueError, match="lone surrogate at index 2"):
+        channel.write("ab\ud800c")
+    assert channel._feed.history.top == 0
+
+
+def test_a_message_at_the_limit_and_one_byte_over() -> None:
+    channel = make(message_limit=10).channels.create("news")
+    channel.write("x" * 8)  # and two quotes
+    with pytest.raises(MessageTooLarge, match="at most 10 bytes as JSON on channel 'news', got 11"):
+        channel.write("x" * 9)
+    assert channel._feed.history.top == 1
+
+
+def test_publishing_on_a_closed_channel_says_so() -> None:
+    channel = make().channels.create("news")
+    channel.close()
+    with pytest.raises(ChannelClosed, match="'news', which has ended"):
+        channel.write("x")
+
+
+def test_history_is_bounded_by_the_settings() -> None:
+    channel = make(history_size=3, history_bytes=20, message_limit=20).channels.create("n")
+    for _ in range(5):
+        channel.write("abc")
+    assert (len(channel._feed.history), channel._feed.history.bytes) == (3, 15)
+
+
+async def test_a_write_has_its_position_at_once() -> None:
+    channel = make().channels.create("news")
+    position = await channel.write("x").stored()
+    assert position == channel._feed.history.position
+    assert position.offset == 1
+
+
+async def test_the_outcome_needs_a_running_lifespan() -> None:
+    with pytest.raises(NotRunning):
+        await make().channels.create("news").write("x")
+
+
+async def test_a_write_that_nobody_had_fails_at_the_timeout() -> None:
+    async with running(timeout=20) as (comet, clock):
+        delivery = comet.channels.create("news").write("x")
+        outcomes: list[Outcome] = []
+
+        async def wait() -> None:
+            outcomes.append(await delivery)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            await wait_all_tasks_blocked()
+            await advance(clock, 19.9)
+            assert outcomes == []
+            await advance(clock, 0.3)
+            assert outcomes == [Outcome.FAILURE]
+        assert await delivery is Outcome.FAILURE  # asked again, later
+        assert len(comet._hub.timers) == 0
+
+
+async def test_a_cancelled_wait_for_an_outcome_leaves_nothing() -> None:
+    async with running() as (comet, _):
+        channel = comet.channels.create("news")
+        with anyio.move_on_after(0):
+            await channel.write("x")
+        assert len(comet._hub.timers) == 0
+        assert not channel._feed.outcomes._awaited
+
+
+async def test_waiting_for_listeners_gives_up_with_what_it_saw() -> None:
+    channel = make().channels.create("news")
+    wait_for_listeners(channel, 0)
+    with pytest.raises(TimeoutError, match=r"expected 2 listeners on channel 'news' .* got 0"):
+        await anyio.to_thread.run_sync(lambda: wait_for_listeners(channel, 2, timeout=0.01))
+    assert channel._feed.observers == []

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import tomllib
+from pathlib import Path
+
+import asgi_comet
+
+ROOT = Path(__file__).parent.parent
+
+
+def modules() -> list[str]:
+    return [m.name for m in pkgutil.walk_packages(asgi_comet.__path__, "asgi_comet.")]
+
+
+def test_all_is_complete_and_sorted() -> None:
+    public = {
+        name
+        for name, value in vars(asgi_comet).items()
+        if not name.startswith("_") and getattr(value, "__module__", "").startswith("asgi_comet.")
+    }
+    assert set(asgi_comet.__all__) == public | {
+        name for name in asgi_comet.__all__ if not hasattr(vars(asgi_comet)[name], "__module__")
+    }
+    # ruff's order: constants first, then classes
+    assert asgi_comet.__all__ == sorted(asgi_comet.__all__, key=lambda n: (not n.isupper(), n))
+
+
+def test_every_module_says_what_it_owns_and_what_it_exports() -> None:
+    for name in modules():
+        module = importlib.import_module(name)
+        assert module.__doc__, name
+        for exported in getattr(module, "__all__", []):
+            assert hasattr(module, exported), f"{name}.{exported}"
+
+
+def test_the_package_is_typed_and_its_version_is_that_of_the_changelog() -> None:
+    assert (ROOT / "asgi_comet" / "py.typed").exists()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["dynamic"] == ["version"]
+    assert asgi_comet.__version__.count(".") == 2

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import anyio.lowlevel
+import pytest
+from anyio import wait_all_tasks_blocked
+
+from asgi_comet.errors import ChannelClosed
+from asgi_comet.fanout import Fanout, Feed, Listener, Wake
+from asgi_comet.history import History
+from asgi_comet.messages import Message
+from asgi_comet.threads import LoopThread
+from asgi_comet.timers import BATCH
+
+pytestmark = pytest.mark.anyio
+
+
+class Ear(Listener):
+    """A listener that counts how often it is roused."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.roused = 0
+
+    def rouse(self) -> None:
+        self.roused += 1
+
+
+def make_feed(size: int = 10, max_bytes: int = 100) -> Feed:
+    return Feed("f", History(size=size, max_bytes=max_bytes))
+
+
+@asynccontextmanager
+async def flushing() -> AsyncIterator[Fanout]:
+    loop = LoopThread()
+    loop.enter()
+    fanout = Fanout(loop)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(fanout.run)
+        yield fanout
+        tasks.cancel_scope.cancel()
+
+
+def encode(name: str, messages: list[Message]) -> bytes:
+    return name.encode() + b"".join(m.data for m in messages)
+
+
+async def test_a_publish_wakes_its_listeners_once_and_nobody_else() -> None:
+    async with flushing() as fanout:
+        one, other, ear, deaf = make_feed(), make_feed(), Ear(), Ear()
+        fanout.attach(ear, [one])
+        fanout.attach(deaf, [other])
+        fanout.publish(one, b"a")
+        fanout.publish(one, b"b")
+        await wait_all_tasks_blocked()
+        assert (ear.roused, ear.woken, deaf.roused) == (1, Wake.MESSAGE, 0)
+        assert one.render(encode, ear.cursors[one]) == (b"fab", 2)
+
+
+async def test_a_publish_from_another_thread_wakes_too() -> None:
+    async with flushing() as fanout:
+        feed, ear = make_feed(), Ear()
+        fanout.attach(ear, [feed])
+        await anyio.to_thread.run_sync(fanout.publish, feed, b"a")
+        await wait_all_tasks_blocked()
+        assert ear.woken is Wake.MESSAGE
+
+
+async def test_a_listener_hears_what_comes_after_it_was_attached() -> None:
+    async with flushing() as fanout:
+        feed, ear = make_feed(), Ear()
+        fanout.publish(feed, b"before")
+        fanout.attach(ear, [feed])
+        await wait_all_tasks_blocked()
+        assert ear.roused == 0
+        fanout.publish(feed, b"after")
+        assert feed.render(encode, ear.cursors[feed]) == (b"fafter", 2)
+
+
+async def test_counts_are_exact_and_observers_are_told() -> None:
+    async with flushing() as fanout:
+        feed, ears, told = make_feed(), [Ear(), Ear()], list[int]()
+        feed.observers.append(told.append)
+        for ear in ears:
+            fanout.attach(ear, [feed])
+        assert (len(feed.listeners), len(fanout.listeners), feed.visits) == (2, 2, 2)
+        for ear in [*ears, *ears]:
+            fanout.detach(ear)
+        assert (len(feed.listeners), len(fanout.listeners)) == (0, 0)
+        assert told == [1, 2, 1, 0, 0, 0]
+
+
+async def test_closing_wakes_and_refuses_further_messages() -> None:
+    async with flushing() as fanout:
+        feed, ear = make_feed(), Ear()
+        fanout.attach(ear, [feed])
+        fanout.close(feed, "ended")
+        fanout.close(feed, "failed")
+        await wait_all_tasks_blocked()
+        assert ear.woken is Wake.MESSAGE
+        with pytest.raises(ChannelClosed, match="'f', which has ended") as caught:
+            fanout.publish(feed, b"x")
+        assert (caught.value.name, caught.value.reason) == ("f", "ended")
+
+
+async def test_everybody_can_be_ended_and_the_first_reason_counts() -> None:
+    async with flushing() as fanout:
+        feed, ear, late = make_feed(), Ear(), Ear()
+        fanout.attach(ear, [feed])
+        fanout.end(Wake.DEACTIVATED)
+        fanout.attach(late, [feed])
+        fanout.drain()
+        ear.expire()
+        await wait_all_tasks_blocked()
+        assert fanout.draining
+        assert {ear.woken, late.woken} <= {Wake.DEACTIVATED, Wake.TIMEOUT}
+        assert (ear.roused, late.woken) == (1, Wake.TIMEOUT)
+
+
+async def test_ten_thousand_listeners_are_woken_in_batches() -> None:
+    async with flushing() as fanout:
+        feed, ears, turns = make_feed(), [Ear() for _ in range(10_000)], list[int]()
+        for ear in ears:
+            fanout.attach(ear, [feed])
+        fanout.publish(feed, b"x")
+        while not turns or turns[-1] < len(ears):
+            await anyio.lowlevel.checkpoint()
+            turns.append(sum(ear.roused for ear in ears))
+        steps = [b - a for a, b in zip([0, *turns], turns, strict=False)]
+        assert max(steps) <= 2 * BATCH
+
+
+async def test_a_run_is_encoded_once_for_all_who_stand_at_the_same_place() -> None:
+    feed, calls = make_feed(), list[int]()
+
+    def counting(name: str, messages: list[Message]) -> bytes:
+        calls.append(len(messages))
+        return b"x" * 10 * len(messages)
+
+    for _ in range(3):
+        feed.append(b"m")
+    first = feed.render(counting, 0)
+    assert feed.render(counting, 0) is first or feed.render(counting, 0) == first
+    assert feed.render(counting, 1) == (b"x" * 20, 3)
+    assert calls == [3, 2]
+    feed.append(b"m")
+    assert feed.render(counting, 0) == (b"x" * 40, 4)
+    assert calls == [3, 2, 4]
+
+
+async def test_encoded_runs_take_no_more_than_the_history_may() -> None:
+    feed = make_feed(size=100, max_bytes=100)
+    for _ in range(50):
+        feed.append(b"m")
+    for after in range(50):
+        feed.render(lambda name, messages: b"x" * 30, after)
+        assert feed._rendered_bytes == sum(map(len, feed._rendered.values())) <= 100
+    feed.append(b"m")
+    assert (feed._rendered, feed._rendered_bytes) == ({}, 0)
+
+
+async def test_a_gap_is_told() -> None:
+    feed = make_feed(size=2)
+    for _ in range(4):
+        feed.append(b"m")
+    assert feed.render(encode, 1) is None
+    assert feed.render(encode, 2) == (b"fmm", 4)

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from asgi_comet.history import History
+
+
+def data(history: History, after: int, max_bytes: int | None = None) -> list[bytes] | None:
+    run = history.after(after, max_bytes)
+    return None if run is None else [message.data for message in run]
+
+
+def filled(*messages: bytes, size: int = 10, max_bytes: int = 1000) -> History:
+    history = History(size=size, max_bytes=max_bytes)
+    for message in messages:
+        history.append(message)
+    return history
+
+
+def test_offsets_are_dense_from_one() -> None:
+    history = History(size=3, max_bytes=100)
+    assert [history.append(b"x") for _ in range(5)] == [1, 2, 3, 4, 5]
+    assert history.top == 5
+    assert str(history.position) == f"{history.epoch}.5"
+
+
+def test_the_epoch_is_new_for_every_incarnation_and_fits_a_position() -> None:
+    epochs = {History(size=1, max_bytes=1).epoch for _ in range(100)}
+    assert len(epochs) == 100
+    assert all(len(epoch) <= 32 for epoch in epochs)
+    assert History(size=1, max_bytes=1, epoch="given").epoch == "given"
+
+
+def test_a_reader_gets_the_run_right_after_its_offset() -> None:
+    history = filled(b"a", b"b", b"c")
+    assert data(history, 0) == [b"a", b"b", b"c"]
+    assert data(history, 2) == [b"c"]
+    assert data(history, 3) == []
+
+
+def test_a_reader_behind_the_history_or_beyond_its_top_gets_a_gap() -> None:
+    history = filled(b"a", b"b", b"c", size=2)
+    assert data(history, 0) is None
+    assert data(history, 1) == [b"b", b"c"]
+    assert data(history, 4) is None
+
+
+def test_bounded_by_count_at_n_and_n_plus_one() -> None:
+    history = filled(*[b"x"] * 3, size=3)
+    assert (len(history), history.first) == (3, 1)
+    history.append(b"x")
+    assert (len(history), history.first) == (3, 2)
+
+
+def test_bounded_by_bytes_at_n_and_n_plus_one() -> None:
+    history = filled(b"aaaa", b"bbbb", max_bytes=8)
+    assert (len(history), history.bytes) == (2, 8)
+    history.append(b"c")
+    assert (data(history, 1), history.bytes) == ([b"bbbb", b"c"], 5)
+
+
+def test_a_message_over_the_bytes_is_held_alone() -> None:
+    history = filled(b"a", b"b" * 20, max_bytes=8)
+    assert data(history, 1) == [b"b" * 20]
+    history.append(b"c")
+    assert data(history, 2) == [b"c"]
+    assert history.bytes == 1
+
+
+@pytest.mark.parametrize(("limit", "count"), [(0, 1), (1, 1), (3, 1), (4, 2), (6, 3), (99, 3)])
+def test_a_run_is_cut_to_bytes_but_has_one_message(limit: int, count: int) -> None:
+    history = filled(b"aa", b"bb", b"cc")
+    run = data(history, 0, limit)
+    assert run == [b"aa", b"bb", b"cc"][:count]
+
+
+def test_what_was_acknowledged_can_be_dropped() -> None:
+    history = filled(b"a", b"b", b"c")
+    history.drop_through(2)
+    assert (data(history, 1), data(history, 2), history.bytes) == (None, [b"c"], 1)
+    history.drop_through(99)
+    assert (len(history), history.bytes, history.top) == (0, 0, 3)
+    assert data(history, 3) == []
+    assert history.append(b"d") == 4
+
+
+class HistoryMachine(RuleBasedStateMachine):
+    """The history against a plain list that keeps everything."""
+
+    @initialize(size=st.integers(1, 5), max_bytes=st.integers(1, 20))
+    def start(self, size: int, max_bytes: int) -> None:
+        self.history = History(size=size, max_bytes=max_bytes)
+        self.everything: list[bytes] = []
+        self.dropped = 0
+
+    @rule(message=st.binary(max_size=8))
+    def append(self, message: bytes) -> None:
+        self.everything.append(message)
+        assert self.history.append(message) == len(self.everything)
+
+    @rule(offset=st.integers(0, 12))
+    def acknowledge(self, offset: int) -> None:
+        self.history.drop_through(offset)
+        self.dropped = max(self.dropped, min(offset, len(self.everything)))
+
+    @rule(after=st.integers(0, 40), max_bytes=st.none() | st.integers(0, 20))
+    def read(self, after: int, max_bytes: int | None) -> None:
+        run = self.history.after(after, max_bytes)
+        held = self.held()
+        if not len(self.everything) - len(held) <= after <= len(self.everything):
+            assert run is None
+            return
+        assert run is not None
+        assert [m.offset for m in run] == list(range(after + 1, after + 1 + len(run)))
+        rest = self.everything[after:]
+        assert [m.data for m in run] == rest[: len(run)]
+        if max_bytes is None:
+            assert len(run) == len(rest)
+        elif len(run) < len(rest):
+            assert run
+            assert sum(map(len, rest[: len(run) + 1])) > max_bytes
+        if len(run) > 1 and max_bytes is not None:
+            assert sum(len(m.data) for m in run) <= max_bytes
+
+    def held(self) -> list[bytes]:
+        """The newest messages that fit both bounds, the newest one in any case."""
+        kept = self.everything[self.dropped :][-self.history.size :]
+        while len(kept) > 1 and sum(map(len, kept)) > self.history.max_bytes:
+            kept = kept[1:]
+        return kept
+
+    @invariant()
+    def agrees(self) -> None:
+        held = self.held()
+        # Bounds are applied at each append, so what was dropped once does not come back.
+        assert len(self.history) == len(held)
+        assert self.history.bytes == sum(map(len, held))
+        self.dropped = len(self.everything) - len(held)
+
+
+TestHistoryAgainstAList = HistoryMachine.TestCase

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+
+import anyio
+import pytest
+from anyio import wait_all_tasks_blocked
+
+from asgi_comet import Comet
+from asgi_comet.fanout import Wake
+from asgi_comet.signals import chained_signals
+from asgi_comet.testing import ManualClock
+from tests.conftest import KEY
+from tests.test_fanout import Ear
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_it_can_run_again_after_it_stopped() -> None:
+    comet = Comet(KEY)
+    for _ in range(3):
+        async with comet.lifespan():
+            comet._hub.loop.check()
+        assert not comet._hub.loop.running
+
+
+async def test_entered_again_inside_it_counts() -> None:
+    comet = Comet(KEY)
+    async with comet.lifespan():
+        async with comet.lifespan("an application"):
+            comet._hub.loop.check()
+        comet._hub.loop.check()
+    assert not comet._hub.loop.running
+
+
+async def test_a_second_event_loop_at_a_time_is_refused() -> None:
+    comet = Comet(KEY)
+
+    async def again() -> None:
+        async with comet.lifespan():
+            pytest.fail("ran")
+
+    async with comet.lifespan():
+        with pytest.raises(RuntimeError, match="one event loop per Comet"):
+            await anyio.to_thread.run_sync(lambda: anyio.run(again))
+        comet._hub.loop.check()
+
+
+async def test_an_error_inside_comes_out_as_it_is() -> None:
+    comet = Comet(KEY)
+    with pytest.raises(LookupError, match="mine"):
+        async with comet.lifespan():
+            raise LookupError("mine")
+    assert not comet._hub.loop.running
+
+
+async def test_a_cancellation_inside_ends_it() -> None:
+    comet = Comet(KEY)
+    with anyio.move_on_after(0.01) as scope:
+        async with comet.lifespan():
+            await anyio.sleep_forever()
+    assert scope.cancelled_caught
+    assert not comet._hub.loop.running
+
+
+async def test_at_its_end_held_requests_are_answered_as_at_their_timeout() -> None:
+    comet = Comet(KEY)
+    ear = Ear()
+    async with comet.lifespan():
+        comet._hub.fanout.attach(ear, [comet.channels.create("news")._feed])
+    assert ear.woken is Wake.TIMEOUT
+
+
+async def test_a_crashed_task_is_logged_and_started_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Broken(Ear):
+        def rouse(self) -> None:
+            raise LookupError("broken listener")
+
+    clock = ManualClock()
+    comet = Comet(KEY, clock=clock)
+    channel, ear = comet.channels.create("news"), Ear()
+    with caplog.at_level(logging.ERROR, "asgi_comet.lifespan"):
+        async with comet.lifespan():
+            comet._hub.fanout.attach(Broken(), [channel._feed])
+            channel.write("x")
+            await wait_all_tasks_blocked()
+            assert "a task crashed and is started again" in caplog.text
+            comet._hub.fanout.attach(ear, [channel._feed])
+            channel.write("y")
+            await wait_all_tasks_blocked()
+            assert ear.woken is None
+            clock.advance(1.1)
+            await wait_all_tasks_blocked()
+            assert ear.woken is Wake.MESSAGE
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_no_task_is_left() -> None:
+    before = asyncio.all_tasks()
+    async with Comet(KEY).lifespan():
+        assert len(asyncio.all_tasks()) == len(before) + 2
+    assert asyncio.all_tasks() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_stop_signal_drains_and_reaches_the_server(number: signal.Signals) -> None:
+    heard: list[int] = []
+    previous = signal.signal(number, lambda n, frame: heard.append(n))
+    try:
+        comet, ear = Comet(KEY), Ear()
+        ours = signal.getsignal(number)
+        async with comet.lifespan():
+            comet._hub.fanout.attach(ear, [comet.channels.create("news")._feed])
+            os.kill(os.getpid(), number)
+            with anyio.fail_after(5):
+                while ear.woken is None:
+                    await anyio.lowlevel.checkpoint()
+            assert ear.woken is Wake.TIMEOUT
+            assert comet._hub.fanout.draining
+        assert heard == [number]
+        assert signal.getsignal(number) is ours
+    finally:
+        signal.signal(number, previous)
+
+
+def test_a_signal_with_its_default_action_is_left_alone() -> None:
+    previous = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with chained_signals(lambda: None):
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def test_who_chained_us_in_turn_stays() -> None:
+    def theirs(number: int, frame: object) -> None:
+        pass
+
+    previous = signal.signal(signal.SIGTERM, theirs)
+    try:
+        with chained_signals(lambda: None):
+            chained = signal.getsignal(signal.SIGTERM)
+            assert chained is not theirs
+            signal.signal(signal.SIGTERM, lambda n, f: None)
+            later = signal.getsignal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is later
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def test_outside_of_the_main_thread_nothing_is_done() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    during: list[object] = []
+
+    def run() -> None:
+        with chained_signals(lambda: None):
+            during.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert during == [before]

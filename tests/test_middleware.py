@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
+
+from asgi_comet import Comet, CometMiddleware, NotRunning
+from asgi_comet.testing import wait_for_listeners
+from tests.conftest import KEY, TOKEN, application
+from tests.serving import COMET, Held, serve
+
+pytestmark = pytest.mark.anyio
+
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+
+
+class Recorder:
+    """An application that keeps what it was called with."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Scope, Receive, Send]] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.calls.append((scope, receive, send))
+
+
+def http(path: str = "/", content_type: bytes | None = None, **more: Any) -> Scope:
+    headers = [] if content_type is None else [(b"content-type", content_type)]
+    return {"type": "http", "method": "POST", "path": path, "headers": headers, **more}
+
+
+FOREIGN: list[Scope] = [
+    http("/"),
+    http("/comets"),
+    http("/comet.js"),
+    http("/x/comet/open"),
+    http("/", b"application/json"),
+    http("/", b"text/plain; application/x-ocsigen-comet"),
+    http("/", b"application/x-ocsigen-comet, text/plain"),
+    http("/", b"application/x-ocsigen-comet2"),
+    {"type": "websocket", "path": "/", "headers": [(b"content-type", COMET.encode())]},
+    {"type": "of the future"},
+]
+
+
+@pytest.mark.parametrize("scope", FOREIGN)
+async def test_foreign_requests_pass_through_untouched(scope: Scope) -> None:
+    app = Recorder()
+    before = {**scope}
+
+    async def receive() -> Any:
+        raise AssertionError("read")
+
+    async def send(message: Any) -> None:
+        raise AssertionError("sent")
+
+    await CometMiddleware(app, comet=Comet(KEY))(scope, receive, send)
+    assert app.calls == [(scope, receive, send)]
+    assert app.calls[0][0] is scope
+    assert scope == before
+
+
+async def test_a_content_type_said_twice_is_foreign() -> None:
+    app = Recorder()
+    scope = http()
+    scope["headers"] = [(b"content-type", COMET.encode())] * 2
+    await CometMiddleware(app, comet=Comet(KEY))(scope, None, None)  # type: ignore[arg-type]  # unused
+    assert len(app.calls) == 1
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        http("/comet"),
+        http("/comet/x"),
+        http("/", COMET.encode()),
+        http("/api/comet/x", root_path="/api"),
+    ],
+)
+async def test_our_requests_without_a_lifespan_say_what_to_add(scope: Scope) -> None:
+    app = Recorder()
+    with pytest.raises(NotRunning, match=r"add_middleware\(CometMiddleware, comet=comet\)"):
+        await CometMiddleware(app, comet=Comet(KEY))(scope, None, None)  # type: ignore[arg-type]  # unused
+    assert app.calls == []
+
+
+def test_mounted_with_add_middleware_in_fastapi() -> None:
+    comet = Comet(KEY, admin=TOKEN)
+    app = FastAPI()
+    app.add_middleware(CometMiddleware, comet=comet)
+
+    @app.post("/echo")
+    async def echo(request: Request) -> str:
+        return (await request.body()).decode()
+
+    with serve(app) as server:
+        assert server.request("POST", "/echo", "hello").body == b'"hello"'
+        assert server.register("registration=a", "/any/path").pairs == [b"a:ENDED_CHANNEL"]
+        assert server.request("GET", "/comet/admin/status", headers=BEARER).status == 200
+        assert server.request("GET", "/comet/nothing").status == 404
+
+
+def test_wrapped_around_an_application_with_another_prefix() -> None:
+    comet = Comet(KEY, admin=TOKEN, prefix="/live/push")
+    with serve(CometMiddleware(Starlette(), comet=comet)) as server:
+        assert server.request("GET", "/live/push/admin/status", headers=BEARER).status == 200
+        assert server.request("GET", "/comet/admin/status", headers=BEARER).status == 404
+        assert server.register("registration=a").status == 200
+
+
+def test_mounted_as_an_application_with_its_lifespan() -> None:
+    comet = Comet(KEY, admin=TOKEN)
+    app = FastAPI(lifespan=comet.lifespan)
+    app.mount("/push", comet.app)
+    channel = comet.channels.create("news")
+    with serve(app) as server:
+        assert server.request("GET", "/push/admin/status", headers=BEARER).status == 200
+        held = Held(server, "registration=news", "/push/")
+        wait_for_listeners(channel, 1)
+        channel.write("x")
+        assert held.answer().body == b"news:x"
+        assert server.register("registration=a", "/elsewhere").status == 404
+
+
+def test_an_application_served_below_a_root_path() -> None:
+    comet = Comet(KEY, admin=TOKEN)
+    outer = Starlette()
+    outer.mount("/api", application(comet))
+    outer.router.lifespan_context = comet.lifespan
+    with serve(outer) as server:
+        assert server.request("GET", "/api/comet/admin/status", headers=BEARER).status == 200
+        assert server.request("GET", "/comet/admin/status", headers=BEARER).status == 404
+        assert server.request("GET", "/api/x").body == b"GET /api/x "
+
+
+def test_the_lifespan_goes_around_that_of_the_application() -> None:
+    seen: list[bool] = []
+    comet = Comet(KEY)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        seen.append(comet._hub.loop.running)
+        yield
+        seen.append(comet._hub.loop.running)
+
+    app = CometMiddleware(Starlette(lifespan=lifespan), comet=comet)
+    with serve(app):
+        pass
+    assert seen == [True, True]
+    assert not comet._hub.loop.running
+
+
+def test_both_the_middleware_and_the_lifespan_count_as_one() -> None:
+    comet = Comet(KEY)
+    app = Starlette(lifespan=comet.lifespan)
+    with serve(CometMiddleware(app, comet=comet)) as server:
+        assert server.register("registration=a").status == 200
+    assert not comet._hub.loop.running
+
+
+@pytest.mark.parametrize("reads_first", [False, True])
+def test_an_application_without_a_lifespan_gets_ours(
+    reads_first: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def bare(scope: Scope, receive: Receive, send: Send) -> None:
+        if reads_first:
+            await receive()
+        assert scope["type"] == "http"
+
+    comet = Comet(KEY)
+    with caplog.at_level(logging.INFO), serve(CometMiddleware(bare, comet=comet)) as server:
+        assert server.register("registration=a").status == 200
+    assert "the application has no lifespan" in caplog.text
+
+
+def test_an_application_that_ignores_the_lifespan_gets_ours() -> None:
+    async def ignoring(scope: Scope, receive: Receive, send: Send) -> None:
+        return
+
+    comet = Comet(KEY)
+    with serve(CometMiddleware(ignoring, comet=comet)) as server:
+        assert server.register("registration=a").status == 200
+
+
+def test_an_application_whose_startup_fails_is_told_as_it_is() -> None:
+    @asynccontextmanager
+    async def broken(app: Starlette) -> AsyncIterator[None]:
+        raise LookupError("no database")
+        yield
+
+    comet = Comet(KEY)
+    app = CometMiddleware(Starlette(lifespan=broken), comet=comet)
+    with pytest.raises(LookupError, match="no database"), TestClient(app):
+        pass
+    assert not comet._hub.loop.running
+
+
+def test_with_the_test_client_of_starlette() -> None:
+    comet = Comet(KEY, admin=TOKEN)
+    app = application(comet)
+    with TestClient(app) as client:
+        assert client.get("/comet/admin/status", headers=BEARER).json()["active"] is True
+        answer = client.post("/", content=b"registration=a", headers={"Content-Type": COMET})
+        assert answer.text == "a:ENDED_CHANNEL"
+    with TestClient(app) as client:  # and again, in another event loop
+        assert client.get("/comet/admin/status", headers=BEARER).json()["active"] is True
+    with pytest.raises(NotRunning):
+        TestClient(app).get("/comet/admin/status", headers=BEARER)
+
+
+async def pass_on(request: Request, call_next: Any) -> Any:
+    return await call_next(request)
+
+
+def test_inside_and_outside_of_other_middlewares() -> None:
+    others = [Middleware(BaseHTTPMiddleware, dispatch=pass_on), Middleware(GZipMiddleware)]
+    for order in ("inside", "outside"):
+        comet = Comet(KEY)
+        ours = Middleware(CometMiddleware, comet=comet)
+        channel = comet.channels.create("news")
+        stack = [*others, ours] if order == "inside" else [ours, *others]
+        with serve(Starlette(middleware=stack)) as server:
+            held = Held(server, "registration=news")
+            wait_for_listeners(channel, 1)
+            channel.write("x")
+            assert held.answer().body == b"news:x"
+            with server.connect() as connection:
+                connection.sendall(
+                    f"POST / HTTP/1.1\r\nHost: a\r\nContent-Type: {COMET}\r\n"
+                    "Content-Length: 17\r\n\r\nregistration=news".encode()
+                )
+                wait_for_listeners(channel, 1)
+            wait_for_listeners(channel, 0)
+
+
+def test_a_websocket_is_refused_until_there_is_one() -> None:
+    from starlette.websockets import WebSocketDisconnect
+
+    comet = Comet(KEY)
+    with (
+        TestClient(application(comet)) as client,
+        pytest.raises(WebSocketDisconnect),
+        client.websocket_connect("/comet/socket"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("prefix", ["", "comet", "/comet/", "/", "//x"])
+def test_a_prefix_that_is_none_says_what_is_expected(prefix: str) -> None:
+    with pytest.raises(ValueError, match="expected a prefix like '/comet'"):
+        Comet(KEY, prefix=prefix)

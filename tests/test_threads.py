@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import threading
+
+import anyio
+import pytest
+
+from asgi_comet.errors import NotRunning
+from asgi_comet.threads import LoopThread
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_in_its_own_thread_a_function_runs_at_once_and_from_another_soon() -> None:
+    loop, seen = LoopThread(), list[int]()
+    loop.enter()
+    loop.check()
+    loop.check_here()
+    assert loop.running
+    loop.run(lambda: seen.append(threading.get_ident()))
+    assert seen == [threading.get_ident()]
+    done = anyio.Event()
+    await anyio.to_thread.run_sync(loop.run, done.set)
+    with anyio.fail_after(5):
+        await done.wait()
+
+
+async def test_a_second_loop_is_refused() -> None:
+    loop = LoopThread()
+    loop.enter()
+    with pytest.raises(RuntimeError, match="one event loop per Comet"):
+        await anyio.to_thread.run_sync(loop.check_here)
+
+
+async def test_without_a_loop_nothing_runs_and_the_error_says_what_to_add() -> None:
+    loop = LoopThread()
+    loop.run(lambda: pytest.fail("ran"))
+    with pytest.raises(NotRunning, match="add_middleware"):
+        loop.check()
+    loop.enter()
+    loop.leave()
+    assert not loop.running
+    loop.run_soon(lambda: pytest.fail("ran"))
+
+
+def test_a_loop_that_closed_without_its_lifespan_is_forgotten() -> None:
+    loop = LoopThread()
+
+    async def enter() -> None:
+        loop.enter()
+
+    anyio.run(enter)
+    assert loop.running
+    loop.run_soon(lambda: pytest.fail("ran"))
+    assert not loop.running
