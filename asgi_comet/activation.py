@@ -10,13 +10,13 @@ commands are understood with and without their prefix.
 from __future__ import annotations
 
 import logging
-import math
 import random
 import re
 from collections.abc import Callable
 
 from .errors import UnknownCommand
-from .fanout import Fanout, Wake
+from .fanout import Fanout
+from .feeds import Wake
 from .settings import TIMEOUT_LIMIT, Settings
 from .threads import LoopThread
 
@@ -60,7 +60,8 @@ class Activation:
 
     def hold(self) -> float:
         """Return the seconds to hold one poll: the timeout with its jitter."""
-        return self._timeout * random.uniform(1 - self._jitter, 1 + self._jitter)  # noqa: S311 - spreads load, keeps no secret
+        spread = (2 * random.random() - 1) * self._jitter  # noqa: S311 - spreads load, no secret
+        return self._timeout * (1 + spread)
 
     def activate(self) -> None:
         """Serve comet requests again. Idempotent; clients come back by themselves."""
@@ -69,7 +70,7 @@ class Activation:
 
     def deactivate(self) -> None:
         """Stop all comet activity: held connections end, further requests get 503. Idempotent."""
-        _logger.info("deactivate (was %s)", "active" if self._active else "inactive")
+        _logger.warning("deactivate (was %s)", "active" if self._active else "inactive")
         self._active = False
         self._loop.run(lambda: self._fanout.end(Wake.DEACTIVATED))
 
@@ -84,10 +85,12 @@ class Activation:
         Raises:
             ValueError: `seconds` is out of range. Nothing was changed.
         """
-        if not (math.isfinite(seconds) and 0 < seconds <= TIMEOUT_LIMIT):
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+            raise TypeError(f"expected a number of seconds, got {type(seconds).__name__}")
+        if not 0 < seconds <= TIMEOUT_LIMIT:  # which is false for what is not a number
             raise ValueError(
                 f"expected a timeout of more than 0 and at most {TIMEOUT_LIMIT:g} seconds, "
-                f"got {seconds!r}"
+                f"got {seconds!r:.40}"
             )
         _logger.info("set_timeout %g%s (was %g)", seconds, " KILL" if reset else "", self._timeout)
         self._timeout = float(seconds)

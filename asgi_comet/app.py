@@ -1,20 +1,54 @@
 """The mountable application: which endpoint serves a request below PREFIX.
 
-Owns the routes of wire.md. Must not know how an endpoint works.
+Owns the routes of wire.md, and what becomes of a request that cannot be served. Must not know how
+an endpoint works.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from starlette.types import Receive, Scope, Send
 
 from .admin.endpoints import Admin, Credential
-from .headers import content_type
+from .errors import BadRequest
 from .hub import Hub
-from .protocol.registration import CONTENT_TYPE
-from .transports.http import Refusal, refuse
-from .transports.registration import registration
+from .processes import ClientProcess
+from .protocol import events, registration
+from .transports.access import ProcessGone, process_of
+from .transports.exchange import (
+    JSON,
+    TEXT,
+    ClientGone,
+    Exchange,
+    Refusal,
+    answer,
+    check_origin,
+    refuse,
+)
+from .transports.poll import poll
+from .transports.process import acknowledge, close_process, open_process
+from .transports.registration import registration as register
 
-__all__ = ["CometApp", "route_path"]
+__all__ = ["INTERCEPTED", "REFUSED", "CometApp", "Refused", "route_path"]
+
+REGISTRATION = registration.CONTENT_TYPE
+POLL = events.CONTENT_TYPES[1]
+INTERCEPTED = frozenset({REGISTRATION, POLL})
+"""The content types that are served on any path."""
+
+Endpoint = Callable[[Hub, ClientProcess, Exchange], Awaitable[None]]
+
+Refused = Refusal | BadRequest | ProcessGone | ClientGone
+"""What an endpoint raises instead of an answer."""
+
+REFUSED = (Refusal, BadRequest, ProcessGone, ClientGone)
+
+OF_PROCESS: dict[str, Endpoint] = {
+    "poll": poll,
+    "ack": acknowledge,
+    "close": close_process,
+}
 
 
 def route_path(scope: Scope) -> str:
@@ -38,7 +72,7 @@ class CometApp:
         self._admin = Admin(hub, admin)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a connection.
+        """Serve a connection where the application is mounted.
 
         Raises:
             NotRunning: The lifespan does not run.
@@ -47,12 +81,71 @@ class CometApp:
             # Refused before it is accepted: the server answers 403.
             await send({"type": "websocket.close", "code": 1000})
             return
+        root = scope.get("root_path", "").rstrip("/")
+        exchange = Exchange(scope, receive, send, root, route_path(scope))
+        try:
+            await self.route(exchange)
+        except REFUSED as error:
+            await self.refuse(exchange, error)
+
+    def route(self, exchange: Exchange) -> Awaitable[None]:
+        """Choose the endpoint that serves a request.
+
+        Returns:
+            What to await; one of `Refused` that it raises is for `refuse`.
+
+        Raises:
+            NotRunning: The lifespan does not run.
+        """
         self._hub.loop.check()
-        if content_type(scope) == CONTENT_TYPE:
-            await registration(self._hub, scope, receive, send)
-            return
-        area, _, rest = route_path(scope).lstrip("/").partition("/")
-        if area == "admin":
-            await self._admin(rest, scope, receive, send)
+        if exchange.path == "/poll" and exchange.kind != REGISTRATION:
+            return poll(self._hub, None, exchange)
+        return self._route(exchange)
+
+    async def refuse(self, exchange: Exchange, error: Refused) -> None:
+        """Answer a request that cannot be served."""
+        hub = self._hub
+        match error:
+            case Refusal():
+                await self._refuse(exchange, error)
+            case BadRequest():
+                await self._refuse(exchange, Refusal(400, str(error)))
+            case ProcessGone():
+                old = exchange.kind == REGISTRATION
+                kind, body = (TEXT, b"") if old else (JSON, events.PROCESS_CLOSED)
+                await answer(hub, exchange, kind, body, status=410)
+            case _:
+                # ClientGone: nobody hears it, but a middleware around us may wait for an answer.
+                await answer(hub, exchange, TEXT, b"")
+
+    async def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:
+        admin = exchange.path.startswith("/admin/")
+        as_json = exchange.kind in events.CONTENT_TYPES and not admin
+        await refuse(self._hub, exchange, refusal, as_json=as_json)
+
+    async def _route(self, exchange: Exchange) -> None:
+        hub = self._hub
+        area, _, rest = exchange.path.lstrip("/").partition("/")
+        if area == "p":
+            await self._route_process(exchange, rest)
+        elif exchange.kind == REGISTRATION:
+            await register(hub, None, exchange)
+        elif exchange.kind == POLL:
+            await poll(hub, None, exchange)
+        elif area == "open" and not rest:
+            await open_process(hub, exchange)
+        elif area == "admin":
+            await self._admin(exchange, rest)
         else:
-            await refuse(Refusal(404, "Not Found"), scope, receive, send)
+            raise Refusal(404, "Not Found")
+
+    async def _route_process(self, exchange: Exchange, rest: str) -> None:
+        token, _, action = rest.partition("/")
+        endpoint = OF_PROCESS.get(action)
+        if endpoint is None:
+            raise Refusal(404, "Not Found")
+        check_origin(self._hub, exchange)
+        process = await process_of(self._hub, exchange, token)
+        if endpoint is poll and exchange.kind == REGISTRATION:
+            endpoint = register
+        await endpoint(self._hub, process, exchange)

@@ -17,8 +17,8 @@ class Clock(Protocol):
         """Return the seconds since some fixed moment; never falls."""
         ...
 
-    async def sleep(self, seconds: float) -> None:
-        """Return once `now()` has grown by that much; a checkpoint at least."""
+    async def sleep_until(self, moment: float) -> None:
+        """Return once `now()` is that much; a checkpoint at least."""
         ...
 
 
@@ -29,6 +29,6 @@ class MonotonicClock:
         """Return the seconds since some fixed moment."""
         return time.monotonic()
 
-    async def sleep(self, seconds: float) -> None:
-        """Return that many seconds later."""
-        await anyio.sleep(seconds)
+    async def sleep_until(self, moment: float) -> None:
+        """Return at that moment."""
+        await anyio.sleep(max(moment - time.monotonic(), 0))

@@ -6,35 +6,16 @@ Owns nothing: a `Delivery` that nobody awaits is three references.
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
 
 import anyio
 
-from .clock import Clock
-from .fanout import Feed
+from .brokers.base import Stored
+from .feeds import Feed
 from .messages import Position
 from .outcomes import Awaited, Outcome
-from .threads import LoopThread
-from .timers import Timers
+from .runtime import Runtime
 
-__all__ = ["Delivery", "Observation"]
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """What awaiting a delivery needs, shared by all deliveries.
-
-    Attributes:
-        loop: The thread in which outcomes are observed.
-        timers: Where the wait ends at the latest.
-        clock: When a message was written.
-        patience: Seconds after the write when nobody having the message is a failure.
-    """
-
-    loop: LoopThread
-    timers: Timers
-    clock: Clock
-    patience: float
+__all__ = ["Delivery"]
 
 
 class Delivery:
@@ -42,8 +23,9 @@ class Delivery:
 
     Awaiting gives `Outcome.SUCCESS` once one listener has the message, `Outcome.FAILURE` when the
     connection of every listener there was broke first, or when nobody had it `Settings.timeout`
-    seconds after the write. A registration request without a client process acknowledges nothing
-    itself: there it counts that the answer was handed to the server.
+    seconds after the write, and `Outcome.UNKNOWN` when it was only sent to clients that acknowledge
+    nothing. A client with positions has a message once it comes back with the message's position; a
+    registration request without a client process once the answer was handed to the server.
 
     Awaited in the lifespan's event loop, any number of times, at once or later. A cancelled wait
     changes nothing.
@@ -51,13 +33,13 @@ class Delivery:
     Source: `Ocsigen_comet.Channels.write`; semantics.md, "Outcome of a write".
     """
 
-    __slots__ = ("_feed", "_observation", "_offset", "_written")
+    __slots__ = ("_deadline", "_feed", "_offset", "_runtime")
 
-    def __init__(self, observation: Observation, feed: Feed, offset: int) -> None:
-        self._observation = observation
+    def __init__(self, runtime: Runtime, feed: Feed, offset: Stored, patience: float) -> None:
+        self._runtime = runtime
         self._feed = feed
         self._offset = offset
-        self._written = observation.clock.now()
+        self._deadline = runtime.clock.now() + patience
 
     def __await__(self) -> Generator[object, object, Outcome]:
         return self._outcome().__await__()
@@ -67,16 +49,22 @@ class Delivery:
 
         In memory that is at once: `publish` itself stored it.
         """
-        return Position(self._feed.history.epoch, self._offset)
+        return self._feed.position(await self._stored_offset())
+
+    async def _stored_offset(self) -> int:
+        return self._offset if isinstance(self._offset, int) else await self._offset()
 
     async def _outcome(self) -> Outcome:
-        observation, outcomes = self._observation, self._feed.outcomes
-        observation.loop.check()
-        if outcomes.confirmed(self._offset):
-            return Outcome.SUCCESS
-        left = self._written + observation.patience - observation.clock.now()
+        runtime, outcomes = self._runtime, self._feed.outcomes
+        runtime.loop.check()
+        runtime.loop.check_here()
+        offset = await self._stored_offset()
+        known = outcomes.of(offset)
+        if known is Outcome.SUCCESS:
+            return known
+        left = self._deadline - runtime.clock.now()
         if left <= 0:
-            return Outcome.FAILURE
+            return known or Outcome.FAILURE
         settled = anyio.Event()
         found: list[Outcome] = []
 
@@ -84,13 +72,14 @@ class Delivery:
             found.append(outcome)  # the first one counts
             settled.set()
 
-        waiting = {x for x in self._feed.listeners if x.cursors[self._feed] < self._offset}
-        awaited = Awaited(self._offset, set(waiting), settle)
+        waiting = {x for x in self._feed.listeners if x.cursors[self._feed] < offset}
+        awaited = Awaited(offset, set(waiting), settle)
+        awaited.at_worst = known or Outcome.FAILURE
         outcomes.watch(awaited)
-        observation.timers.start(awaited, left)
+        runtime.timers.start(awaited, left)
         try:
             await settled.wait()
         finally:
             outcomes.unwatch(awaited)
-            observation.timers.stop(awaited)
+            runtime.timers.stop(awaited)
         return found[0]

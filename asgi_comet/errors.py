@@ -8,7 +8,12 @@
     ├── NonUniqueChannelName    a second live channel of the same name
     ├── TooManyVirtualChannels  more live channels than `max_virtual_channels`
     ├── MessageTooLarge         a message over `message_limit`                 (also a ValueError)
+    ├── InvalidMessage          a value that does not fit the channel's type   (also a ValueError)
     ├── ChannelClosed           published on a channel that has ended
+    ├── ChannelFull             published on a process channel that nobody reads
+    ├── NoClientProcess         no current client process: outside of a request, or an unknown one
+    ├── ProcessClosed           something asked of a client process that has closed
+    ├── TooManyProcesses        more client processes than a session, or the server, may have
     ├── UnknownCommand          a line outside the command language            (also a ValueError)
     └── BadRequest              a body that is not what the protocol says      (also a ValueError)
 """
@@ -18,11 +23,16 @@ from __future__ import annotations
 __all__ = [
     "BadRequest",
     "ChannelClosed",
+    "ChannelFull",
     "CometError",
+    "InvalidMessage",
     "InvalidName",
     "MessageTooLarge",
+    "NoClientProcess",
     "NonUniqueChannelName",
     "NotRunning",
+    "ProcessClosed",
+    "TooManyProcesses",
     "TooManyVirtualChannels",
     "UnknownCommand",
 ]
@@ -116,6 +126,78 @@ class ChannelClosed(CometError):
         super().__init__(f"expected a live channel, got {name!r}, which has {reason}")
         self.name = name
         self.reason = reason
+
+    @classmethod
+    def of(cls, name: str, reason: str) -> CometError:
+        """Make the error for a channel that ended for a reason, `full` being one."""
+        return ChannelFull(name) if reason == "full" else cls(name, reason)
+
+
+class ChannelFull(CometError):
+    """A process channel overflowed: a message that was never sent would have had to go.
+
+    Nothing was published, and nothing ever will be; its reader is told `full`.
+
+    Attributes:
+        name: The channel.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"expected channel {name!r} to be read, but as many messages as it may hold were "
+            "never asked for: it is full, and was emptied and ended"
+        )
+        self.name = name
+
+
+class InvalidMessage(CometError, ValueError):
+    """A value does not fit the channel's type. Nothing was published.
+
+    Attributes:
+        name: The channel.
+        problems: For each field that does not fit its path and what was expected.
+    """
+
+    def __init__(self, name: str, problems: list[tuple[str, str]]) -> None:
+        told = "; ".join(f"{path or 'the value'}: {expected}" for path, expected in problems)
+        super().__init__(f"expected a value that fits channel {name!r}; {told}")
+        self.name = name
+        self.problems = problems
+
+
+class NoClientProcess(CometError):
+    """There is no current client process."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"expected a current client process, but {reason}")
+
+
+class ProcessClosed(CometError):
+    """The client process has closed.
+
+    Attributes:
+        process: Its identifier.
+    """
+
+    def __init__(self, process: str) -> None:
+        super().__init__(f"expected an open client process, got {process[:6]}…, which has closed")
+        self.process = process
+
+
+class TooManyProcesses(CometError):
+    """No further client process can be opened.
+
+    Attributes:
+        limit: The greatest number.
+        of_session: Whether it is the session that has as many, all of them connected; otherwise
+            the server has.
+    """
+
+    def __init__(self, limit: int, *, of_session: bool) -> None:
+        whose = "connected in this session" if of_session else "on this server"
+        super().__init__(f"expected at most {limit} client processes {whose}, got one more")
+        self.limit = limit
+        self.of_session = of_session
 
 
 class UnknownCommand(CometError, ValueError):

@@ -1,34 +1,33 @@
-"""Reading the headers of an ASGI scope, for which a dictionary per request would be too much."""
+"""Reading the headers of an ASGI scope."""
 
 from __future__ import annotations
 
 from starlette.types import Scope
 
-__all__ = ["content_type", "header", "header_values"]
+__all__ = ["Headers", "essence", "read_headers"]
+
+Headers = dict[bytes, bytes]
+"""By lower-case name. What came twice is joined, so that it is not mistaken for one of the two."""
 
 
-def header(scope: Scope, name: bytes) -> bytes | None:
-    """Return the first header of that (lower-case) name."""
-    for key, value in scope["headers"]:
-        if key == name:
-            return bytes(value)
-    return None
+def read_headers(scope: Scope) -> Headers:
+    """Return the headers of a request: one look at all of them, where each look costs a search."""
+    raw = scope["headers"]
+    headers: Headers = dict(raw)
+    return headers if len(headers) == len(raw) else _join(raw)
 
 
-def header_values(scope: Scope, name: bytes) -> list[bytes]:
-    """Return the values of all headers of that (lower-case) name."""
-    return [value for key, value in scope["headers"] if key == name]
+def _join(raw: list[tuple[bytes, bytes]]) -> Headers:
+    headers: Headers = {}
+    for name, value in raw:
+        known = headers.get(name)
+        if known is None:
+            headers[name] = value
+        else:
+            headers[name] = known + (b"; " if name == b"cookie" else b", ") + value
+    return headers
 
 
-def content_type(scope: Scope) -> bytes | None:
-    """Return the essence of the content type: lower case, without parameters.
-
-    `None` if there is none, or several headers: what is said twice is not said.
-    """
-    found: bytes | None = None
-    for key, value in scope["headers"]:
-        if key == b"content-type":
-            if found is not None:
-                return None
-            found = value.partition(b";")[0].strip().lower()
-    return found
+def essence(content_type: bytes | None) -> bytes | None:
+    """Return a content type in lower case, without parameters."""
+    return None if content_type is None else content_type.partition(b";")[0].strip().lower()

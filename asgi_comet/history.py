@@ -63,6 +63,22 @@ class History:
             self.drop_through(self.first)
         return self.top
 
+    def displaced_by(self, size: int) -> int:
+        """Tell which message would be the last to go for one of that many bytes.
+
+        Args:
+            size: The size of a message to come.
+
+        Returns:
+            Its offset, or one below `first` if none would have to go.
+        """
+        left = self.bytes + size - self.max_bytes
+        offset = self.first
+        while left > 0 and offset <= self.top:
+            left -= len(self._messages[offset].data)
+            offset += 1
+        return max(offset - 1, self.top + 1 - self.size)
+
     def after(self, offset: int, max_bytes: int | None = None) -> list[Message] | None:
         """Read the run that begins right after an offset.
 

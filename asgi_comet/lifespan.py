@@ -14,11 +14,13 @@ import anyio
 
 from .hub import Hub
 from .signals import chained_signals
+from .sources import CLOSE_LIMIT
 
 __all__ = ["Lifespan"]
 
 _logger = logging.getLogger(__name__)
 
+PATIENCE = CLOSE_LIMIT + 2.0  # seconds that all sources and callbacks together may take to end
 BACKOFF = 1.0  # seconds before a crashed task is started again
 
 
@@ -55,18 +57,25 @@ class Lifespan:
         hub = self._hub
         failure: BaseException | None = None
         hub.loop.enter()
-        hub.fanout.draining = False
+        hub.drain.reset()
+        hub.channels.begin()
+        hub.processes.start()
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._supervise, hub.fanout.run)
                 tasks.start_soon(self._supervise, hub.timers.run)
-                with chained_signals(lambda: hub.loop.run_soon(hub.fanout.drain)):
+                tasks.start_soon(self._supervise, hub.background.run)
+                with chained_signals(lambda: hub.loop.run_soon(hub.drain.begin)):
                     try:
                         yield
                     except BaseException as error:  # raised again, outside of the group
                         failure = error
-                hub.fanout.drain()
+                hub.drain.begin()
                 await hub.fanout.flush()
+                hub.processes.close_all()
+                hub.channels.stop()
+                with anyio.move_on_after(PATIENCE):
+                    await hub.background.wait_idle()
                 tasks.cancel_scope.cancel()
         finally:
             hub.loop.leave()
@@ -77,6 +86,7 @@ class Lifespan:
         while True:
             try:
                 await run()
+                _logger.error("a task ended and is started again: %s", run)
             except Exception:
                 _logger.exception("a task crashed and is started again: %s", run)
-            await self._hub.clock.sleep(BACKOFF)
+            await self._hub.clock.sleep_until(self._hub.clock.now() + BACKOFF)

@@ -1,4 +1,4 @@
-"""Message and Position: the frozen values that everything else passes around.
+"""Message, Position and the other starts: the frozen values that everything else passes around.
 
 Owns the textual form of a position. Knows no channel, no history and no framework.
 """
@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from .errors import BadRequest
 
-__all__ = ["Message", "Position"]
+__all__ = ["NEXT_INCARNATION", "Last", "Message", "Now", "Position", "Start", "parse_start"]
 
 _POSITION = re.compile(r"([A-Za-z0-9_-]{1,32})\.(0|[1-9][0-9]{0,15})")
+_LAST = re.compile(r"last:(0|[1-9][0-9]{0,15})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,51 @@ class Position:
         if found is None:
             raise BadRequest(f"expected a position like 'k3x9Qp.57', got {text!r:.80}")
         return cls(found[1], int(found[2]))
+
+
+NEXT_INCARNATION = Position("new", 0)
+"""Before the first message of the next incarnation of a channel that does not exist yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """Start with what comes next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Last:
+    """Start with at most the last messages, and go on.
+
+    Attributes:
+        count: How many; 0 is the same as `Now`.
+    """
+
+    count: int
+
+
+Start = Position | Now | Last
+"""Where a reader begins."""
+
+_NOW = Now()
+
+
+def parse_start(text: str) -> Start:
+    """Read `now`, `last:N` or a position.
+
+    Raises:
+        BadRequest: `text` is anything else.
+    """
+    if text == "now":
+        return _NOW
+    found = _LAST.fullmatch(text)
+    if found is not None:
+        return Last(int(found[1]))
+    found = _POSITION.fullmatch(text)
+    if found is None:
+        raise BadRequest(
+            f"expected 'now', 'last:10' or a position like 'k3x9Qp.57', got {text!r:.80}"
+        )
+    return Position(found[1], int(found[2]))
 
 
 @dataclass(frozen=True, slots=True)

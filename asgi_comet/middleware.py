@@ -10,10 +10,10 @@ import logging
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .app import route_path
+from .app import INTERCEPTED, REFUSED, route_path
 from .comet import Comet
-from .headers import content_type
-from .protocol.registration import CONTENT_TYPE
+from .headers import essence, read_headers
+from .transports.exchange import Exchange
 
 __all__ = ["CometMiddleware"]
 
@@ -25,7 +25,8 @@ class CometMiddleware:
 
     Use it as `app.add_middleware(CometMiddleware, comet=comet)` or
     `app = CometMiddleware(app, comet=comet)`. Foreign requests reach the application with the very
-    same `scope`, `receive` and `send`.
+    same `scope` and `receive`; `send` adds nothing but the cookie of a client process that the
+    application opens in the request.
 
     Args:
         app: The application.
@@ -35,26 +36,56 @@ class CometMiddleware:
     def __init__(self, app: ASGIApp, *, comet: Comet) -> None:
         self._app = app
         self._comet = comet
+        self._prefix = comet.prefix
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a connection, or pass it on."""
-        if scope["type"] not in ("http", "websocket"):
-            if scope["type"] == "lifespan":
-                await self._lifespan(scope, receive, send)
+        if scope["type"] == "http":
+            exchange = self._ours(scope, receive, send)
+            if exchange is not None:
+                try:
+                    await self._comet.app.route(exchange)
+                except REFUSED as error:
+                    await self._comet.app.refuse(exchange, error)
             else:
-                await self._app(scope, receive, send)
-        elif self._below_prefix(scope):
-            mounted = {**scope, "root_path": scope.get("root_path", "") + self._comet.prefix}
-            await self._comet.app(mounted, receive, send)
-        elif scope["type"] == "http" and content_type(scope) == CONTENT_TYPE:
+                await self._visit(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(scope, receive, send)
+        elif scope["type"] == "websocket" and self._below_prefix(route_path(scope)):
             await self._comet.app(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
-    def _below_prefix(self, scope: Scope) -> bool:
-        prefix = self._comet.prefix
-        path = route_path(scope)
+    def _ours(self, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
+        """Return a request that is ours: below PREFIX, or of a content type that we serve anywhere.
+
+        A proxy may have taken `root_path` off the path, or not.
+        """
+        root = scope.get("root_path", "").rstrip("/")
+        path = route_path(scope) if root else scope["path"]
+        if path.startswith(self._prefix) and self._below_prefix(path):
+            return Exchange(scope, receive, send, root + self._prefix, path[len(self._prefix) :])
+        if essence(read_headers(scope).get(b"content-type")) in INTERCEPTED:
+            return Exchange(scope, receive, send, root + self._prefix, "")
+        return None
+
+    def _below_prefix(self, path: str) -> bool:
+        prefix = self._prefix
         return path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in ("", "/")
+
+    async def _visit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request of the application, which may ask whose it is."""
+        with self._comet.begin_visit(scope) as visit:
+
+            async def send_with_cookies(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    visit.answered = True
+                    if visit.cookies:
+                        headers = [*message.get("headers", ()), *visit.cookies]
+                        message = {**message, "headers": headers}
+                await send(message)
+
+            await self._app(scope, receive, send_with_cookies)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run around the application's lifespan, and in its stead if it has none.

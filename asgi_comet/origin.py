@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from starlette.types import Scope
 
-from .headers import header_values
+from .headers import Headers
 
 __all__ = ["Origin", "OriginRule", "parse_origin"]
 
@@ -68,31 +68,28 @@ class OriginRule:
                 )
             self._allowed.add(origin)
 
-    def allows(self, scope: Scope) -> bool:
+    def allows(self, scope: Scope, headers: Headers) -> bool:
         """Tell whether a request may go on; a refusal is logged with what was expected."""
-        origins = header_values(scope, b"origin")
-        if not origins:
-            sites = header_values(scope, b"sec-fetch-site")
-            if not sites or sites in ([b"same-origin"], [b"none"]):
+        came = headers.get(b"origin")
+        if came is None:
+            site = headers.get(b"sec-fetch-site")
+            if site is None or site in (b"same-origin", b"none"):
                 return True
-            _logger.warning("refused: expected Sec-Fetch-Site same-origin, got %r", sites)
+            _logger.warning("refused: expected Sec-Fetch-Site same-origin, got %r", site)
             return False
-        expected = self._own(scope)
-        if len(origins) == 1:
-            origin = parse_origin(origins[0].decode("latin-1"))
-            if origin is not None and (origin in expected or origin in self._allowed):
-                return True
-        _logger.warning("refused: expected an Origin among %r, got %r", sorted(expected), origins)
+        expected = self._own(scope, headers.get(b"host", b""))
+        origin = parse_origin(came.decode("latin-1"))
+        if origin is not None and (origin in expected or origin in self._allowed):
+            return True
+        _logger.warning("refused: expected an Origin among %r, got %r", sorted(expected), came)
         return False
 
-    def _own(self, scope: Scope) -> set[Origin]:
+    def _own(self, scope: Scope, host: bytes) -> set[Origin]:
         """The origins a request's own page may have: its scheme, or https before a TLS proxy."""
-        hosts = header_values(scope, b"host")
         own: set[Origin] = set()
-        if len(hosts) == 1:
-            for scheme in {SCHEMES[scope.get("scheme", "http")], "https"}:
-                # Where Host has no port, it is the default one of the origin's own scheme.
-                origin = parse_origin(f"{scheme}://{hosts[0].decode('latin-1')}")
-                if origin is not None:
-                    own.add(origin)
+        for scheme in {SCHEMES[scope.get("scheme", "http")], "https"}:
+            # Where Host has no port, it is the default one of the origin's own scheme.
+            origin = parse_origin(f"{scheme}://{host.decode('latin-1')}")
+            if origin is not None:
+                own.add(origin)
         return own

@@ -12,11 +12,9 @@ from enum import Enum
 
 from .timers import Timer
 
-__all__ = ["Awaited", "Outcome", "Outcomes"]
+__all__ = ["Awaited", "Outcome", "Outcomes", "Ranges"]
 
-RANGES = (
-    64  # confirmed ranges kept per channel; more than one only where messages found no listener
-)
+RANGES = 1000  # kept per channel; more than one only where messages found no listener
 
 
 class Outcome(Enum):
@@ -37,10 +35,10 @@ class Awaited(Timer):
     Args:
         offset: The message.
         listeners: Those who could still get it.
-        settled: Called once with the outcome.
+        settled: Called with the outcome; the first call counts.
     """
 
-    __slots__ = ("listeners", "offset", "settled")
+    __slots__ = ("at_worst", "listeners", "offset", "settled")
 
     def __init__(
         self, offset: int, listeners: set[Hashable], settled: Callable[[Outcome], None]
@@ -49,51 +47,46 @@ class Awaited(Timer):
         self.offset: int = offset
         self.listeners: set[Hashable] = listeners
         self.settled: Callable[[Outcome], None] = settled
+        self.at_worst: Outcome = Outcome.FAILURE
 
     def expire(self) -> None:
         """Nobody had it in time."""
-        self.settled(Outcome.FAILURE)
+        self.settled(self.at_worst)
 
 
-class Outcomes:
-    """The confirmed offsets of one channel, and the awaited ones."""
+class Ranges:
+    """A set of offsets as disjoint ranges; at most `RANGES`, the oldest go first.
 
-    __slots__ = ("_awaited", "_ranges")
+    Attributes:
+        floor: Of offsets up to here it is no longer known.
+    """
+
+    __slots__ = ("_ranges", "floor")
 
     def __init__(self) -> None:
-        self._ranges: list[tuple[int, int]] = []  # (after, upto), disjoint, ascending
-        self._awaited: set[Awaited] = set()
+        self._ranges: list[tuple[int, int]] = []  # (after, upto), ascending
+        self.floor: int = 0
 
-    def confirmed(self, offset: int) -> bool:
-        """Tell whether somebody has the message."""
+    def __contains__(self, offset: int) -> bool:
         return any(after < offset <= upto for after, upto in self._ranges)
 
-    def confirm(self, after: int, upto: int) -> None:
-        """Somebody has the messages `after + 1 … upto`."""
+    def __len__(self) -> int:
+        return len(self._ranges)
+
+    def add(self, after: int, upto: int) -> bool:
+        """Add the offsets `after + 1 … upto`, and tell whether any of them could be new."""
         ranges = self._ranges
-        if ranges and ranges[-1][0] <= after <= ranges[-1][1]:  # the usual case, once per answer
+        if ranges and ranges[-1][0] <= after <= ranges[-1][1]:  # a reader that keeps up
             if upto <= ranges[-1][1]:
-                return
+                return False
             ranges[-1] = (ranges[-1][0], upto)
+        elif not ranges or after > ranges[-1][1]:  # messages between were for nobody
+            ranges.append((after, upto))
         else:
             self._merge(after, upto)
-        for awaited in [a for a in self._awaited if after < a.offset <= upto]:
-            awaited.settled(Outcome.SUCCESS)
-
-    def lose(self, listener: Hashable) -> None:
-        """A listener has gone without what it could have got."""
-        for awaited in [a for a in self._awaited if listener in a.listeners]:
-            awaited.listeners.discard(listener)
-            if not awaited.listeners:
-                awaited.settled(Outcome.FAILURE)
-
-    def watch(self, awaited: Awaited) -> None:
-        """Begin to wait for an outcome."""
-        self._awaited.add(awaited)
-
-    def unwatch(self, awaited: Awaited) -> None:
-        """Stop waiting for an outcome."""
-        self._awaited.discard(awaited)
+        if len(ranges) > RANGES:
+            self.floor = ranges.pop(0)[1]
+        return True
 
     def _merge(self, after: int, upto: int) -> None:
         apart = []
@@ -102,4 +95,78 @@ class Outcomes:
                 apart.append((first, last))
             else:
                 after, upto = min(after, first), max(upto, last)
-        self._ranges = sorted([*apart, (after, upto)])[-RANGES:]
+        self._ranges[:] = sorted([*apart, (after, upto)])
+
+
+class Outcomes:
+    """Who has what of one channel, and who waits to know.
+
+    A message is *confirmed* once somebody has it. A transport with positions first tells what it
+    *sent*, up to which offset; the client confirms it by coming back with that offset. What went to
+    clients that acknowledge nothing is *unconfirmed* for good.
+    """
+
+    __slots__ = ("_awaited", "_confirmed", "_sent", "_unconfirmed")
+
+    def __init__(self) -> None:
+        self._confirmed = Ranges()
+        self._unconfirmed = Ranges()
+        self._sent: dict[int, int] = {}  # where answers ended, and the lowest offset they began at
+        self._awaited: set[Awaited] = set()
+
+    def of(self, offset: int) -> Outcome | None:
+        """Return the outcome of a message so far; also `UNKNOWN` when it is too long ago."""
+        if offset in self._confirmed:
+            return Outcome.SUCCESS
+        past = offset <= max(self._confirmed.floor, self._unconfirmed.floor)
+        return Outcome.UNKNOWN if past or offset in self._unconfirmed else None
+
+    def confirm(self, after: int, upto: int) -> None:
+        """Somebody has the messages `after + 1 … upto`."""
+        if self._confirmed.add(after, upto):
+            for awaited in [a for a in self._awaited if after < a.offset <= upto]:
+                awaited.settled(Outcome.SUCCESS)
+
+    def send(self, after: int, upto: int) -> None:
+        """A client is being sent `after + 1 … upto`, and will say when it has them."""
+        sent = self._sent
+        known = sent.get(upto)
+        if known is None:
+            if len(sent) >= RANGES:
+                del sent[next(iter(sent))]
+            sent[upto] = after
+        elif after < known:
+            sent[upto] = after
+
+    def acknowledge(self, upto: int) -> None:
+        """A client has come back with the position of what it was sent."""
+        after = self._sent.get(upto)
+        if after is not None:
+            self.confirm(after, upto)
+
+    def hand(self, after: int, upto: int) -> None:
+        """Somebody who acknowledges nothing was sent `after + 1 … upto`."""
+        self._unconfirmed.add(after, upto)
+        for awaited in self._awaited:
+            if after < awaited.offset <= upto:
+                awaited.at_worst = Outcome.UNKNOWN
+
+    def excuse(self, listener: Hashable) -> None:
+        """A listener has gone with what it could get, and may yet acknowledge it."""
+        for awaited in self._awaited:
+            awaited.listeners.discard(listener)
+
+    def lose(self, listener: Hashable) -> None:
+        """A listener has gone without what it could have got."""
+        for awaited in [a for a in self._awaited if listener in a.listeners]:
+            awaited.listeners.discard(listener)
+            if not awaited.listeners:
+                awaited.settled(awaited.at_worst)
+
+    def watch(self, awaited: Awaited) -> None:
+        """Begin to wait for an outcome."""
+        self._awaited.add(awaited)
+
+    def unwatch(self, awaited: Awaited) -> None:
+        """Stop waiting for an outcome."""
+        self._awaited.discard(awaited)

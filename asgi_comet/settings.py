@@ -10,6 +10,8 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 from pydantic.dataclasses import dataclass
 
+from .cookies import SameSite
+
 __all__ = ["TIMEOUT_LIMIT", "Settings"]
 
 TIMEOUT_LIMIT = 3600.0  # seconds: the longest hold
@@ -31,6 +33,24 @@ class Settings:
 
     jitter: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share by which a hold is randomly longer or shorter, so that clients spread out; 0 to 1."""
+
+    process_timeout: Seconds = 600.0
+    """Seconds a client process may be without a connection before it is closed."""
+
+    max_processes_per_session: Count = 32
+    """The greatest number of client processes of one session."""
+
+    max_processes: Count = 100_000
+    """The greatest number of client processes in all."""
+
+    cookie_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "comet"
+    """The name of the session's cookie; on https it has the prefix `__Host-`."""
+
+    cookie_samesite: SameSite = "lax"
+    """Which sites' pages send the cookie: `lax`, `strict` or, on https only, `none`."""
+
+    answer_bytes: Count = 256 * 1024
+    """How many bytes of messages one answer has at most, one message at least."""
 
     linger: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
     """Seconds a channel that nobody holds is kept after its last listener."""
@@ -62,8 +82,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.history_bytes < self.message_limit:
             raise ValueError(
-                f"history_bytes must be at least message_limit ({self.message_limit}), "
-                f"got {self.history_bytes}"
+                f"history_bytes (COMET_HISTORY_BYTES) must be at least message_limit "
+                f"({self.message_limit}), got {self.history_bytes}"
             )
 
     @classmethod
@@ -99,6 +119,6 @@ def _variable(name: str) -> str:
 
 def _explain(location: tuple[int | str, ...], expected: str, source: Mapping[str, str]) -> str:
     if not location:  # a rule between fields, which names them
-        return expected
+        return expected.removeprefix("Value error, ")
     name = _variable(str(location[0]))
     return f"{name}: {expected}, got {source[name]!r}"

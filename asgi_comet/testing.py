@@ -28,16 +28,15 @@ class ManualClock:
         """Return the seconds that it was advanced by so far."""
         return self._now
 
-    async def sleep(self, seconds: float) -> None:
-        """Return once it was advanced by that much."""
+    async def sleep_until(self, moment: float) -> None:
+        """Return once it was advanced that far."""
         loop = LoopThread()
         loop.enter()
         woken = anyio.Event()
         with self._lock:
-            until = self._now + seconds
-            if seconds <= 0:
+            if moment <= self._now:
                 woken.set()
-            self._sleepers[woken] = until, loop
+            self._sleepers[woken] = moment, loop
         try:
             await woken.wait()
         finally:
@@ -73,8 +72,8 @@ def wait_for_listeners(channel: Channel[Any], count: int, timeout: float = 10.0)
         if listeners == count:
             reached.set()
 
-    observers = channel._feed.observers
-    observers.append(observe)
+    feed = channel._feed
+    feed.observers = (*feed.observers, observe)  # another tuple: the loop may go through this one
     try:
         observe(channel.listeners)
         if not reached.wait(timeout):
@@ -83,4 +82,4 @@ def wait_for_listeners(channel: Channel[Any], count: int, timeout: float = 10.0)
                 f"got {channel.listeners}"
             )
     finally:
-        observers.remove(observe)
+        feed.observers = tuple(one for one in feed.observers if one is not observe)

@@ -66,13 +66,16 @@ class LoopThread:
                 self.leave()
 
     def check_here(self) -> None:
-        """Raise unless the loop of the current thread is the one that runs.
+        """Raise unless the current thread is that of the loop.
 
         Raises:
-            RuntimeError: It is another thread's: one `Comet` serves one event loop.
+            RuntimeError: It is another one: a `Comet` serves one event loop at a time.
         """
         if self._ident != threading.get_ident():
-            raise RuntimeError("expected one event loop per Comet, got a second one at a time")
+            raise RuntimeError(
+                "expected the event loop that this Comet's lifespan runs in, got another one: "
+                "one event loop per Comet at a time"
+            )
 
     def check(self) -> None:
         """Raise unless the loop runs.

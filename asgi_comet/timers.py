@@ -1,7 +1,7 @@
 """One task for every deadline there is: held requests, awaited outcomes, lingering channels.
 
 A deadline costs a set entry in a bucket of `RESOLUTION` seconds, not a timer of the event loop,
-and forgetting it leaves nothing behind, where cancelled timers of a loop would pile up.
+and forgetting it leaves nothing but the bucket, where cancelled timers of a loop would pile up.
 Used only in the loop's thread. Must not know what its timers are for.
 """
 
@@ -44,6 +44,7 @@ class Timers:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._now = clock.now
         self._buckets: dict[int, set[Timer]] = {}
         self._order: list[int] = []  # a heap of the buckets' numbers
         self._nap: anyio.CancelScope | None = None
@@ -54,8 +55,9 @@ class Timers:
 
     def start(self, timer: Timer, seconds: float) -> None:
         """Let a timer expire after that many seconds; one that runs already is set anew."""
-        self.stop(timer)
-        number = int((self._clock.now() + seconds) / RESOLUTION) + 1
+        if timer._bucket is not None:
+            self.stop(timer)
+        number = int((self._now() + seconds) / RESOLUTION) + 1
         timer._bucket = number
         bucket = self._buckets.get(number)
         if bucket is None:
@@ -76,9 +78,9 @@ class Timers:
         while True:
             await self._sweep()
             self._wake_at = self._order[0] if self._order else int(1e18)
-            wait = self._wake_at * RESOLUTION - self._clock.now()
             with anyio.CancelScope() as self._nap:
-                await self._clock.sleep(min(max(wait, 0.0), FOREVER))
+                forever = self._clock.now() + FOREVER
+                await self._clock.sleep_until(min(self._wake_at * RESOLUTION, forever))
             self._nap = None
 
     async def _sweep(self) -> None:

@@ -9,19 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import resource
-import socket
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+from .servers import raise_open_files, server
+
 REQUEST = (
     b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ocsigen-comet\r\n"
     b"Content-Length: 17\r\n\r\nregistration=held"
@@ -43,38 +37,6 @@ class Round:
     blocks_after: int
     stretch: float
     cpu_per_answer: float
-
-
-def raise_open_files(count: int) -> int:
-    """Raise this process' limit of open files, and return how many connections it allows."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = count + 200
-    soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return min(count, soft - 200)
-
-
-@contextmanager
-def server(app: str, **environ: str) -> Iterator[int]:
-    """Run an application under uvicorn in a process of its own, and give its port."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_")}
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen(4096)
-        port = listening.getsockname()[1]
-        command = [
-            *(sys.executable, "-m", "uvicorn", app, "--fd", str(listening.fileno())),
-            *("--loop", "uvloop", "--http", "httptools", "--log-level", "warning"),
-            *("--no-access-log", "--backlog", "4096"),
-        ]
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=inherited | environ, pass_fds=[listening.fileno()]
-        )
-        try:
-            yield port
-        finally:
-            process.terminate()
-            process.wait(20)
 
 
 def ask(port: int, method: str, path: str) -> Any:
@@ -140,7 +102,7 @@ async def measure(port: int, count: int) -> Round:
 def run(count: int, rounds: int, **environ: str) -> list[Round]:
     """Run rounds against one server, with as many connections as open files permit."""
     count = raise_open_files(count)
-    with server("benchmarks.held_server:app", **environ) as port:
+    with server("benchmarks.held_server:app", environ) as port:
         return [asyncio.run(measure(port, count)) for _ in range(rounds)]
 
 

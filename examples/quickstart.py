@@ -1,33 +1,39 @@
-"""Whatever is posted to /news is pushed to everyone who has the page open."""
+"""Whatever is posted to /news is pushed to everyone who has the page open; nobody misses any."""
 
 import os
+import secrets
 from typing import Annotated
 
 from fastapi import Body, FastAPI
 from fastapi.responses import HTMLResponse
 
-from asgi_comet import Comet, CometMiddleware
+from asgi_comet import SITE, Comet, CometMiddleware
 
-comet = Comet(secret_key=os.environ["SECRET_KEY"])  # at least 32 bytes
-news = comet.channels.create("news")
+# For trying out, a key made at random; set one, of 32 bytes or more, to last over a restart.
+comet = Comet(os.environ.get("SECRET_KEY") or secrets.token_urlsafe(32))
+news = comet.create(scope=SITE, name="news", type=str)
 app = FastAPI()
 app.add_middleware(CometMiddleware, comet=comet)
 
 
 @app.post("/news")
 def post(text: Annotated[str, Body(media_type="text/plain")]) -> int:
-    news.write(text)  # from anywhere: async, threads, background tasks
+    news.publish(text)  # from anywhere: async, threads, background tasks
     return news.listeners
 
 
 @app.get("/", response_class=HTMLResponse)
 def page() -> str:
-    return """<ul id=news></ul><script>
-      async function listen() {
-        const answer = await fetch("/", {method: "POST", body: "registration=news",
-          headers: {"Content-Type": "application/x-ocsigen-comet"}})
-        for (const pair of (await answer.text()).split("\\n").filter(Boolean))
-          news.append(decodeURIComponent(pair.split(":")[1]), document.createElement("br"))
-        listen()
-      }
-      listen()</script>"""
+    return """<ul id=news></ul><script type=module>
+      const channels = {news: "last:10"}, headers = {"Content-Type": "application/json"}
+      const pause = (seconds) => new Promise((done) => setTimeout(done, seconds * 1000))
+      while (channels.news) try {
+        const body = JSON.stringify({channels})
+        const answer = await fetch("/comet/poll", {method: "POST", headers, body})
+        if (!answer.ok) await pause(answer.headers.get("Retry-After") ?? 3)
+        else for (const {position, data, error} of (await answer.json()).events) {
+          channels.news = position  // to go on from; none if the channel has ended
+          if (data ?? error) news.append(data ?? error, document.createElement("br"))
+        }
+      } catch { await pause(3) }  // the server is away
+    </script>"""

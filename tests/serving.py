@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPResponse
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -62,17 +64,73 @@ def read(response: HTTPResponse) -> Answer:
     return Answer(response.status, headers, response.read())
 
 
+class Tab:
+    """A page of a browser that speaks the JSON poll: a client process, and a cookie jar.
+
+    Tabs of one browser share the jar.
+    """
+
+    def __init__(self, address: Address, jar: dict[str, str] | None = None) -> None:
+        self.address = address
+        self.jar = {} if jar is None else jar
+        opened = self.post("/comet/open")
+        assert opened.status == 201, opened
+        self.opened = json.loads(opened.body)
+        self.url: str = self.opened["url"]
+
+    def post(self, path: str, content: Any = None, kind: str = "application/json") -> Answer:
+        headers = {"Content-Type": kind, "Cookie": self.cookie}
+        body = content if isinstance(content, str | bytes) else json.dumps(content)
+        answer = self.address.request("POST", path, body, headers)
+        self.keep(answer)
+        return answer
+
+    @property
+    def cookie(self) -> str:
+        return "; ".join(f"{name}={value}" for name, value in self.jar.items())
+
+    def keep(self, answer: Answer) -> None:
+        if "set-cookie" in answer.headers:
+            pair = answer.headers["set-cookie"].partition(";")[0]
+            name, _, value = pair.partition("=")
+            self.jar[name] = value
+
+    def poll(self, channels: dict[str, str], **more: Any) -> list[Any]:
+        answer = self.post(f"{self.url}/poll", {"channels": channels, **more})
+        assert answer.status == 200, answer
+        return events(answer)
+
+    def hold(self, channels: dict[str, str]) -> Held:
+        """Poll from another thread."""
+        return Held(lambda: self.post(f"{self.url}/poll", {"channels": channels}))
+
+
+def events(answer: Answer) -> list[Any]:
+    """The events of an answer to a poll."""
+    found = json.loads(answer.body)["events"]
+    assert isinstance(found, list)
+    return found
+
+
+def poll(address: Address, channels: dict[str, str], path: str = "/comet/poll", **more: Any) -> Any:
+    """Poll site channels, without a cookie."""
+    body = json.dumps({"channels": channels, **more})
+    answer = address.request("POST", path, body, {"Content-Type": "application/json"})
+    assert answer.status == 200, answer
+    return events(answer)
+
+
 class Held:
     """A request that is held, sent from another thread; `answer()` waits for what came."""
 
-    def __init__(self, address: Address, body: bytes | str, path: str = "/") -> None:
+    def __init__(self, send: Callable[[], Answer]) -> None:
         self._found: list[Answer | Exception] = []
-        self._thread = threading.Thread(target=self._run, args=(address, body, path), daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(send,), daemon=True)
         self._thread.start()
 
-    def _run(self, address: Address, body: bytes | str, path: str) -> None:
+    def _run(self, send: Callable[[], Answer]) -> None:
         try:
-            self._found.append(address.register(body, path))
+            self._found.append(send())
         except Exception as error:
             self._found.append(error)
 
@@ -83,6 +141,11 @@ class Held:
         if isinstance(found, Exception):
             raise found
         return found
+
+
+def hold_registration(address: Address, body: bytes | str, path: str = "/") -> Held:
+    """Have a registration held."""
+    return Held(lambda: address.register(body, path))
 
 
 def bound_socket() -> socket.socket:

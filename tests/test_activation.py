@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import math
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,14 @@ def test_the_timeout_can_be_changed(activation: Activation) -> None:
     assert 0.9 <= activation.hold() <= 1.1
 
 
-@pytest.mark.parametrize("seconds", [0, -1, 3600.1, math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("seconds", ["5", None, True])
+def test_what_is_no_number_changes_nothing(activation: Activation, seconds: Any) -> None:
+    with pytest.raises(TypeError, match="expected a number of seconds, got"):
+        activation.set_timeout(seconds)
+    assert activation.timeout == 20
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 3600.1, math.nan, math.inf, -math.inf, 10**400])
 def test_a_timeout_out_of_range_changes_nothing(activation: Activation, seconds: float) -> None:
     with pytest.raises(ValueError, match="expected a timeout of more than 0 and at most 3600"):
         activation.set_timeout(seconds)

@@ -23,7 +23,7 @@ from asgi_comet import (
 )
 from asgi_comet.testing import ManualClock, wait_for_listeners
 from tests.conftest import KEY
-from tests.test_fanout import Ear
+from tests.test_fanout import Ear, attach
 
 pytestmark = pytest.mark.anyio
 
@@ -117,7 +117,7 @@ async def test_an_unnamed_channel_with_listeners_lingers_after_the_last_one() ->
     async with running(linger=10) as (comet, clock):
         channel = comet.channels.create()
         feed, ear = channel._feed, Ear()
-        comet._hub.fanout.attach(ear, [feed])
+        attach(comet._hub.fanout, ear, feed)
         del channel
         gc.collect()
         await advance(clock, 60)
@@ -126,7 +126,7 @@ async def test_an_unnamed_channel_with_listeners_lingers_after_the_last_one() ->
         await advance(clock, 9.9)
         assert feed.closed is None
         again = Ear()  # a poll comes back in time
-        comet._hub.fanout.attach(again, [feed])
+        attach(comet._hub.fanout, again, feed)
         comet._hub.fanout.detach(again)
         await advance(clock, 9.9)
         assert feed.closed is None
@@ -140,28 +140,35 @@ async def test_a_lingering_channel_that_is_closed_otherwise_is_left_alone() -> N
     async with running(linger=10) as (comet, clock):
         channel = comet.channels.create()
         feed, ear = channel._feed, Ear()
-        comet._hub.fanout.attach(ear, [feed])
+        attach(comet._hub.fanout, ear, feed)
         comet._hub.fanout.detach(ear)
         channel.close()
         namesake = comet.channels.create(feed.name)
         del channel
         gc.collect()
         await wait_all_tasks_blocked()
-        assert len(comet._hub.timers) == 1
+        assert len(comet._hub.timers) == 2  # one for what it holds, one for who dropped it
         await advance(clock, 30)
         assert len(comet._hub.timers) == 0
         assert namesake._feed.closed is None
 
 
-async def test_a_dropped_channel_is_reclaimed_when_the_lifespan_is_over() -> None:
-    async with running() as (comet, _):
-        channel = comet.channels.create()
-        ear = Ear()
-        comet._hub.fanout.attach(ear, [channel._feed])
-        comet._hub.fanout.detach(ear)
+async def test_a_dropped_channel_that_was_referred_to_lingers_from_when_the_lifespan_starts() -> (
+    None
+):
+    clock = ManualClock()
+    comet = make(clock, linger=10)
+    channel = comet.channels.create()
+    channel.reference()
     del channel
     gc.collect()
-    assert len(comet.channels) == 0
+    assert len(comet.channels) == 1
+    async with comet.lifespan():
+        await wait_all_tasks_blocked()
+        await advance(clock, 9.9)
+        assert len(comet.channels) == 1
+        await advance(clock, 0.3)
+        assert len(comet.channels) == 0
 
 
 def test_a_finalizer_may_run_while_the_lock_is_held() -> None:
@@ -195,7 +202,7 @@ def test_creating_and_dropping_in_many_threads_leaves_nothing() -> None:
 
 def test_what_is_no_text_is_refused_and_nothing_is_published() -> None:
     channel = make().channels.create("news")
-    with pytest.raises(TypeError, match=r"expected a text \(str\), got bytes"):
+    with pytest.raises(TypeError, match=r"expected a text \(str\) for channel 'news', got bytes"):
         channel.write(b"x")  # type: ignore[arg-type]  # that is what is tested
     with pytest.raises(ValueError, match="lone surrogate at index 2"):
         channel.write("ab\ud800c")
@@ -269,4 +276,4 @@ async def test_waiting_for_listeners_gives_up_with_what_it_saw() -> None:
     wait_for_listeners(channel, 0)
     with pytest.raises(TimeoutError, match=r"expected 2 listeners on channel 'news' .* got 0"):
         await anyio.to_thread.run_sync(lambda: wait_for_listeners(channel, 2, timeout=0.01))
-    assert channel._feed.observers == []
+    assert channel._feed.observers == ()

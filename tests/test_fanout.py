@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -8,8 +9,11 @@ import anyio.lowlevel
 import pytest
 from anyio import wait_all_tasks_blocked
 
+from asgi_comet.directory import Directory
+from asgi_comet.drain import Drain
 from asgi_comet.errors import ChannelClosed
-from asgi_comet.fanout import Fanout, Feed, Listener, Wake
+from asgi_comet.fanout import Fanout
+from asgi_comet.feeds import Feed, Kind, Listener, Wake
 from asgi_comet.history import History
 from asgi_comet.messages import Message
 from asgi_comet.threads import LoopThread
@@ -30,7 +34,8 @@ class Ear(Listener):
 
 
 def make_feed(size: int = 10, max_bytes: int = 100) -> Feed:
-    return Feed("f", History(size=size, max_bytes=max_bytes))
+    history = History(size=size, max_bytes=max_bytes)
+    return Feed("f", Kind.SITE, history, Directory(threading.Lock()))
 
 
 @asynccontextmanager
@@ -44,15 +49,20 @@ async def flushing() -> AsyncIterator[Fanout]:
         tasks.cancel_scope.cancel()
 
 
-def encode(name: str, messages: list[Message]) -> bytes:
+def attach(fanout: Fanout, ear: Ear, feed: Feed) -> None:
+    fanout.listeners.add(ear)
+    fanout.attach(ear, feed)
+
+
+def encode(name: str, epoch: str, messages: list[Message]) -> bytes:
     return name.encode() + b"".join(m.data for m in messages)
 
 
 async def test_a_publish_wakes_its_listeners_once_and_nobody_else() -> None:
     async with flushing() as fanout:
         one, other, ear, deaf = make_feed(), make_feed(), Ear(), Ear()
-        fanout.attach(ear, [one])
-        fanout.attach(deaf, [other])
+        attach(fanout, ear, one)
+        attach(fanout, deaf, other)
         fanout.publish(one, b"a")
         fanout.publish(one, b"b")
         await wait_all_tasks_blocked()
@@ -60,20 +70,44 @@ async def test_a_publish_wakes_its_listeners_once_and_nobody_else() -> None:
         assert one.render(encode, ear.cursors[one]) == (b"fab", 2)
 
 
+async def test_one_who_came_after_the_message_is_not_woken_by_it() -> None:
+    async with flushing() as fanout:
+        feed, early, late = make_feed(), Ear(), Ear()
+        attach(fanout, early, feed)
+        fanout.publish(feed, b"a")
+        attach(fanout, late, feed)  # before the flush
+        await wait_all_tasks_blocked()
+        assert (early.woken, late.woken) == (Wake.MESSAGE, None)
+        fanout.publish(feed, b"b")
+        await wait_all_tasks_blocked()
+        assert late.woken is Wake.MESSAGE
+
+
 async def test_a_publish_from_another_thread_wakes_too() -> None:
     async with flushing() as fanout:
         feed, ear = make_feed(), Ear()
-        fanout.attach(ear, [feed])
+        attach(fanout, ear, feed)
         await anyio.to_thread.run_sync(fanout.publish, feed, b"a")
         await wait_all_tasks_blocked()
         assert ear.woken is Wake.MESSAGE
+
+
+async def test_those_who_waited_for_a_feed_join_it_unless_they_have_left() -> None:
+    async with flushing() as fanout:
+        feed, there, gone = make_feed(), Ear(), Ear()
+        fanout.listeners.add(there)
+        feed.append(b"first")
+        fanout.join([there, gone], feed)
+        await wait_all_tasks_blocked()
+        assert (there.woken, there.cursors) == (Wake.MESSAGE, {feed: 0})
+        assert (gone.woken, feed.listeners) == (None, {there})
 
 
 async def test_a_listener_hears_what_comes_after_it_was_attached() -> None:
     async with flushing() as fanout:
         feed, ear = make_feed(), Ear()
         fanout.publish(feed, b"before")
-        fanout.attach(ear, [feed])
+        attach(fanout, ear, feed)
         await wait_all_tasks_blocked()
         assert ear.roused == 0
         fanout.publish(feed, b"after")
@@ -83,9 +117,9 @@ async def test_a_listener_hears_what_comes_after_it_was_attached() -> None:
 async def test_counts_are_exact_and_observers_are_told() -> None:
     async with flushing() as fanout:
         feed, ears, told = make_feed(), [Ear(), Ear()], list[int]()
-        feed.observers.append(told.append)
+        feed.observers = (told.append,)
         for ear in ears:
-            fanout.attach(ear, [feed])
+            attach(fanout, ear, feed)
         assert (len(feed.listeners), len(fanout.listeners), feed.visits) == (2, 2, 2)
         for ear in [*ears, *ears]:
             fanout.detach(ear)
@@ -96,9 +130,9 @@ async def test_counts_are_exact_and_observers_are_told() -> None:
 async def test_closing_wakes_and_refuses_further_messages() -> None:
     async with flushing() as fanout:
         feed, ear = make_feed(), Ear()
-        fanout.attach(ear, [feed])
-        fanout.close(feed, "ended")
-        fanout.close(feed, "failed")
+        attach(fanout, ear, feed)
+        assert fanout.close(feed, "ended")
+        assert not fanout.close(feed, "failed")
         await wait_all_tasks_blocked()
         assert ear.woken is Wake.MESSAGE
         with pytest.raises(ChannelClosed, match="'f', which has ended") as caught:
@@ -109,13 +143,12 @@ async def test_closing_wakes_and_refuses_further_messages() -> None:
 async def test_everybody_can_be_ended_and_the_first_reason_counts() -> None:
     async with flushing() as fanout:
         feed, ear, late = make_feed(), Ear(), Ear()
-        fanout.attach(ear, [feed])
+        attach(fanout, ear, feed)
         fanout.end(Wake.DEACTIVATED)
-        fanout.attach(late, [feed])
-        fanout.drain()
+        attach(fanout, late, feed)
+        Drain(fanout).begin()
         ear.expire()
         await wait_all_tasks_blocked()
-        assert fanout.draining
         assert {ear.woken, late.woken} <= {Wake.DEACTIVATED, Wake.TIMEOUT}
         assert (ear.roused, late.woken) == (1, Wake.TIMEOUT)
 
@@ -124,7 +157,7 @@ async def test_ten_thousand_listeners_are_woken_in_batches() -> None:
     async with flushing() as fanout:
         feed, ears, turns = make_feed(), [Ear() for _ in range(10_000)], list[int]()
         for ear in ears:
-            fanout.attach(ear, [feed])
+            attach(fanout, ear, feed)
         fanout.publish(feed, b"x")
         while not turns or turns[-1] < len(ears):
             await anyio.lowlevel.checkpoint()
@@ -136,7 +169,7 @@ async def test_ten_thousand_listeners_are_woken_in_batches() -> None:
 async def test_a_run_is_encoded_once_for_all_who_stand_at_the_same_place() -> None:
     feed, calls = make_feed(), list[int]()
 
-    def counting(name: str, messages: list[Message]) -> bytes:
+    def counting(name: str, epoch: str, messages: list[Message]) -> bytes:
         calls.append(len(messages))
         return b"x" * 10 * len(messages)
 
@@ -156,8 +189,8 @@ async def test_encoded_runs_take_no_more_than_the_history_may() -> None:
     for _ in range(50):
         feed.append(b"m")
     for after in range(50):
-        feed.render(lambda name, messages: b"x" * 30, after)
-        assert feed._rendered_bytes == sum(map(len, feed._rendered.values())) <= 100
+        feed.render(lambda name, epoch, messages: b"x" * 30, after)
+        assert feed._rendered_bytes == sum(len(data) for data, _ in feed._rendered.values()) <= 100
     feed.append(b"m")
     assert (feed._rendered, feed._rendered_bytes) == ({}, 0)
 

@@ -11,11 +11,11 @@ import pytest
 from anyio import wait_all_tasks_blocked
 
 from asgi_comet import Comet
-from asgi_comet.fanout import Wake
+from asgi_comet.feeds import Wake
 from asgi_comet.signals import chained_signals
 from asgi_comet.testing import ManualClock
 from tests.conftest import KEY
-from tests.test_fanout import Ear
+from tests.test_fanout import Ear, attach
 
 pytestmark = pytest.mark.anyio
 
@@ -71,7 +71,7 @@ async def test_at_its_end_held_requests_are_answered_as_at_their_timeout() -> No
     comet = Comet(KEY)
     ear = Ear()
     async with comet.lifespan():
-        comet._hub.fanout.attach(ear, [comet.channels.create("news")._feed])
+        attach(comet._hub.fanout, ear, comet.channels.create("news")._feed)
     assert ear.woken is Wake.TIMEOUT
 
 
@@ -87,11 +87,11 @@ async def test_a_crashed_task_is_logged_and_started_again(
     channel, ear = comet.channels.create("news"), Ear()
     with caplog.at_level(logging.ERROR, "asgi_comet.lifespan"):
         async with comet.lifespan():
-            comet._hub.fanout.attach(Broken(), [channel._feed])
+            attach(comet._hub.fanout, Broken(), channel._feed)
             channel.write("x")
             await wait_all_tasks_blocked()
             assert "a task crashed and is started again" in caplog.text
-            comet._hub.fanout.attach(ear, [channel._feed])
+            attach(comet._hub.fanout, ear, channel._feed)
             channel.write("y")
             await wait_all_tasks_blocked()
             assert ear.woken is None
@@ -104,7 +104,7 @@ async def test_a_crashed_task_is_logged_and_started_again(
 async def test_no_task_is_left() -> None:
     before = asyncio.all_tasks()
     async with Comet(KEY).lifespan():
-        assert len(asyncio.all_tasks()) == len(before) + 2
+        assert len(asyncio.all_tasks()) == len(before) + 3
     assert asyncio.all_tasks() == before
 
 
@@ -116,13 +116,13 @@ async def test_a_stop_signal_drains_and_reaches_the_server(number: signal.Signal
         comet, ear = Comet(KEY), Ear()
         ours = signal.getsignal(number)
         async with comet.lifespan():
-            comet._hub.fanout.attach(ear, [comet.channels.create("news")._feed])
+            attach(comet._hub.fanout, ear, comet.channels.create("news")._feed)
             os.kill(os.getpid(), number)
             with anyio.fail_after(5):
                 while ear.woken is None:
                     await anyio.lowlevel.checkpoint()
             assert ear.woken is Wake.TIMEOUT
-            assert comet._hub.fanout.draining
+            assert comet._hub.drain.begun
         assert heard == [number]
         assert signal.getsignal(number) is ours
     finally:
@@ -166,3 +166,21 @@ def test_outside_of_the_main_thread_nothing_is_done() -> None:
     thread.start()
     thread.join()
     assert during == [before]
+
+
+async def test_a_task_that_ends_is_logged_and_started_again(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock()
+    comet, runs = Comet(KEY, clock=clock), list[int]()
+
+    async def ends() -> None:
+        runs.append(1)
+
+    monkeypatch.setattr(comet._hub.background, "run", ends)
+    async with comet.lifespan():
+        await wait_all_tasks_blocked()
+        clock.advance(1.1)
+        await wait_all_tasks_blocked()
+        assert len(runs) == 2
+    assert "a task ended and is started again" in caplog.text

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from asgi_comet import Comet, CometMiddleware, NotRunning
 from asgi_comet.testing import wait_for_listeners
 from tests.conftest import KEY, TOKEN, application
-from tests.serving import COMET, Held, serve
+from tests.serving import COMET, hold_registration, serve
 
 pytestmark = pytest.mark.anyio
 
@@ -66,9 +67,22 @@ async def test_foreign_requests_pass_through_untouched(scope: Scope) -> None:
         raise AssertionError("sent")
 
     await CometMiddleware(app, comet=Comet(KEY))(scope, receive, send)
-    assert app.calls == [(scope, receive, send)]
-    assert app.calls[0][0] is scope
+    ((its_scope, its_receive, its_send),) = app.calls
+    assert its_scope is scope
     assert scope == before
+    assert its_receive is receive
+    if scope["type"] == "http":  # there, `send` may add a cookie, and else passes on what it gets
+        sent: list[Any] = []
+        message = {"type": "http.response.start", "status": 200, "headers": []}
+
+        async def keep(message: Any) -> None:
+            sent.append(message)
+
+        await CometMiddleware(app, comet=Comet(KEY))(scope, receive, keep)
+        await app.calls[1][2](message)
+        assert sent[0] is message
+    else:
+        assert its_send is send
 
 
 async def test_a_content_type_said_twice_is_foreign() -> None:
@@ -126,7 +140,7 @@ def test_mounted_as_an_application_with_its_lifespan() -> None:
     channel = comet.channels.create("news")
     with serve(app) as server:
         assert server.request("GET", "/push/admin/status", headers=BEARER).status == 200
-        held = Held(server, "registration=news", "/push/")
+        held = hold_registration(server, "registration=news", "/push/")
         wait_for_listeners(channel, 1)
         channel.write("x")
         assert held.answer().body == b"news:x"
@@ -142,6 +156,24 @@ def test_an_application_served_below_a_root_path() -> None:
         assert server.request("GET", "/api/comet/admin/status", headers=BEARER).status == 200
         assert server.request("GET", "/comet/admin/status", headers=BEARER).status == 404
         assert server.request("GET", "/api/x").body == b"GET /api/x "
+
+
+@pytest.mark.parametrize("stripped", [False, True])
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_root_path_that_a_proxy_takes_off_or_leaves(stripped: bool, inside: bool) -> None:
+    comet = Comet(KEY, admin=TOKEN)
+    inner = application(comet) if inside else CometMiddleware(Starlette(), comet=comet)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            path = scope["path"] if stripped else "/api" + scope["path"]
+            scope = {**scope, "root_path": "/api", "path": path}
+        await inner(scope, receive, send)
+
+    with serve(app) as server:
+        assert server.request("GET", "/comet/admin/status", headers=BEARER).status == 200
+        opened = json.loads(server.request("POST", "/comet/open").body)
+        assert opened["url"] == f"/api/comet/p/{opened['process']}"
 
 
 def test_the_lifespan_goes_around_that_of_the_application() -> None:
@@ -223,7 +255,7 @@ async def pass_on(request: Request, call_next: Any) -> Any:
     return await call_next(request)
 
 
-def test_inside_and_outside_of_other_middlewares() -> None:
+def test_inside_and_outside_of_other_middlewares(caplog: pytest.LogCaptureFixture) -> None:
     others = [Middleware(BaseHTTPMiddleware, dispatch=pass_on), Middleware(GZipMiddleware)]
     for order in ("inside", "outside"):
         comet = Comet(KEY)
@@ -231,7 +263,7 @@ def test_inside_and_outside_of_other_middlewares() -> None:
         channel = comet.channels.create("news")
         stack = [*others, ours] if order == "inside" else [ours, *others]
         with serve(Starlette(middleware=stack)) as server:
-            held = Held(server, "registration=news")
+            held = hold_registration(server, "registration=news")
             wait_for_listeners(channel, 1)
             channel.write("x")
             assert held.answer().body == b"news:x"
@@ -242,6 +274,7 @@ def test_inside_and_outside_of_other_middlewares() -> None:
                 )
                 wait_for_listeners(channel, 1)
             wait_for_listeners(channel, 0)
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 def test_a_websocket_is_refused_until_there_is_one() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgi_comet.outcomes import RANGES, Awaited, Outcome, Outcomes
+from asgi_comet.outcomes import RANGES, Awaited, Outcome, Outcomes, Ranges
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 8)), max_size=RANGES))
@@ -12,44 +12,112 @@ def test_confirmed_offsets_are_exactly_those_in_a_range(ranges: list[tuple[int, 
     for after, length in ranges:
         outcomes.confirm(after, after + length)
         model |= set(range(after + 1, after + length + 1))
-    assert {n for n in range(60) if outcomes.confirmed(n)} == model
+    assert {n for n in range(60) if outcomes.of(n) is Outcome.SUCCESS} == model
 
 
 def test_ranges_are_bounded_and_the_oldest_go_first() -> None:
-    outcomes = Outcomes()
+    ranges = Ranges()
     for n in range(RANGES):
+        ranges.add(10 * n, 10 * n + 1)
+    assert 1 in ranges
+    ranges.add(10 * RANGES, 10 * RANGES + 1)
+    assert len(ranges) == RANGES
+    assert 1 not in ranges
+    assert 11 in ranges
+    assert ranges.floor == 1
+
+
+def test_of_messages_too_long_ago_the_outcome_is_unknown_not_a_failure() -> None:
+    outcomes = Outcomes()
+    for n in range(RANGES + 1):
         outcomes.confirm(10 * n, 10 * n + 1)
-    assert outcomes.confirmed(1)
-    outcomes.confirm(10 * RANGES, 10 * RANGES + 1)
-    assert not outcomes.confirmed(1)
-    assert outcomes.confirmed(11)
+    assert outcomes.of(1) is Outcome.UNKNOWN
+    assert outcomes.of(2) is None
+    assert outcomes.of(11) is Outcome.SUCCESS
 
 
 def test_a_reader_that_keeps_up_costs_one_range() -> None:
-    outcomes = Outcomes()
+    ranges = Ranges()
     for n in range(1000):
-        outcomes.confirm(n, n + 1)
-        outcomes.confirm(n, n + 1)  # another listener with the same message
-    assert outcomes._ranges == [(0, 1000)]
+        ranges.add(n, n + 1)
+        assert not ranges.add(n, n + 1)  # another listener with the same message
+    assert len(ranges) == 1
+
+
+class Waiting:
+    """Somebody who waits for outcomes."""
+
+    def __init__(self, outcomes: Outcomes) -> None:
+        self.outcomes = outcomes
+        self.settled: dict[int, Outcome] = {}
+
+    def wait(self, offset: int, *listeners: str) -> Awaited:
+        def settle(outcome: Outcome) -> None:
+            self.settled.setdefault(offset, outcome)  # the first one counts
+
+        awaited = Awaited(offset, set(listeners), settle)
+        self.outcomes.watch(awaited)
+        return awaited
 
 
 def test_awaited_messages_are_settled_by_a_confirmation_or_the_last_loss() -> None:
-    outcomes, settled = Outcomes(), dict[int, Outcome]()
-
-    def wait(offset: int, *listeners: str) -> Awaited:
-        awaited = Awaited(offset, set(listeners), lambda o: settled.update({offset: o}))
-        outcomes.watch(awaited)
-        return awaited
-
-    wait(1, "a", "b")
-    lonely = wait(2)
-    gone = wait(3, "a")
-    outcomes.unwatch(gone)
+    outcomes = Outcomes()
+    waiting = Waiting(outcomes)
+    waiting.wait(1, "a", "b")
+    lonely = waiting.wait(2)
+    outcomes.unwatch(waiting.wait(3, "a"))
     outcomes.lose("a")
-    assert settled == {}
+    assert waiting.settled == {}
     outcomes.confirm(1, 2)
-    assert settled == {2: Outcome.SUCCESS}
+    assert waiting.settled == {2: Outcome.SUCCESS}
     outcomes.lose("b")
-    assert settled == {2: Outcome.SUCCESS, 1: Outcome.FAILURE}
+    assert waiting.settled == {2: Outcome.SUCCESS, 1: Outcome.FAILURE}
     lonely.expire()
-    assert settled[2] is Outcome.FAILURE
+    assert waiting.settled[2] is Outcome.SUCCESS
+    waiting.wait(9).expire()
+    assert waiting.settled[9] is Outcome.FAILURE
+
+
+def test_what_was_sent_is_confirmed_by_the_position_where_the_answer_ended() -> None:
+    outcomes = Outcomes()
+    waiting = Waiting(outcomes)
+    waiting.wait(3, "a")
+    outcomes.send(2, 4)
+    outcomes.send(3, 4)  # to another client, who had more already
+    outcomes.excuse("a")
+    outcomes.lose("a")  # it came and went: that is no failure
+    outcomes.acknowledge(3)
+    assert waiting.settled == {}
+    outcomes.acknowledge(4)
+    assert waiting.settled == {3: Outcome.SUCCESS}
+    assert [outcomes.of(n) for n in (2, 3, 4, 5)] == [None, Outcome.SUCCESS, Outcome.SUCCESS, None]
+
+
+def test_what_one_client_acknowledges_says_nothing_of_what_another_was_sent() -> None:
+    outcomes = Outcomes()
+    outcomes.send(0, 2)  # never acknowledged
+    outcomes.send(4, 5)
+    outcomes.acknowledge(5)
+    assert [outcomes.of(n) for n in range(1, 6)] == [None, None, None, None, Outcome.SUCCESS]
+
+
+def test_answers_that_nobody_acknowledges_are_forgotten_in_the_end() -> None:
+    outcomes = Outcomes()
+    for n in range(10 * RANGES):
+        outcomes.send(n, n + 1)
+        outcomes.send(max(n - 1, 0), n + 1)
+    assert len(outcomes._sent) == RANGES
+
+
+def test_clients_that_acknowledge_nothing_leave_the_outcome_unknown() -> None:
+    outcomes = Outcomes()
+    waiting = Waiting(outcomes)
+    handed = waiting.wait(1, "stream")
+    waiting.wait(2, "stream")
+    outcomes.hand(0, 1)
+    assert outcomes.of(1) is Outcome.UNKNOWN
+    handed.expire()
+    outcomes.lose("stream")
+    assert waiting.settled == {1: Outcome.UNKNOWN, 2: Outcome.FAILURE}
+    outcomes.confirm(0, 1)
+    assert outcomes.of(1) is Outcome.SUCCESS

@@ -13,7 +13,7 @@ async def test_a_manual_clock_moves_only_when_it_is_advanced() -> None:
     clock, woken = ManualClock(), list[float]()
 
     async def sleep(seconds: float) -> None:
-        await clock.sleep(seconds)
+        await clock.sleep_until(seconds)
         woken.append(seconds)
 
     async with anyio.create_task_group() as tasks:

@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import hmac
 import inspect
+import json
 import logging
 from collections.abc import Awaitable, Callable
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
-from starlette.responses import JSONResponse
-from starlette.types import Receive, Scope, Send
 
-from asgi_comet.headers import content_type
 from asgi_comet.hub import Hub
-from asgi_comet.transports.http import NO_STORE, ClientGone, Refusal, read_body, refuse
+from asgi_comet.transports.exchange import (
+    JSON,
+    Exchange,
+    Refusal,
+    answer,
+    check_origin,
+    read_body,
+)
 
 __all__ = ["TOKEN_MINIMUM", "Admin", "Credential"]
 
@@ -53,9 +58,9 @@ class Admin:
 
     def __init__(self, hub: Hub, credential: Credential | None) -> None:
         if isinstance(credential, str):
-            if len(credential) < TOKEN_MINIMUM:
+            if len(credential) < TOKEN_MINIMUM or not credential.isascii():
                 raise ValueError(
-                    f"expected an admin token of at least {TOKEN_MINIMUM} characters, "
+                    f"expected an admin token of at least {TOKEN_MINIMUM} characters of ASCII, "
                     f"got {len(credential)}"
                 )
         elif credential is not None and not callable(credential):
@@ -72,22 +77,19 @@ class Admin:
             "command": ("POST", self._command),
         }
 
-    async def __call__(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, exchange: Exchange, path: str) -> None:
         """Serve a request.
 
         Args:
+            exchange: The request.
             path: What follows `PREFIX/admin/`.
-            scope: The request.
-            receive: Its body.
-            send: Where the answer goes.
+
+        Raises:
+            Refusal: It is answered with an error.
+            ClientGone: There is nobody to answer.
         """
-        try:
-            await self._serve(path, scope, receive)
-            await JSONResponse(self.status(), headers=NO_STORE)(scope, receive, send)
-        except Refusal as refusal:
-            await refuse(refusal, scope, receive, send)
-        except ClientGone:
-            pass
+        await self._serve(exchange, path)
+        await answer(self._hub, exchange, JSON, json.dumps(self.status()).encode())
 
     def status(self) -> dict[str, object]:
         """Return the figures of this worker."""
@@ -97,22 +99,22 @@ class Admin:
             "timeout": hub.activation.timeout,
             "channels": len(hub.channels),
             "listeners": len(hub.fanout.listeners),
-            "processes": 0,
+            "processes": len(hub.processes),
         }
 
-    async def _serve(self, path: str, scope: Scope, receive: Receive) -> None:
+    async def _serve(self, exchange: Exchange, path: str) -> None:
         if self._credential is None or path not in self._actions:
             raise Refusal(404, "Not Found")
-        if not self._hub.origins.allows(scope):
-            raise Refusal(403, "this page's origin is not allowed")
+        check_origin(self._hub, exchange)
+        scope = exchange.scope
         await self._authenticate(HTTPConnection(scope))
         method, act = self._actions[path]
         if scope["method"] != method:
             raise Refusal(405, f"expected {method}", Allow=method)
         expected = _CONTENT_TYPES.get(path)
-        if expected is not None and content_type(scope) != expected:
+        if expected is not None and exchange.kind != expected:
             raise Refusal(415, f"expected the content type {expected.decode()}")
-        body = await read_body(self._hub, scope, receive)
+        body = await read_body(self._hub, exchange)
         try:
             act(body)
         except ValueError as error:
@@ -134,8 +136,9 @@ class Admin:
             return
         if authorization is None:
             raise Refusal(401, "expected Authorization: Bearer", WWW_Authenticate="Bearer")
-        expected = f"Bearer {credential}".encode()
-        if not hmac.compare_digest(authorization.encode(), expected):
+        scheme, _, token = authorization.partition(" ")
+        right = hmac.compare_digest(token.encode(), str(credential).encode())
+        if scheme.lower() != "bearer" or not right:
             _logger.warning("refused a wrong credential")
             raise Refusal(403, "wrong credential")
 

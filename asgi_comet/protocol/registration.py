@@ -26,6 +26,7 @@ from asgi_comet.messages import Message
 __all__ = [
     "CONTENT_TYPE",
     "EMPTY",
+    "decode_number",
     "decode_registration",
     "encode_ended",
     "encode_messages",
@@ -66,15 +67,32 @@ def decode_registration(body: bytes, limit: int) -> list[str]:
     return list(found)
 
 
-def _identifiers(body: bytes) -> Iterator[str]:
+def decode_number(body: bytes) -> str | None:
+    """Read the parameter `number` of a request at a client process; `None` if there is none.
+
+    Raises:
+        BadRequest: It is not a number of at most 16 digits.
+    """
+    for value in _parameters(body, "number"):
+        if not re.fullmatch(r"[0-9]{1,16}", value):
+            raise BadRequest(f"expected number to be at most 16 digits, got {value!r:.40}")
+        return value
+    return None
+
+
+def _parameters(body: bytes, wanted: str) -> Iterator[str]:
     try:
         text = body.decode()
     except UnicodeDecodeError:
         text = body.decode("latin-1")
     for parameter in text.split("&"):
         name, _, value = parameter.partition("=")
-        if unescape(name) != "registration":
-            continue
+        if unescape(name) == wanted:
+            yield value
+
+
+def _identifiers(body: bytes) -> Iterator[str]:
+    for value in _parameters(body, "registration"):
         start = 0
         for newline in _NEWLINE.finditer(value):  # not split: a limit stops us halfway
             if newline.start() > start:
@@ -127,11 +145,12 @@ def unescape(text: str, *, latin: bool = False) -> str:
     return joined.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def encode_messages(name: str, messages: list[Message]) -> bytes:
+def encode_messages(name: str, epoch: str, messages: list[Message]) -> bytes:
     """Write messages of a channel as pairs joined by newlines.
 
     Args:
         name: The channel's identifier.
+        epoch: Its incarnation, of which this protocol says nothing.
         messages: In order; a value that is a text is sent as such, any other as its JSON.
     """
     identifier = quote(name, safe=UNRESERVED)

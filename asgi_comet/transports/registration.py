@@ -1,142 +1,301 @@
 """The transport of the registration protocol: hold a request on many channels, answer once.
 
 Owns the table of wire.md, section 1. A request is one listener, however many channels it names.
+At a client process the server keeps the client's positions, so that nothing is lost between two
+requests; elsewhere there are none, as in the original.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
-from starlette.types import Receive, Scope, Send
-
-from asgi_comet.errors import BadRequest
-from asgi_comet.fanout import Feed, Listener, Wake
+from asgi_comet.directory import Directory
+from asgi_comet.feeds import Feed, Listener, Wake
 from asgi_comet.hub import Hub
+from asgi_comet.processes import ClientProcess, Registered
 from asgi_comet.protocol.registration import (
+    decode_number,
     decode_registration,
     encode_ended,
     encode_messages,
     spellings,
 )
 
-from .holding import Hold, make_interrupt
-from .http import ClientGone, Refusal, answer, read_body, refuse
+from .access import ProcessGone, default_process, enter, leave, still_reading
+from .answers import Taken, recover, send_off, settle, take
+from .exchange import (
+    TEXT,
+    ClientGone,
+    Exchange,
+    answer,
+    check_request,
+    check_waiting,
+    deactivated,
+    read_body,
+)
+from .holding import Hold, make_hold
 
 __all__ = ["registration"]
 
-TEXT = b"text/plain; charset=utf-8"
-ANSWERED = (Wake.MESSAGE, Wake.TIMEOUT)
-RETRY_AFTER = (5, 15)  # seconds, at random, so that clients do not come back all at once
 
-
-async def registration(hub: Hub, scope: Scope, receive: Receive, send: Send) -> None:
+async def registration(hub: Hub, process: ClientProcess | None, exchange: Exchange) -> None:
     """Serve one request of type `application/x-ocsigen-comet`.
 
-    Source: wire.md, section 1.
+    Args:
+        hub: The rooms.
+        process: Whose endpoint it came to; `None` elsewhere.
+        exchange: The request.
+
+    Raises:
+        Refusal: It is answered with an error.
+        ProcessGone: The client process closed while it was held.
+        ClientGone: There is nobody to answer.
     """
-    try:
-        await _serve(hub, scope, receive, send)
-    except Refusal as refusal:
-        await refuse(refusal, scope, receive, send)
-    except ClientGone:
-        pass
+    check_request(hub, exchange, None)
+    body = await read_body(hub, exchange)
+    identifiers = decode_registration(body, hub.settings.max_channels_per_request)
+    check_waiting(hub)
+    if process is None:
+        await _serve_here(hub, exchange, identifiers)
+    elif process.closed:
+        raise ProcessGone
+    else:
+        await _serve_process(hub, process, _Request(identifiers, decode_number(body)), exchange)
 
 
-async def _serve(hub: Hub, scope: Scope, receive: Receive, send: Send) -> None:
-    if scope["method"] != "POST":
-        raise Refusal(405, "expected POST for a registration", Allow="POST")
-    if not hub.origins.allows(scope):
-        raise Refusal(403, "this page's origin is not allowed")
-    if not hub.activation.active:
-        raise _deactivated()
-    body = await read_body(hub, scope, receive)
-    try:
-        identifiers = decode_registration(body, hub.settings.max_channels_per_request)
-    except BadRequest as error:
-        raise Refusal(400, str(error)) from None
-    if not hub.activation.active:  # it may have changed while the body came
-        raise _deactivated()
-    feeds, ended = _look_up(hub, identifiers)
-    hold = Hold(make_interrupt(hub.loop.asyncio))
-    hub.timers.start(hold, hub.activation.hold())
-    hub.fanout.attach(hold, feeds)
-    try:
-        woken = await _hold(hub, hold, bool(ended), receive)
-        taken = _take(hold) if woken in ANSWERED else {}
-    finally:
-        hub.timers.stop(hold)
-        hub.fanout.detach(hold)
-    await _answer(hub, hold, taken, ended, send)
+@dataclass(frozen=True, slots=True)
+class _Request:
+    identifiers: list[str]
+    number: str | None
 
 
-def _look_up(hub: Hub, identifiers: list[str]) -> tuple[list[Feed], list[bytes]]:
-    """Return the feeds that live, and the pairs of the identifiers that name none."""
-    feeds: dict[Feed, None] = {}
-    ended: list[bytes] = []
+@dataclass(slots=True)
+class _Found:
+    """What identifiers name.
+
+    Attributes:
+        feeds: Channels that live, or can still be read.
+        missing: Spellings of channels of the client process that do not exist yet.
+        unknown: Spellings of what names no channel.
+    """
+
+    feeds: list[Feed] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+
+
+async def _look_up(hub: Hub, process: ClientProcess | None, identifiers: list[str]) -> _Found:
+    found = _Found()
+    seen: set[Feed] = set()
     for identifier in identifiers:
-        for name in spellings(identifier):
-            feed = hub.channels.find(name)
-            if feed is not None:
-                feeds[feed] = None
-                break
+        feed = await _find(hub, process, identifier)
+        if feed is None:
+            name = next(spellings(identifier))
+            own = process is not None and name.startswith("~")
+            (found.missing if own else found.unknown).append(name)
+        elif feed not in seen:
+            seen.add(feed)
+            found.feeds.append(feed)
+    return found
+
+
+async def _find(hub: Hub, process: ClientProcess | None, identifier: str) -> Feed | None:
+    for name in spellings(identifier):
+        if not name.startswith("~"):
+            feed = hub.channels.find(name) or await hub.broker.find(name)
+        elif process is not None:
+            feed = process.place.directory.find(name)
         else:
-            ended.append(encode_ended(next(spellings(identifier))))
-    return list(feeds), ended
+            feed = None
+        if feed is not None:
+            return feed
+    return None
 
 
-async def _hold(hub: Hub, hold: Hold, at_once: bool, receive: Receive) -> Wake:
-    if any(feed.closed is not None for feed in hold.cursors):  # it ended before we were counted in
-        at_once = True
-    if at_once or hub.fanout.draining:
-        hold.woken = Wake.TIMEOUT
-        return Wake.TIMEOUT
-    return await hold.wait(receive)
+# Without positions
 
 
-Taken = dict[Feed, tuple[bytes, int] | None]
-
-
-def _take(hold: Listener) -> Taken:
-    """Read what came on all channels at once: what is written later is not for this request.
-
-    Returns:
-        For each feed with something to tell its pairs and the offset they reach to; `None` where
-        the next message is no longer held.
-    """
-    return {
-        feed: feed.render(encode_messages, cursor)
-        for feed, cursor in hold.cursors.items()
-        if feed.history.top != cursor
-    }
-
-
-async def _answer(hub: Hub, hold: Hold, taken: Taken, ended: list[bytes], send: Send) -> None:
+async def _serve_here(hub: Hub, exchange: Exchange, identifiers: list[str]) -> None:
+    own = any(next(spellings(identifier)).startswith("~") for identifier in identifiers)
+    process = default_process(hub, exchange) if own else None
+    found = await _look_up(hub, process, identifiers)
+    hold = make_hold(hub.loop.asyncio)
+    taken = Taken()
+    enter(hub, process, hold)
+    try:
+        for feed in found.feeds:
+            hub.fanout.attach(hold, feed)
+        if process is not None:
+            process.read_by(hold)
+            _read_own(hub, process, hold, found)
+        why = await _hold(hub, hold, bool(found.unknown), exchange)
+        if why in (Wake.MESSAGE, Wake.TIMEOUT):
+            taken = take(hold, encode_messages, None) or taken  # all: what is left here is lost
+    finally:
+        leave(hub, process, hold)
     handed = False
     try:
-        if hold.woken is Wake.DEACTIVATED:
-            raise _deactivated()
-        if hold.woken is not Wake.GONE:
-            pairs = [*_pairs(hold, taken), *ended]
-            body = pairs[0] if len(pairs) == 1 else b"\n".join(pairs)
-            handed = await answer(hub, send, TEXT, body)
+        if not await _end(hub, why, exchange):
+            pairs = [*_pairs(hold, taken), *map(encode_ended, found.unknown)]
+            handed = await answer(hub, exchange, TEXT, b"\n".join(pairs))
     finally:
-        for feed, cursor in hold.cursors.items():
-            found = taken.get(feed)
-            if handed and found is not None:
-                feed.outcomes.confirm(cursor, found[1])
-            feed.outcomes.lose(hold)
+        for run in taken.runs if handed else ():
+            run.feed.outcomes.confirm(run.after, run.upto)
+        settle(hold, handed)
+
+
+def _read_own(hub: Hub, process: ClientProcess, hold: Listener, found: _Found) -> None:
+    for name in found.missing:
+        _expect(hub, hold, process.place.directory, name)
+    for feed, offset in hold.cursors.items():
+        if feed.directory is process.place.directory:
+            feed.mark_sent(offset)  # what it holds is not for this request, so it may go
+            if feed.want is not None:
+                hub.broker.want(feed, offset + 1)
+
+
+def _expect(hub: Hub, hold: Listener, directory: Directory, name: str) -> None:
+    feed = directory.expect(name, hold)
+    if feed is not None:  # another thread has made it in this very moment
+        hub.fanout.join([hold], feed)
+
+
+# With positions that the server keeps
+
+
+async def _serve_process(
+    hub: Hub, process: ClientProcess, request: _Request, exchange: Exchange
+) -> None:
+    kept = process.registered = process.registered or Registered()
+    if request.number is not None and request.number == kept.number and kept.answer is not None:
+        process.connect()
+        try:
+            await answer(hub, exchange, TEXT, kept.answer)
+        finally:
+            process.disconnect()
+        return
+    _acknowledge(kept)
+    found = await _look_up(hub, process, request.identifiers)
+    hold = make_hold(hub.loop.asyncio)
+    enter(hub, process, hold)
+    try:
+        process.read_by(hold)
+        ended = _place(hub, process, hold, found)
+        why = still_reading(process, hold, await _hold(hub, hold, bool(ended), exchange))
+        taken = take(hold, encode_messages, hub.settings.answer_bytes) or Taken()
+        if taken.gaps:
+            await recover(hub, hold, taken, encode_messages)
+    finally:
+        leave(hub, process, hold)
+    handed = False
+    try:
+        if not await _end(hub, why, exchange):
+            send_off(taken)
+            body = b"\n".join([*_pairs(hold, taken), *map(encode_ended, ended)])
+            _keep(kept, request, body, hold, taken)
+            handed = await answer(hub, exchange, TEXT, body)
+    finally:
+        settle(hold, handed)
+
+
+def _acknowledge(kept: Registered) -> None:
+    """The client came back with something new: it has the last answer."""
+    for feed, offset in kept.pending.items():
+        feed.acknowledge(offset)
+    kept.cursors |= {f: o for f, o in kept.pending.items() if f in kept.cursors}
+    kept.pending, kept.answer, kept.number = {}, None, None
+
+
+def _place(hub: Hub, process: ClientProcess, hold: Listener, found: _Found) -> list[str]:
+    """Count a listener in on feeds, each from where its client is.
+
+    Returns:
+        The names of those that are over for the client.
+    """
+    kept = process.registered or Registered()
+    directory = process.place.directory
+    known = {feed.name for feed in kept.cursors}
+    ended = list(found.unknown)
+    for feed in found.feeds:
+        hub.fanout.attach(hold, feed)
+        cursor = kept.cursors.get(feed)
+        if cursor is None and feed.name in known:  # another incarnation: what was between is lost
+            hub.fanout.leave(hold, feed)
+            ended.append(feed.name)
+            continue
+        if cursor is None:
+            own = feed.directory is directory
+            cursor = feed.history.first - 1 if own else feed.history.top
+            if feed.name in kept.expected:
+                cursor = 0
+        hold.cursors[feed] = cursor
+        if feed.want is not None:
+            hub.broker.want(feed, cursor + 1)
+    for name in found.missing:
+        if name in known or (name in kept.expected and directory.is_past(name)):
+            ended.append(name)
+        else:
+            directory.begin_anew(name)
+            _expect(hub, hold, directory, name)
+    kept.expected = {name for _, name in hold.expected}
+    kept.cursors = _merge(hub, kept.cursors, hold)
+    return ended
+
+
+def _merge(hub: Hub, known: dict[Feed, int], hold: Listener) -> dict[Feed, int]:
+    """The cursors of this request, and those of live channels that it does not name, the newest.
+
+    A client may turn to one channel and come back to another.
+    """
+    others = {f: c for f, c in known.items() if f.closed is None and f not in hold.cursors}
+    merged = others | hold.cursors
+    over = len(merged) - hub.settings.max_channels_per_request
+    return dict(list(merged.items())[max(over, 0) :])
+
+
+def _keep(kept: Registered, request: _Request, body: bytes, hold: Listener, taken: Taken) -> None:
+    """Remember an answer until the client comes back."""
+    over = {*taken.gaps, *taken.over}
+    kept.cursors = {f: c for f, c in kept.cursors.items() if f not in over}
+    kept.pending = {run.feed: run.upto for run in taken.runs}
+    kept.number, kept.answer = request.number, body
+
+
+# Both
+
+
+async def _hold(hub: Hub, hold: Hold, at_once: bool, exchange: Exchange) -> Wake:
+    for feed, cursor in hold.cursors.items():
+        if feed.closed is not None or feed.history.top != cursor:
+            at_once = True
+    if at_once:
+        hold.woken = Wake.TIMEOUT
+        return Wake.TIMEOUT
+    return await hold.wait(exchange.receive)
+
+
+async def _end(hub: Hub, why: Wake, exchange: Exchange) -> bool:
+    """End a request that is not answered with what came; tell whether it was."""
+    match why:
+        case Wake.DEACTIVATED:
+            raise deactivated()
+        case Wake.CLOSED:
+            raise ProcessGone
+        case Wake.GONE:
+            raise ClientGone("while it was held")
+        case Wake.REPLACED:
+            return await answer(hub, exchange, TEXT, b"") or True
+        case _:
+            return False
 
 
 def _pairs(hold: Listener, taken: Taken) -> Iterator[bytes]:
+    """The pairs in the order of the request: messages, and then the end where there is one."""
+    runs = {run.feed: run.data for run in taken.runs}
+    over = {*taken.gaps, *taken.over}
     for feed in hold.cursors:
-        found = taken.get(feed)
-        if found is not None:
-            yield found[0]
-        if feed.closed is not None or (found is None and feed in taken):
+        if feed in runs:
+            yield runs[feed]
+        if feed in over:
             yield encode_ended(feed.name)
-
-
-def _deactivated() -> Refusal:
-    seconds = random.randint(*RETRY_AFTER)  # noqa: S311 - spreads load, keeps no secret
-    return Refusal(503, "", Retry_After=str(seconds))

@@ -3,10 +3,13 @@
     scripts/demo                                   # or, from the root of the repository:
     uvicorn examples.fastapi_app.main:app          # http://127.0.0.1:8000
 
-Channels: `cpu`, `memory`, `network` and `machine`, a JSON text each second, and `wall`, whatever
-is posted to `/wall`. To listen without a browser:
+For everyone: `cpu`, `memory`, `network` and `machine`, a JSON text each second; `wall`, whatever is
+posted to `/wall`; and `lateness`, of which only the newest value counts. For one tab alone, the
+client process that is opened when the page is served: `~me`, who it is, and `~job`, how far its job
+is. To listen without a browser:
 
     curl -d registration=cpu -H 'Content-Type: application/x-ocsigen-comet' http://127.0.0.1:8000/
+    curl --json '{"channels": {"lateness": "last:1"}}' http://127.0.0.1:8000/comet/poll
 
 Environment: `DEMO_ADMIN_TOKEN` (at least 32 characters) and `DEMO_SECRET_KEY`; both are made at
 random when they are not set.
@@ -18,6 +21,7 @@ the page by pointing a name of its own at this machine.
 """
 
 import html
+import json
 import logging
 import os
 import secrets
@@ -32,13 +36,29 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from asgi_comet import Comet, CometMiddleware
-from examples.fastapi_app.figures import CHANNELS, UNREADABLE, Sample, figures, take_sample
+from asgi_comet import (
+    Comet,
+    CometMiddleware,
+    NoClientProcess,
+    NonUniqueChannelName,
+    ProcessClosed,
+    TooManyProcesses,
+)
+from examples.fastapi_app.figures import (
+    CHANNELS,
+    UNREADABLE,
+    Sample,
+    figures,
+    lateness,
+    take_sample,
+)
+from examples.fastapi_app.tabs import Tabs
 from examples.fastapi_app.wall import NewPost, Post, Wall
 
 logger = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
+TEMPLATE = (STATIC / "page.html").read_text(encoding="utf-8")
 INTERVAL = 1.0
 """Seconds between two figures."""
 
@@ -55,6 +75,8 @@ comet = Comet(secret_key=SECRET_KEY, admin=ADMIN_TOKEN)
 channels = {name: comet.channels.create(name) for name in CHANNELS}
 wall_channel = comet.channels.create("wall")
 wall = Wall()
+late_channel = comet.create_newest(lateness, name="lateness")
+tabs = Tabs(comet)
 
 
 @asynccontextmanager
@@ -74,11 +96,28 @@ app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
 
 @app.get("/", response_class=HTMLResponse)
-def page() -> HTMLResponse:
-    """The page, with the admin token in it (see the module's docstring)."""
-    template = (STATIC / "page.html").read_text(encoding="utf-8")
-    text = template.replace("{{ admin_token }}", html.escape(ADMIN_TOKEN))
-    return HTMLResponse(text, headers=PAGE_HEADERS)
+async def page() -> HTMLResponse:
+    """The page of a new tab, with the admin token in it (see the module's docstring)."""
+    tab = json.dumps(open_tab()).replace("<", "\\u003c")  # nothing ends the script element
+    text = TEMPLATE.replace("{{ admin_token }}", html.escape(ADMIN_TOKEN))
+    return HTMLResponse(text.replace("{{ tab }}", tab), headers=PAGE_HEADERS)
+
+
+@app.post("/tab", status_code=status.HTTP_201_CREATED)
+async def open_again() -> dict[str, object]:
+    """A new client process for a page whose own is gone: it was away for too long, say."""
+    return open_tab()
+
+
+def open_tab() -> dict[str, object]:
+    """What a page needs to follow its channels."""
+    return {**tabs.open(), "late": late_channel.reference()}
+
+
+@app.post("/job", status_code=status.HTTP_201_CREATED)
+async def start_job() -> dict[str, str]:
+    """Start the job of the tab that the header `Comet-Process` names."""
+    return tabs.start_job()
 
 
 @app.get("/wall")
@@ -100,6 +139,23 @@ async def refuse(request: Request, error: RequestValidationError) -> JSONRespons
     """Say what is wrong without repeating the input, which need not be text that can be sent."""
     detail = [{"loc": item["loc"], "msg": item["msg"]} for item in error.errors()]
     return JSONResponse({"detail": detail}, status.HTTP_422_UNPROCESSABLE_CONTENT)
+
+
+REFUSALS: dict[type[Exception], int] = {
+    NoClientProcess: status.HTTP_403_FORBIDDEN,
+    NonUniqueChannelName: status.HTTP_409_CONFLICT,
+    ProcessClosed: status.HTTP_410_GONE,
+    TooManyProcesses: status.HTTP_429_TOO_MANY_REQUESTS,
+}
+
+
+async def explain(request: Request, error: Exception) -> JSONResponse:
+    """Say why there is no tab, or no job."""
+    return JSONResponse({"detail": str(error)}, REFUSALS[type(error)])
+
+
+for kind in REFUSALS:
+    app.add_exception_handler(kind, explain)
 
 
 async def publish_figures() -> None:

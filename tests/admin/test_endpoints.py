@@ -14,7 +14,7 @@ from starlette.requests import HTTPConnection
 from asgi_comet import Comet
 from asgi_comet.testing import wait_for_listeners
 from tests.conftest import KEY, TOKEN
-from tests.serving import Address, Answer, Held
+from tests.serving import Address, Answer, hold_registration
 
 MakeServer = Callable[..., tuple[Comet, Address]]
 
@@ -38,7 +38,7 @@ def status(answer: Answer) -> dict[str, Any]:
 
 def test_status_tells_what_goes_on(comet: Comet, server: Address) -> None:
     channel = comet.channels.create("news")
-    held = Held(server, "registration=news")
+    held = hold_registration(server, "registration=news")
     wait_for_listeners(channel, 1)
     answer = server.request("GET", "/comet/admin/status", headers=BEARER)
     assert status(answer) == {
@@ -54,7 +54,7 @@ def test_status_tells_what_goes_on(comet: Comet, server: Address) -> None:
 
 def test_activate_and_deactivate(comet: Comet, server: Address) -> None:
     channel = comet.channels.create("news")
-    held = Held(server, "registration=news")
+    held = hold_registration(server, "registration=news")
     wait_for_listeners(channel, 1)
     assert status(post(server, "deactivate"))["active"] is False
     assert held.answer().status == 503
@@ -67,7 +67,7 @@ def test_activate_and_deactivate(comet: Comet, server: Address) -> None:
 
 def test_timeout_with_and_without_kill(comet: Comet, server: Address) -> None:
     channel = comet.channels.create("news")
-    held = Held(server, "registration=news")
+    held = hold_registration(server, "registration=news")
     wait_for_listeners(channel, 1)
     assert status(post(server, "timeout", '{"seconds": 5}', "application/json"))["timeout"] == 5
     assert channel.listeners == 1
@@ -121,6 +121,8 @@ def test_without_a_credential_401_and_with_a_wrong_one_403(
         assert server.request(method, path, headers=headers).status == 403
     assert comet.activation.active
     assert TOKEN not in caplog.text
+    right = server.request(method, path, headers={"Authorization": f"bearer {TOKEN}"})
+    assert right.status not in (401, 403)
 
 
 def test_a_credential_function_decides(make_server: MakeServer) -> None:
@@ -183,8 +185,10 @@ def test_every_action_is_logged_with_who_asked(
 
 
 def test_a_credential_that_is_none_says_what_is_expected() -> None:
-    with pytest.raises(ValueError, match="at least 32 characters, got 31"):
+    with pytest.raises(ValueError, match="at least 32 characters of ASCII, got 31"):
         Comet(KEY, admin="t" * 31)
+    with pytest.raises(ValueError, match="of ASCII"):
+        Comet(KEY, admin="é" * 32)
     with pytest.raises(TypeError, match="None, a token or a function, got int"):
         Comet(KEY, admin=7)  # type: ignore[arg-type]  # that is what is tested
 

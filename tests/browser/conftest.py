@@ -2,10 +2,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.serving import bound_socket
+
+ROOT = Path(__file__).parent.parent.parent
 
 QUIET = [
     "--no-sandbox",
@@ -38,3 +45,22 @@ def page(browser: Browser) -> Iterator[Page]:
     yield page
     context.close()
     assert errors == []
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[str]:
+    """Run `scripts/demo` on a free port; the socket is there before the server is."""
+    listening = bound_socket()
+    port = listening.getsockname()[1]
+    process = subprocess.Popen(
+        [ROOT / "scripts" / "demo", "--fd", str(listening.fileno())],
+        pass_fds=[listening.fileno()],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    listening.close()
+    yield f"http://127.0.0.1:{port}"
+    process.send_signal(signal.SIGTERM)
+    _, log = process.communicate(timeout=20)
+    assert "Traceback" not in log
+    assert process.returncode in (0, -signal.SIGTERM, 128 + signal.SIGTERM)

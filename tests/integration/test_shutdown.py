@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving import Address, Held, bound_socket
+from tests.serving import COMET, Address, Held, bound_socket, hold_registration
 
 ROOT = Path(__file__).parent.parent.parent
 APP = "tests.integration.application:app"
@@ -46,7 +46,7 @@ def start() -> Iterator[Starter]:
 
 def hold(address: Address, count: int = HELD) -> list[Held]:
     """Have requests held, and return once the server counts them all."""
-    held = [Held(address, "registration=held0%0Aheld1") for _ in range(count)]
+    held = [hold_registration(address, "registration=held0%0Aheld1") for _ in range(count)]
     while address.request("GET", "/listeners").body != str(count).encode():
         pass  # each look is a request of its own, answered by the server in question
     return held
@@ -74,6 +74,25 @@ def test_a_stop_signal_answers_held_requests_and_ends_uvicorn(
     assert took < 2
 
 
+def test_a_body_that_is_still_coming_does_not_hold_the_server_up(start: Starter) -> None:
+    process, address = start("uvicorn")
+    assert address.request("GET", "/pid").status == 200
+    with address.connect() as connection:
+        connection.sendall(
+            f"POST / HTTP/1.1\r\nHost: a\r\nContent-Type: {COMET}\r\n"
+            "Content-Length: 18\r\n\r\nregist".encode()
+        )
+        assert address.request("GET", "/pid").status == 200  # by now the other one is being read
+        process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        answer = connection.recv(4096)
+    _, log = process.communicate(timeout=8)  # without the drain it takes the 10 s of a body
+    assert b" 503 " in answer.split(b"\r\n")[0]
+    assert b"connection: close" in answer.lower()
+    assert time.monotonic() - began < 2
+    assert "Traceback" not in log
+
+
 def test_hypercorn_ends_too(start: Starter) -> None:
     process, address = start("hypercorn", "--workers", "0", "--graceful-timeout", "15")
     held = hold(address, 20)
@@ -89,7 +108,7 @@ def test_uvicorn_with_workers_ends_too(start: Starter) -> None:
     pids: set[bytes] = set()
     while len(pids) < 2:
         pids.add(address.request("GET", "/pid").body)
-    held = [Held(address, "registration=held0") for _ in range(20)]
+    held = [hold_registration(address, "registration=held0") for _ in range(20)]
     assert address.request("GET", "/pid").status == 200
     process.send_signal(signal.SIGTERM)
     _, log = process.communicate(timeout=10)

@@ -41,7 +41,7 @@ def decode(body: bytes, limit: int = 128) -> list[list[str]]:
 
 
 def messages(*texts: str) -> list[Message]:
-    return [Message(n, encode_text(text)) for n, text in enumerate(texts, 1)]
+    return [Message(n, encode_text("a", text)) for n, text in enumerate(texts, 1)]
 
 
 def client_reads(answer: bytes) -> list[tuple[str, str | None]]:
@@ -143,11 +143,11 @@ def test_unescape_undoes_escape(text: str) -> None:
 @given(NAMES, st.lists(TEXTS, max_size=5))
 @example("a:b", ["x:y\nz", "ENDED_CHANNEL", "", "%45NDED_CHANNEL", '"', "\u2028\ufeff\x00"])
 def test_one_pair_in_is_one_pair_out(name: str, texts: list[str]) -> None:
-    assert client_reads(encode_messages(name, messages(*texts))) == [(name, t) for t in texts]
+    assert client_reads(encode_messages(name, "e", messages(*texts))) == [(name, t) for t in texts]
 
 
 def test_an_end_cannot_be_mistaken() -> None:
-    assert encode_messages("a", messages("ENDED_CHANNEL")) == b"a:%45NDED_CHANNEL"
+    assert encode_messages("a", "e", messages("ENDED_CHANNEL")) == b"a:%45NDED_CHANNEL"
     assert encode_ended("a:\n") == b"a%3A%0A:ENDED_CHANNEL"
     assert client_reads(encode_ended("é")) == [("é", None)]
 
@@ -155,14 +155,14 @@ def test_an_end_cannot_be_mistaken() -> None:
 def test_the_alphabet_is_that_of_encode_uri_component() -> None:
     every = "".join(map(chr, range(0x20, 0x7F)))
     kept = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.!~*'()"
-    written = encode_messages("a", messages(every)).decode().partition(":")[2]
+    written = encode_messages("a", "e", messages(every)).decode().partition(":")[2]
     assert {c for c in every if c in written and quote(c, safe="") not in written} <= set(kept)
     assert written == "".join(c if c in kept else f"%{ord(c):02X}" for c in every)
 
 
 def test_values_that_are_not_text_are_sent_as_json() -> None:
     run = [Message(1, b'{"price":1.5}'), Message(2, b"17"), Message(3, b"null")]
-    assert client_reads(encode_messages("t", run)) == [
+    assert client_reads(encode_messages("t", "e", run)) == [
         ("t", '{"price":1.5}'),
         ("t", "17"),
         ("t", "null"),
@@ -186,7 +186,7 @@ process.stdout.write(JSON.stringify({
 def test_javascript_reads_what_we_write_and_we_read_what_it_escapes(
     cases: list[tuple[str, str]],
 ) -> None:
-    answers = [encode_messages(name, messages(text)).decode() for name, text in cases]
+    answers = [encode_messages(name, "e", messages(text)).decode() for name, text in cases]
     names = [name for name, _ in cases]
     sent = json.dumps({"answers": answers, "names": names})
     run = subprocess.run(

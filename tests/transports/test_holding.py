@@ -8,9 +8,10 @@ import anyio.lowlevel
 import pytest
 from anyio import wait_all_tasks_blocked
 
-from asgi_comet.fanout import Wake
+from asgi_comet.feeds import Wake
+from asgi_comet.interrupts import Deadline, Interrupt, make_interrupt
 from asgi_comet.threads import LoopThread
-from asgi_comet.transports.holding import Deadline, Hold, Interrupt, make_interrupt
+from asgi_comet.transports.holding import Hold, make_hold
 
 pytestmark = pytest.mark.anyio
 
@@ -19,6 +20,12 @@ def interrupt() -> Interrupt:
     loop = LoopThread()
     loop.enter()
     return make_interrupt(loop.asyncio)
+
+
+def hold_() -> Hold:
+    loop = LoopThread()
+    loop.enter()
+    return make_hold(loop.asyncio)
 
 
 async def test_a_wait_gives_what_came() -> None:
@@ -122,7 +129,7 @@ async def receive_from(messages: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 async def test_a_hold_ends_when_the_client_has_left_and_not_before() -> None:
-    hold = Hold(interrupt())
+    hold = hold_()
     more = [{"type": "http.request"}, {"type": "http.disconnect"}]
     assert await hold.wait(lambda: receive_from(more)) is Wake.GONE
     assert more == []
@@ -131,7 +138,7 @@ async def test_a_hold_ends_when_the_client_has_left_and_not_before() -> None:
 
 
 async def test_a_hold_ends_when_it_is_woken() -> None:
-    hold, found = Hold(interrupt()), list[Wake]()
+    hold, found = hold_(), list[Wake]()
 
     async def wait() -> None:
         found.append(await hold.wait(lambda: receive_from([])))
@@ -142,3 +149,34 @@ async def test_a_hold_ends_when_it_is_woken() -> None:
         hold.expire()
         hold.wake(Wake.MESSAGE)
     assert found == [Wake.TIMEOUT]
+
+
+async def test_a_hold_that_was_woken_before_it_waits_does_not_wait() -> None:
+    hold = hold_()
+    hold.wake(Wake.MESSAGE)
+    hold.wake(Wake.TIMEOUT)
+    assert await hold.wait(lambda: receive_from([])) is Wake.MESSAGE
+
+
+async def test_a_cancellation_of_a_hold_by_somebody_else_passes() -> None:
+    hold = hold_()
+    with anyio.move_on_after(0.01) as scope:
+        await hold.wait(lambda: receive_from([]))
+    assert scope.cancelled_caught
+    assert hold.woken is None
+
+
+async def test_a_cancellation_of_a_hold_in_the_same_moment_passes_too() -> None:
+    hold, reached = hold_(), list[str]()
+
+    async def wait() -> None:
+        await hold.wait(lambda: receive_from([]))
+        await anyio.lowlevel.checkpoint()
+        reached.append("went on")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        await wait_all_tasks_blocked()
+        hold.wake(Wake.MESSAGE)
+        tasks.cancel_scope.cancel()
+    assert reached == []

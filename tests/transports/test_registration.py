@@ -13,7 +13,7 @@ import pytest
 from asgi_comet import Comet, Delivery, Outcome, Settings
 from asgi_comet.testing import ManualClock, wait_for_listeners
 from asgi_comet.timers import Timer
-from tests.serving import COMET, Address, Held
+from tests.serving import COMET, Address, hold_registration
 
 MakeServer = Callable[..., tuple[Comet, Address]]
 
@@ -42,7 +42,7 @@ def test_no_identifier_is_400_in_the_words_of_the_original(server: Address, body
 
 def test_a_message_is_answered_as_a_pair(comet: Comet, server: Address) -> None:
     channel = comet.channels.create("news")
-    held = Held(server, "registration=news")
+    held = hold_registration(server, "registration=news")
     wait_for_listeners(channel, 1)
     channel.write("héllo: world\n")
     answer = held.answer()
@@ -58,7 +58,7 @@ def test_all_that_was_written_in_the_same_instant_is_one_answer(
     comet: Comet, server: Address
 ) -> None:
     channels = [comet.channels.create(f"c{n}") for n in range(128)]
-    held = Held(server, "registration=" + "%0A".join(c.id for c in channels))
+    held = hold_registration(server, "registration=" + "%0A".join(c.id for c in channels))
     wait_for_listeners(channels[-1], 1)
 
     def write() -> None:
@@ -73,7 +73,7 @@ def test_all_that_was_written_in_the_same_instant_is_one_answer(
 
 def test_a_request_on_many_channels_is_one_listener_of_each(comet: Comet, server: Address) -> None:
     a, b = comet.channels.create("a"), comet.channels.create("b")
-    held = Held(server, "registration=a%0Ab%0Aa")
+    held = hold_registration(server, "registration=a%0Ab%0Aa")
     wait_for_listeners(b, 1)
     assert (a.listeners, len(comet._hub.fanout.listeners)) == (1, 1)
     a.write("x")
@@ -83,11 +83,19 @@ def test_a_request_on_many_channels_is_one_listener_of_each(comet: Comet, server
     assert len(comet._hub.timers) == 0
 
 
+def test_a_channel_named_twice_in_two_spellings_is_told_once(comet: Comet, server: Address) -> None:
+    channel = comet.channels.create("été")
+    held = hold_registration(server, "registration=%E9t%E9%0A%C3%A9t%C3%A9")
+    wait_for_listeners(channel, 1)
+    channel.write("x")
+    assert held.answer().pairs == [b"%C3%A9t%C3%A9:x"]
+
+
 def test_nothing_within_the_timeout_is_an_empty_answer(make_server: MakeServer) -> None:
     clock = ManualClock()
     comet, server = make_server(clock=clock)
     channel = comet.channels.create("news")
-    held = Held(server, "registration=news")
+    held = hold_registration(server, "registration=news")
     wait_for_listeners(channel, 1)
     clock.advance(19.9)
     assert channel.listeners == 1
@@ -113,7 +121,7 @@ def test_a_channel_that_ends_while_waiting_is_told_with_what_it_still_said(
     comet: Comet, server: Address
 ) -> None:
     a, b = comet.channels.create("a"), comet.channels.create("b")
-    held = Held(server, "registration=a%0Ab")
+    held = hold_registration(server, "registration=a%0Ab")
     wait_for_listeners(b, 1)
 
     def end() -> None:
@@ -141,7 +149,7 @@ def test_a_reader_overtaken_by_the_history_is_told_the_channel_ended(
 ) -> None:
     comet, server = make_server(settings=Settings(jitter=0, history_size=3))
     channel = comet.channels.create("fast")
-    held = Held(server, "registration=fast")
+    held = hold_registration(server, "registration=fast")
     wait_for_listeners(channel, 1)
 
     def write() -> None:
@@ -156,7 +164,7 @@ def test_deactivated_is_503_and_so_is_deactivated_while_waiting(
     comet: Comet, server: Address
 ) -> None:
     channel = comet.channels.create("news")
-    held = Held(server, "registration=news")
+    held = hold_registration(server, "registration=news")
     wait_for_listeners(channel, 1)
     comet.activation.deactivate()
     for answer in (held.answer(), server.register("registration=news")):
@@ -165,7 +173,7 @@ def test_deactivated_is_503_and_so_is_deactivated_while_waiting(
         assert 5 <= int(answer.headers["retry-after"]) <= 15
     assert channel.listeners == 0
     comet.activation.activate()
-    held = Held(server, "registration=news")
+    held = hold_registration(server, "registration=news")
     wait_for_listeners(channel, 1)
     channel.write("back")
     assert held.answer().body == b"news:back"
@@ -198,7 +206,7 @@ def wait_until_read(comet: Comet) -> None:
 
 def test_reset_ends_held_requests_as_at_their_timeout(comet: Comet, server: Address) -> None:
     channel = comet.channels.create("news")
-    held = Held(server, "registration=news")
+    held = hold_registration(server, "registration=news")
     wait_for_listeners(channel, 1)
     comet.activation.set_timeout(30)
     assert channel.listeners == 1
@@ -211,7 +219,7 @@ def test_only_post_is_allowed(server: Address, method: str) -> None:
     answer = server.request(method, "/any/path", None, {"Content-Type": COMET})
     assert (answer.status, answer.headers["allow"]) == (405, "POST")
     if method != "HEAD":
-        assert answer.body == b"expected POST for a registration"
+        assert answer.body == b"expected POST"
 
 
 def test_a_foreign_origin_is_refused(comet: Comet, server: Address) -> None:
@@ -291,7 +299,7 @@ def test_every_spelling_finds_its_channel(
     comet: Comet, server: Address, name: str, sent: str
 ) -> None:
     channel = comet.channels.create(name)
-    held = Held(server, f"registration={sent}")
+    held = hold_registration(server, f"registration={sent}")
     wait_for_listeners(channel, 1)
     channel.write("x")
     identifier, _, message = held.answer().body.decode().partition(":")
@@ -300,7 +308,7 @@ def test_every_spelling_finds_its_channel(
 
 def test_a_name_as_it_is_sent_wins_over_its_other_spellings(comet: Comet, server: Address) -> None:
     plus, space = comet.channels.create("a+b"), comet.channels.create("a b")
-    held = Held(server, "registration=a+b")
+    held = hold_registration(server, "registration=a+b")
     wait_for_listeners(plus, 1)
     assert space.listeners == 0
     plus.write("x")
@@ -343,7 +351,7 @@ def outcome(comet: Comet, write: Callable[[], Delivery]) -> Outcome:
 
 def test_a_write_succeeds_when_the_answer_was_handed_over(comet: Comet, server: Address) -> None:
     channel = comet.channels.create("news")
-    held = Held(server, "registration=news")
+    held = hold_registration(server, "registration=news")
     wait_for_listeners(channel, 1)
     delivery = channel.write("x")
     assert outcome(comet, lambda: delivery) is Outcome.SUCCESS
@@ -353,7 +361,7 @@ def test_a_write_succeeds_when_the_answer_was_handed_over(comet: Comet, server: 
 
 def test_a_write_fails_at_once_when_every_listener_breaks(comet: Comet, server: Address) -> None:
     channel = comet.channels.create("news")
-    held = [Held(server, "registration=news") for _ in range(2)]
+    held = [hold_registration(server, "registration=news") for _ in range(2)]
     wait_for_listeners(channel, 2)
 
     def write_and_deactivate() -> Delivery:
@@ -370,7 +378,7 @@ def test_what_is_written_between_two_requests_is_not_for_them(
 ) -> None:
     channel = comet.channels.create("news")
     channel.write("before")
-    held = Held(server, "registration=news")
+    held = hold_registration(server, "registration=news")
     wait_for_listeners(channel, 1)
     channel.write("now")
     assert held.answer().pairs == [b"news:now"]

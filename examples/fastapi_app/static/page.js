@@ -14,6 +14,7 @@
   var wall = new WallView(call);
   var operate = new Operate(callAdmin, function () {
     registration.wake();
+    document.dispatchEvent(new CustomEvent("operated"));
   });
   var registration = new Registration("./", CHANNELS, {
     state: state,
@@ -210,6 +211,16 @@
 
   byId("curl").textContent = "curl -d registration=cpu -H 'Content-Type: " +
     "application/x-ocsigen-comet' " + location.origin + location.pathname;
+
+  // The polls of this tab, made in tab.js; too many to be shown unasked.
+  document.addEventListener("asked", function (event) {
+    if (byId("wire-polls").checked) {
+      wire.asked(event.detail);
+    }
+  });
+  document.addEventListener("answered", function (event) {
+    wire.answered(event.detail);
+  });
 
   // A page that is left aborts its request; it must not be seen going offline on its way out.
   window.addEventListener("pagehide", function () {

@@ -1,0 +1,1 @@
+"""Brokers: where histories live, and how workers hear of each other's messages."""

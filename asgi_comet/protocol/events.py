@@ -1,0 +1,167 @@
+"""The shape of events, and of the JSON poll's requests and answers, as bytes.
+
+Owns `comet.v1` in JSON. Must not know which channels live.
+
+Source: wire.md, sections 2 and 3.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from pydantic_core import from_json
+
+from asgi_comet.errors import BadRequest
+from asgi_comet.messages import Message, Position, Start, parse_start
+
+__all__ = [
+    "CONTENT_TYPES",
+    "PROCESS_CLOSED",
+    "REPLACED",
+    "Poll",
+    "decode_ack",
+    "decode_poll",
+    "encode_answer",
+    "encode_closed",
+    "encode_forbidden",
+    "encode_full",
+    "encode_messages",
+    "encode_position",
+]
+
+CONTENT_TYPES = (b"application/json", b"application/x-ocsigen-comet+json")
+PROCESS_CLOSED = b'{"events":[{"error":"process-closed"}]}'
+REPLACED = b'{"events":[],"replaced":true}'
+
+SHORT = 512  # bytes of a request's body that is remembered
+
+_POLL = '{"channels": {"ticker": "now"}, "idle": false}'
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """A request of the JSON poll.
+
+    Attributes:
+        channels: Where to begin, by the name of the channel; at least one.
+        idle: Whether to be answered at once.
+        own: Whether any of the channels is the client process' own.
+    """
+
+    channels: dict[str, Start]
+    idle: bool
+    own: bool
+
+
+def decode_poll(body: bytes, limit: int) -> Poll:
+    """Read a request. Who follows the same channels asks the same, so short ones are remembered.
+
+    Args:
+        body: JSON.
+        limit: The greatest number of channels.
+
+    Raises:
+        BadRequest: It is not what wire.md says; the text names what is wrong.
+    """
+    return (_decode_short if len(body) <= SHORT else _decode_poll)(body, limit)
+
+
+def _decode_poll(body: bytes, limit: int) -> Poll:
+    asked = _decode_object(body, _POLL)
+    channels = asked.pop("channels", None)
+    idle = asked.pop("idle", False)
+    if asked:
+        raise BadRequest(f"expected only 'channels' and 'idle', got {next(iter(asked))!r:.40} too")
+    if not isinstance(idle, bool):
+        raise BadRequest(f"expected 'idle' to be true or false, got {idle!r:.40}")
+    starts = {name: parse_start(text) for name, text in _positions(channels, limit).items()}
+    return Poll(starts, idle, any(name.startswith("~") for name in starts))
+
+
+_decode_short = lru_cache(maxsize=1024)(_decode_poll)
+
+
+def decode_ack(body: bytes, limit: int) -> dict[str, Position]:
+    """Read an acknowledgement.
+
+    Args:
+        body: JSON.
+        limit: The greatest number of channels.
+
+    Raises:
+        BadRequest: It is not what wire.md says; the text names what is wrong.
+    """
+    positions = _positions(_decode_object(body, '{"~inbox": "k3x9Qp.3"}'), limit)
+    return {name: Position.parse(text) for name, text in positions.items()}
+
+
+def _decode_object(body: bytes, example: str) -> dict[str, Any]:
+    try:
+        found = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise BadRequest(f"expected JSON like {example}, got something else: {error}") from None
+    if not isinstance(found, dict):
+        raise BadRequest(f"expected an object like {example}, got {type(found).__name__}")
+    return found
+
+
+def _positions(channels: object, limit: int) -> dict[str, str]:
+    if not isinstance(channels, dict) or not channels:
+        came = "none" if channels in ({}, None) else f"{type(channels).__name__}"
+        raise BadRequest(f"expected at least one channel with a position, got {came}")
+    if len(channels) > limit:
+        raise BadRequest(f"expected at most {limit} channels, got {len(channels)}")
+    for name, start in channels.items():
+        if not isinstance(start, str):
+            raise BadRequest(f"expected a position for channel {name!r:.80}, got {start!r:.40}")
+    return channels
+
+
+def encode_messages(name: str, epoch: str, messages: list[Message]) -> bytes:
+    """Write messages of a channel as events, joined by commas.
+
+    Args:
+        name: The channel.
+        epoch: Its incarnation.
+        messages: In order.
+    """
+    head = b'{"channel":' + _text(name) + b',"position":"' + epoch.encode() + b"."
+    return b",".join([head + b'%d","data":' % m.offset + m.data + b"}" for m in messages])
+
+
+def encode_position(name: str, position: Position) -> bytes:
+    """Write the event that tells a client where it is."""
+    return b'{"channel":' + _text(name) + b',"position":"' + str(position).encode() + b'"}'
+
+
+def encode_full(name: str, position: Position | None) -> bytes:
+    """Write the event that tells of a gap.
+
+    Args:
+        name: The channel.
+        position: Where to go on from; `None` if nothing ever comes.
+    """
+    rest = b"" if position is None else b',"position":"' + str(position).encode() + b'"'
+    return b'{"channel":' + _text(name) + b',"error":"full"' + rest + b"}"
+
+
+def encode_closed(name: str, reason: str) -> bytes:
+    """Write the event that tells that a channel is over: `ended`, `failed` or `unknown`."""
+    return b'{"channel":' + _text(name) + b',"error":"closed","reason":"' + reason.encode() + b'"}'
+
+
+def encode_forbidden(name: str) -> bytes:
+    """Write the event that tells that a channel is not for this client."""
+    return b'{"channel":' + _text(name) + b',"error":"forbidden"}'
+
+
+def encode_answer(events: list[bytes]) -> bytes:
+    """Write the answer to a poll."""
+    return b'{"events":[' + b",".join(events) + b"]}"
+
+
+def _text(text: str) -> bytes:
+    return json.dumps(text).encode()

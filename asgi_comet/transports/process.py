@@ -1,0 +1,56 @@
+"""The small endpoints around client processes: open, close, acknowledge."""
+
+from __future__ import annotations
+
+import json
+
+from asgi_comet.errors import TooManyProcesses
+from asgi_comet.hub import Hub
+from asgi_comet.processes import ClientProcess
+from asgi_comet.protocol.events import CONTENT_TYPES, decode_ack
+from asgi_comet.visits import Visit
+
+from .access import too_many
+from .exchange import JSON, TEXT, Exchange, Refusal, answer, check_request, read_body
+
+__all__ = ["acknowledge", "close_process", "open_process"]
+
+
+async def open_process(hub: Hub, exchange: Exchange) -> None:
+    """Open a client process for a page: `POST PREFIX/open`, whatever its body."""
+    check_request(hub, exchange, None)
+    visit = Visit(hub.visits, exchange.scope)
+    try:
+        process = visit.open_process()
+    except TooManyProcesses as error:
+        raise too_many(error) from None
+    token = hub.visits.identity.sign_process(process.id)
+    url = f"{exchange.root}/p/{token}"
+    opened = {"process": token, "url": url, "processTimeout": hub.settings.process_timeout}
+    body = json.dumps(opened).encode()
+    await answer(hub, exchange, JSON, body, status=201, headers=visit.cookies)
+
+
+async def close_process(hub: Hub, process: ClientProcess, exchange: Exchange) -> None:
+    """Close a client process: `POST PREFIX/p/TOKEN/close`, whatever its body; also deactivated."""
+    if exchange.scope["method"] != "POST":
+        raise Refusal(405, "expected POST", Allow="POST")
+    process.close()
+    await answer(hub, exchange, TEXT, b"", status=204)
+
+
+async def acknowledge(hub: Hub, process: ClientProcess, exchange: Exchange) -> None:
+    """Take note of what a page has: `POST PREFIX/p/TOKEN/ack`.
+
+    A position that no longer means anything changes nothing: the page learns so when it polls.
+    """
+    check_request(hub, exchange, CONTENT_TYPES)
+    body = await read_body(hub, exchange)
+    for name, position in decode_ack(body, hub.settings.max_channels_per_request).items():
+        own = name.startswith("~")
+        feed = process.place.directory.find(name) if own else hub.channels.find(name)
+        if feed is not None and feed.readable:
+            offset = feed.place(position)
+            if offset is not None:
+                feed.acknowledge(offset)
+    await answer(hub, exchange, TEXT, b"", status=204)

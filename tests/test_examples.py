@@ -1,0 +1,358 @@
+"""The examples that the documents show do what the documents say."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import threading
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+import pytest
+from anyio import sleep
+
+from asgi_comet import SITE, Channel, Comet
+from asgi_comet.testing import wait_for_listeners
+from examples import follow as example
+from examples import kinds, listen
+from examples.fastapi_app import main
+from tests.conftest import KEY, application
+from tests.serving import Address, serve
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = [*ROOT.glob("examples/**/*.py"), *ROOT.glob("examples/**/*.js")]
+
+Events = AsyncIterator[dict[str, Any]]
+
+
+@pytest.fixture(autouse=True)
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses that were made; none takes long."""
+    made: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        made.append(seconds)
+        await sleep(0.01)
+
+    monkeypatch.setattr(example, "sleep", pause)
+    monkeypatch.setattr(time, "sleep", made.append)
+    return made
+
+
+@pytest.fixture
+def news(comet: Comet) -> Channel[Any]:
+    return comet.create(scope=SITE, name="news")
+
+
+async def take(events: Events, count: int) -> list[Any]:
+    """The next events: of a message its data, of others the whole."""
+    found: list[Any] = []
+    async for event in events:
+        found.append(event.get("data", event))
+        if len(found) == count:
+            break
+    return found
+
+
+@asynccontextmanager
+async def following(
+    url: str, positions: dict[str, str], transport: httpx.AsyncHTTPTransport | None = None
+) -> AsyncIterator[Events]:
+    async with (
+        httpx.AsyncClient(transport=transport) as client,
+        aclosing(cast(AsyncGenerator[Any, None], example.follow(client, url, positions))) as found,
+    ):
+        yield found
+
+
+def answering(*answers: httpx.Response | Exception) -> httpx.AsyncClient:
+    """A client whose server gives these answers, one after the other."""
+    left = list(answers)
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        answer = left.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    return httpx.AsyncClient(transport=httpx.MockTransport(handle), base_url="http://test")
+
+
+def events(*found: dict[str, Any], **more: Any) -> httpx.Response:
+    return httpx.Response(200, json={"events": list(found), **more})
+
+
+ENDED = {"channel": "news", "error": "closed", "reason": "ended"}
+
+
+# follow.py
+
+
+async def test_follow_gets_every_message_in_order(server: Address, news: Channel[Any]) -> None:
+    positions = {"news": news.reference()["position"]}
+    async with following(f"{server.url}/comet", positions) as found:
+        for n in range(500):
+            news.publish(n)
+        assert await take(found, 500) == list(range(500))
+        news.publish("later")
+        assert await take(found, 1) == ["later"]
+    assert positions == {"news": news.reference()["position"]}
+
+
+async def test_follow_goes_on_from_where_it_was_left(server: Address, news: Channel[Any]) -> None:
+    positions = {"news": "last:2"}
+    for n in range(5):
+        news.publish(n)
+    for expected in ([3], [4]):  # each time anew, as a program that was started again
+        async with following(f"{server.url}/comet", positions) as found:
+            assert await take(found, 1) == expected
+
+
+async def test_follow_loses_nothing_when_answers_are_lost(
+    server: Address, news: Channel[Any], pauses: list[float]
+) -> None:
+    class Unreliable(httpx.AsyncHTTPTransport):
+        count = 0
+
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            response = await super().handle_async_request(request)
+            await response.aread()
+            self.count += 1
+            if self.count % 2:
+                raise httpx.ReadError("the answer was lost")
+            return response
+
+    positions = {"news": news.reference()["position"]}
+    async with following(f"{server.url}/comet", positions, Unreliable()) as found:
+        for n in range(20):
+            news.publish(n)
+            assert await take(found, 1) == [n]
+    assert len(pauses) == 20
+
+
+async def test_follow_survives_a_restart_of_the_server_and_is_told_of_the_gap() -> None:
+    addresses: list[Address] = []
+
+    class Moving(httpx.AsyncHTTPTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            request.url = request.url.copy_with(port=addresses[-1].port)
+            return await super().handle_async_request(request)
+
+    async with following("http://127.0.0.1/comet", {"news": "last:10"}, Moving()) as found:
+        before = Comet(KEY)
+        channel = before.create(scope=SITE, name="news")
+        with serve(application(before)) as address:
+            addresses.append(address)
+            channel.publish("before")
+            assert await take(found, 1) == ["before"]
+        after = Comet(KEY)
+        channel = after.create(scope=SITE, name="news")
+        channel.publish("missed")
+        position = channel.reference()["position"]
+        with serve(application(after)) as address:
+            addresses.append(address)
+            full = {"channel": "news", "error": "full", "position": position}
+            assert await take(found, 1) == [full]
+            channel.publish("after")
+            assert await take(found, 1) == ["after"]
+
+
+async def test_follow_ends_with_its_last_channel(server: Address, news: Channel[Any]) -> None:
+    assert server.request("GET", "/").status == 200  # it runs: what is closed now can be read
+    news.publish("last")
+    news.close()
+    positions = {"news": "last:1", "nobody": "now"}
+    unknown = {"channel": "nobody", "error": "closed", "reason": "unknown"}
+    async with following(f"{server.url}/comet", positions) as found:
+        assert await take(found, 99) == [unknown, "last", ENDED]
+    assert positions == {}
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+async def test_follow_comes_back_when_the_server_says(status: int, pauses: list[float]) -> None:
+    busy = httpx.Response(status, headers={"Retry-After": "7"})
+    async with answering(busy, events(ENDED)) as client:
+        assert await take(example.follow(client, "/comet", {"news": "now"}), 99) == [ENDED]
+    assert pauses == [7]
+
+
+async def test_follow_pauses_while_the_server_is_away(pauses: list[float]) -> None:
+    away = httpx.ConnectError("refused")
+    async with answering(away, away, events(ENDED)) as client:
+        assert await take(example.follow(client, "/comet", {"news": "now"}), 99) == [ENDED]
+    assert len(pauses) == 2
+    assert all(1 <= pause <= 3 for pause in pauses)
+
+
+async def test_follow_leaves_when_another_one_reads(pauses: list[float]) -> None:
+    async with answering(events(replaced=True)) as client:
+        assert await take(example.follow(client, "/comet", {"~inbox": "now"}), 99) == []
+
+
+async def test_follow_raises_when_its_client_process_is_closed(server: Address) -> None:
+    async with httpx.AsyncClient(base_url=server.url) as client:
+        opened = (await client.post("/comet/open")).json()
+        await client.post(f"{opened['url']}/close")
+        with pytest.raises(httpx.HTTPStatusError, match="410"):
+            await take(example.follow(client, opened["url"], {"~inbox": "now"}), 1)
+
+
+async def test_follow_prints_what_comes(
+    server: Address, news: Channel[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert server.request("GET", "/").status == 200
+    news.publish({"price": 1.5})
+    news.close()
+    await example.main(f"{server.url}/comet", ["news"])
+    assert capsys.readouterr().out == "news {'price': 1.5}\nnews closed\n"
+
+
+# listen.py
+
+
+def test_listen_gets_what_is_written_until_the_channels_end(
+    server: Address, comet: Comet, pauses: list[float]
+) -> None:
+    one, two = comet.channels.create("one"), comet.channels.create("t:w ö%")
+    with httpx.Client() as client:
+        heard = listen.listen(client, server.url, [one.id, two.id])
+        found: list[tuple[str, str]] = []
+
+        def hear() -> None:
+            found.append(next(heard))
+
+        for channel in (one, two):
+            thread = threading.Thread(target=hear)
+            thread.start()
+            wait_for_listeners(channel, 1)
+            channel.write("a:b\nENDED_CHANNEL")
+            thread.join(20)
+        one.close()
+        two.close()
+        assert list(heard) == []
+    assert found == [(one.id, "a:b\nENDED_CHANNEL"), (two.id, "a:b\nENDED_CHANNEL")]
+
+
+def test_listen_waits_while_push_is_switched_off(pauses: list[float]) -> None:
+    answers = [
+        httpx.Response(503, headers={"Retry-After": "9"}),
+        httpx.Response(200, text=""),
+        httpx.Response(200, text="news:Hello%0A\nnews:ENDED_CHANNEL"),
+    ]
+    transport = httpx.MockTransport(lambda request: answers.pop(0))
+    with httpx.Client(transport=transport) as client:
+        assert list(listen.listen(client, "http://test/", ["news"])) == [("news", "Hello\n")]
+    assert pauses == [9]
+
+
+# kinds.py
+
+
+@pytest.fixture(scope="module")
+def shop() -> Iterator[httpx.Client]:
+    with serve(kinds.app) as address, httpx.Client(base_url=address.url) as client:
+        yield client
+
+
+def poll(client: httpx.Client, url: str, **positions: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    channels = {name.replace("own_", "~"): position for name, position in positions.items()}
+    while not found:
+        found = client.post(f"{url}/poll", json={"channels": channels}).json()["events"]
+    return found
+
+
+def test_a_source_is_read_as_soon_as_values_come(shop: httpx.Client) -> None:
+    (event, *_) = poll(shop, "/comet", ticker=kinds.ticker.reference()["position"])
+    assert set(event["data"]) == {"symbol", "value", "at"}
+
+
+def test_a_channel_without_a_source_is_written(shop: httpx.Client) -> None:
+    shop.post("/room", json="Hello").raise_for_status()
+    events = poll(shop, "/comet", room="last:1")
+    assert [event.get("data") for event in events][-1] == "Hello"
+
+
+def test_a_newest_channel_tells_only_the_last_value(shop: httpx.Client) -> None:
+    for degrees in (20.5, 21.0, 21.5):
+        kinds.thermometer.publish(degrees)
+    events = poll(shop, "/comet", thermometer="last:10")
+    assert [event["data"] for event in events if "data" in event] == [21.5]
+
+
+def test_an_external_channel_is_followed_elsewhere() -> None:
+    assert kinds.elsewhere.reference() == {
+        "url": "https://live.example.com/comet",
+        "channel": "news",
+        "position": "last:5",
+    }
+
+
+def test_a_tab_gets_its_own_channels_from_their_beginning(shop: httpx.Client) -> None:
+    tab = shop.get("/tab").json()
+    url = tab["~inbox"]["url"]
+
+    def read(name: str) -> list[Any]:
+        position = tab[name]["position"]
+        return [event.get("data", event) for event in poll(shop, url, **{name: position})]
+
+    assert read("~inbox") == ["first", "second"]
+    assert read("~unread") == [2]
+    greeting = read("~greeting")
+    assert greeting[0] == f"Welcome, tab {url.split('/')[-1][:6]}"
+    assert greeting[1] == "You have mail"
+    assert shop.post(f"{url}/close").status_code == 204
+
+
+# fastapi_app, without a browser; the rest is in tests/browser
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[httpx.Client]:
+    with serve(main.app) as address, httpx.Client(base_url=address.url) as client:
+        yield client
+
+
+def start_job(demo: httpx.Client, tab: dict[str, Any]) -> httpx.Response:
+    return demo.post("/job", headers={"Comet-Process": tab["url"].rpartition("/")[2]})
+
+
+def test_the_page_of_the_demo_knows_its_tab_and_runs_no_foreign_script(demo: httpx.Client) -> None:
+    page = demo.get("/")
+    (embedded,) = re.findall(r'<script type="application/json" id="tab">(.*?)</script>', page.text)
+    tab = json.loads(embedded)
+    (told,) = poll(demo, tab["url"], **{tab["me"]["channel"]: tab["me"]["position"]})
+    assert tab["process"].startswith(told["data"]["process"])
+    assert page.headers["content-security-policy"].startswith("default-src 'self'")
+    assert "{{" not in page.text
+
+
+def test_a_tab_of_the_demo_has_one_job_at_a_time(demo: httpx.Client) -> None:
+    tab, other = demo.post("/tab").json(), demo.post("/tab").json()
+    assert [start_job(demo, one).status_code for one in (tab, other, tab)] == [201, 201, 409]
+
+
+def test_the_demo_refuses_a_job_to_nobody_and_to_a_tab_that_is_gone(demo: httpx.Client) -> None:
+    tab = demo.post("/tab").json()
+    with httpx.Client(base_url=demo.base_url) as stranger:
+        assert start_job(stranger, tab).status_code == 403
+        assert stranger.post("/job").status_code == 403
+    demo.post(f"{tab['url']}/close")
+    assert start_job(demo, tab).status_code == 410
+
+
+# The documents
+
+
+@pytest.mark.parametrize("document", sorted(ROOT.glob("docs/*.md")), ids=lambda path: path.name)
+def test_longer_code_in_the_documents_comes_from_the_examples(document: Path) -> None:
+    sources = [path.read_text() for path in EXAMPLES]
+    for code in re.findall(r"```python\n(.*?)```", document.read_text(), re.DOTALL):
+        compile(code, document.name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        if len([line for line in code.splitlines() if line.strip()]) > 6:
+            assert any(code in source for source in sources), code

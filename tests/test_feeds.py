@@ -1,0 +1,215 @@
+"""What a history decides of the table "Kinds of channel" in semantics.md, and positions."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asgi_comet import ChannelClosed, ChannelFull
+from asgi_comet.directory import Directory
+from asgi_comet.feeds import Feed, Kind
+from asgi_comet.history import History
+from asgi_comet.messages import NEXT_INCARNATION, Last, Message, Now, Position
+
+KINDS = list(Kind)
+
+
+def encode(name: str, epoch: str, messages: list[Message]) -> bytes:
+    return b" ".join(b"%d:%s" % (m.offset, m.data) for m in messages)
+
+
+def make(kind: Kind, *messages: bytes, size: int = 10, max_bytes: int = 1000) -> Feed:
+    history = History(size=1 if kind is Kind.NEWEST else size, max_bytes=max_bytes, epoch="e")
+    feed = Feed("f", kind, history, Directory(threading.Lock()))
+    for message in messages:
+        feed.append(message)
+    return feed
+
+
+def read(feed: Feed, after: int, max_bytes: int | None = None) -> bytes | None:
+    rendered = feed.render(encode, after, max_bytes)
+    return None if rendered is None else rendered[0]
+
+
+# Too slow a reader
+
+
+def test_site_the_oldest_are_dropped_and_asking_for_one_is_a_gap() -> None:
+    feed = make(Kind.SITE, *[b"m"] * 11)
+    assert read(feed, 0) is None
+    assert read(feed, 1) is not None
+    assert feed.history.top == 11
+
+
+def test_process_is_full_when_a_message_never_sent_would_have_to_go() -> None:
+    feed = make(Kind.PROCESS, *[b"m"] * 10)
+    with pytest.raises(ChannelFull, match="'f'") as caught:
+        feed.append(b"one too many")
+    assert caught.value.name == "f"
+    assert (len(feed.history), feed.history.bytes) == (0, 0)
+    assert not feed.readable
+    with pytest.raises(ChannelFull):
+        feed.append(b"never again")
+
+
+def test_process_is_full_by_bytes_at_n_and_n_plus_one() -> None:
+    feed = make(Kind.PROCESS, b"aaaa", b"bbbb", max_bytes=8)
+    assert feed.history.bytes == 8
+    with pytest.raises(ChannelFull):
+        feed.append(b"c")
+
+
+def test_process_what_was_sent_but_not_acknowledged_may_be_dropped_and_is_then_a_gap() -> None:
+    feed = make(Kind.PROCESS, *[b"m"] * 10)
+    feed.mark_sent(2)
+    feed.append(b"m")
+    feed.append(b"m")
+    assert read(feed, 1) is None
+    assert read(feed, 2) is not None
+    with pytest.raises(ChannelFull):
+        feed.append(b"m")
+
+
+def test_process_what_was_acknowledged_makes_room() -> None:
+    feed = make(Kind.PROCESS, *[b"m"] * 10)
+    feed.acknowledge(9)
+    assert (len(feed.history), feed.history.first) == (1, 10)
+    for _ in range(9):
+        feed.append(b"m")
+    with pytest.raises(ChannelFull):
+        feed.append(b"m")
+
+
+def test_site_acknowledging_drops_nothing_for_others() -> None:
+    feed = make(Kind.SITE, b"a", b"b")
+    feed.acknowledge(2)
+    assert read(feed, 0) == b"1:a 2:b"
+
+
+def test_what_was_acknowledged_is_not_kept_in_encoded_form_either() -> None:
+    feed = make(Kind.PROCESS, b"a" * 100, b"b")
+    assert read(feed, 0) is not None
+    assert feed._rendered_bytes > 100
+    feed.acknowledge(1)
+    assert feed._rendered == {}
+    assert read(feed, 0) is None
+    assert read(feed, 1) == b"2:b"
+
+
+@given(st.lists(st.sampled_from(["append", "send", "acknowledge"]), max_size=60))
+def test_process_never_loses_a_message_that_was_not_sent(steps: list[str]) -> None:
+    feed, sent, top = make(Kind.PROCESS, size=3), 0, 0
+    for step in steps:
+        if step == "append":
+            try:
+                top = feed.append(b"m")
+            except ChannelFull:
+                assert top - sent == 3  # exactly: as many as it may hold were never sent
+                return
+        elif step == "send":
+            feed.mark_sent(top)
+            sent = top
+        else:
+            feed.acknowledge(sent)
+        assert read(feed, sent) is not None
+
+
+# The newest
+
+
+def test_newest_holds_one_message_and_never_has_a_gap() -> None:
+    feed = make(Kind.NEWEST, b"a", b"b", b"c")
+    assert len(feed.history) == 1
+    for after in (0, 1, 2):
+        assert read(feed, after) == b"3:c"
+    assert read(feed, 3) == b""
+
+
+@pytest.mark.parametrize(
+    ("start", "offset"),
+    [
+        (Position("e", 2), 2),
+        (Position("e", 3), 3),
+        (Position("e", 99), 3),
+        (Position("other", 99), 0),
+        (Now(), 3),
+        (Last(1), 2),
+        (Last(9), 2),
+        (Last(0), 3),
+    ],
+)
+def test_newest_answers_what_is_newer_whatever_the_epoch(start: Position, offset: int) -> None:
+    assert make(Kind.NEWEST, b"a", b"b", b"c").place(start) == offset
+
+
+# Positions
+
+
+@pytest.mark.parametrize(
+    ("start", "offset"),
+    [
+        (Now(), 12),
+        (Last(0), 12),
+        (Last(3), 9),
+        (Last(10), 2),
+        (Last(99), 2),
+        (Position("e", 12), 12),
+        (Position("e", 5), 5),
+        (Position("e", 0), 0),
+        (Position("e", 13), None),
+        (Position("x", 5), None),
+        (Position("x", 0), None),
+        (NEXT_INCARNATION, None),
+    ],
+)
+def test_where_a_start_leads_on_a_site_channel(start: Position, offset: int | None) -> None:
+    assert make(Kind.SITE, *[b"m"] * 12).place(start) == offset
+
+
+@pytest.mark.parametrize("kind", [Kind.PROCESS, Kind.UNLIMITED])
+def test_before_it_existed_leads_to_the_first_message_of_a_process_channel(kind: Kind) -> None:
+    feed = make(kind, b"a")
+    assert feed.place(NEXT_INCARNATION) == 0
+    assert read(feed, 0) == b"1:a"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_empty_channel_places_everybody_at_zero(kind: Kind) -> None:
+    feed = make(kind)
+    assert [feed.place(start) for start in (Now(), Last(5), Position("e", 0))] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_closed_channel_can_be_read_but_not_written(kind: Kind) -> None:
+    feed = make(kind, b"a")
+    feed.closed = "failed"
+    with pytest.raises(ChannelClosed, match="failed"):
+        feed.append(b"b")
+    assert read(feed, 0) == b"1:a"
+
+
+def test_a_run_is_cut_to_size_and_tells_how_far_it_reaches() -> None:
+    feed = make(Kind.SITE, b"aa", b"bb", b"cc")
+    assert feed.render(encode, 0, 4) == (b"1:aa 2:bb", 2)
+    assert feed.render(encode, 2, 4) == (b"3:cc", 3)
+    assert feed.render(encode, 0, 1) == (b"1:aa", 1)
+    assert feed.render(encode, 0, None) == (b"1:aa 2:bb 3:cc", 3)
+
+
+def test_publishing_in_threads_gives_dense_offsets_in_each_callers_order() -> None:
+    feed = make(Kind.SITE, size=10_000, max_bytes=10**9)
+    mine: list[list[int]] = [[] for _ in range(4)]
+
+    def work(own: list[int]) -> None:
+        own.extend(feed.append(b"m") for _ in range(1000))
+
+    threads = [threading.Thread(target=work, args=(own,)) for own in mine]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(own == sorted(own) for own in mine)
+    assert sorted(n for own in mine for n in own) == list(range(1, 4001))

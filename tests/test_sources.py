@@ -1,0 +1,644 @@
+"""How sources are read and cleaned up: the table of semantics.md, and what follows it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from anyio import wait_all_tasks_blocked
+
+from asgi_comet import SITE, ChannelFull, Comet, NonUniqueChannelName, ProcessClosed, Settings
+from asgi_comet.feeds import Kind
+from asgi_comet.testing import ManualClock
+from tests.conftest import KEY
+
+pytestmark = pytest.mark.anyio
+
+
+class Log:
+    """A source that notes what happens to it."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    async def count(self, upto: int) -> AsyncGenerator[int, None]:
+        self.said.append("started")
+        try:
+            for n in range(1, upto + 1):
+                yield n
+                self.said.append(f"{n} taken")
+        finally:
+            self.said.append("closed")
+
+    async def hang(self) -> AsyncGenerator[int, None]:
+        try:
+            await anyio.sleep_forever()
+            yield 0
+        finally:
+            self.said.append("closed")
+
+
+@asynccontextmanager
+async def running(**settings: Any) -> AsyncIterator[tuple[Comet, ManualClock]]:
+    clock = ManualClock()
+    comet = Comet(KEY, settings=Settings(**settings), clock=clock)
+    async with comet.lifespan():
+        await wait_all_tasks_blocked()
+        yield comet, clock
+
+
+async def advance(clock: ManualClock, seconds: float) -> None:
+    clock.advance(seconds)
+    await wait_all_tasks_blocked()
+
+
+def process_of(comet: Comet) -> Any:
+    return comet._hub.processes.open("a session")
+
+
+async def test_site_source_is_read_as_soon_as_values_come() -> None:
+    log = Log()
+    async with running() as (comet, _):
+        channel = comet.create(log.count(3), scope=SITE)
+        await wait_all_tasks_blocked()
+        assert channel._feed.history.top == 3
+        assert log.said == ["started", "1 taken", "2 taken", "3 taken", "closed"]
+
+
+async def test_process_source_is_read_as_soon_as_values_come() -> None:
+    log = Log()
+    async with running() as (comet, _):
+        channel = comet.create(log.count(3), scope=process_of(comet))
+        await wait_all_tasks_blocked()
+        assert channel._feed.history.top == 3
+
+
+async def test_newest_source_is_read_as_soon_as_values_come() -> None:
+    log = Log()
+    async with running() as (comet, _):
+        channel = comet.create_newest(log.count(3))
+        await wait_all_tasks_blocked()
+        assert (channel._feed.history.top, len(channel._feed.history)) == (3, 1)
+
+
+async def test_unlimited_source_is_read_only_while_a_client_asks_one_message_ahead() -> None:
+    log = Log()
+    async with running() as (comet, _):
+        channel = comet.create_unlimited(log.count(9), scope=process_of(comet))
+        feed = channel._feed
+        await wait_all_tasks_blocked()
+        assert log.said == []
+        for taken in range(3):
+            comet._hub.broker.want(feed, taken + 1)
+            await wait_all_tasks_blocked()
+            assert feed.history.top == taken + 1
+            comet._hub.broker.want(feed, taken + 1)  # asked again for the same
+            await wait_all_tasks_blocked()
+            assert feed.history.top == taken + 1
+        assert log.said == ["started", "1 taken", "2 taken"]
+
+
+async def test_wanting_of_a_channel_without_a_source_on_demand_does_nothing() -> None:
+    async with running() as (comet, _):
+        comet._hub.broker.want(comet.channels.create("news")._feed, 1)
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before the lifespan", "in it"])
+async def test_a_source_given_before_the_lifespan_is_read_once_it_runs(before: bool) -> None:
+    log, comet = Log(), Comet(KEY)
+    channel = comet.create(log.count(2), scope=SITE, name="c")
+    await wait_all_tasks_blocked()
+    assert log.said == []
+    async with comet.lifespan():
+        await wait_all_tasks_blocked()
+        assert channel._feed.history.top == 2
+
+
+async def test_a_source_may_be_a_function_and_its_annotation_is_the_type() -> None:
+    async def numbers() -> AsyncIterator[int]:
+        yield 1
+
+    async with running() as (comet, _):
+        channel = comet.create(numbers, scope=SITE)
+        with pytest.raises(ValueError, match=r"expected a value that fits channel .*integer"):
+            channel.publish("many")
+        await wait_all_tasks_blocked()
+        assert channel._feed.history.top == 1
+
+
+async def test_a_source_may_be_any_async_iterable() -> None:
+    class Once:
+        def __init__(self) -> None:
+            self.left = 2
+
+        def __aiter__(self) -> Once:
+            return self
+
+        async def __anext__(self) -> int:
+            self.left -= 1
+            if self.left < 0:
+                raise StopAsyncIteration
+            return self.left
+
+    async with running() as (comet, _):
+        channel = comet.create(Once(), scope=SITE)
+        await wait_all_tasks_blocked()
+        assert channel._feed.history.top == 2
+
+
+@pytest.mark.parametrize("source", [7, [1, 2], lambda: 7, "text"])
+async def test_what_is_no_source_says_what_is_expected(source: Any) -> None:
+    with pytest.raises(TypeError, match="expected a source to be an async iterator, or a function"):
+        Comet(KEY).create(source, scope=SITE)
+
+
+async def test_unlimited_needs_a_source() -> None:
+    async with running() as (comet, _):
+        with pytest.raises(TypeError, match="expected a source to read on demand"):
+            comet.create_unlimited(None, scope=process_of(comet))  # type: ignore[arg-type]  # tested
+
+
+async def test_a_source_that_ends_can_be_read_for_linger_seconds_then_is_unknown() -> None:
+    async with running(linger=10) as (comet, clock):
+        comet.create(Log().count(2), scope=SITE, name="c")
+        await wait_all_tasks_blocked()
+        feed = comet.channels.find("c")
+        assert feed is not None
+        assert (feed.closed, len(feed.history), len(comet.channels)) == ("ended", 2, 0)
+        await advance(clock, 9.9)
+        assert comet.channels.find("c") is feed
+        await advance(clock, 0.3)
+        assert comet.channels.find("c") is None
+        assert len(comet._hub.timers) == 0
+
+
+async def test_a_namesake_may_replace_a_channel_that_ended_at_once() -> None:
+    async with running(linger=10) as (comet, clock):
+        comet.create(Log().count(2), scope=SITE, name="c")
+        await wait_all_tasks_blocked()
+        again = comet.create(scope=SITE, name="c")
+        assert comet.channels.find("c") is again._feed
+        await advance(clock, 20)
+        assert comet.channels.find("c") is again._feed
+
+
+async def test_a_source_that_raises_fails_its_channel_and_no_other(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def broken() -> AsyncIterator[int]:
+        yield 1
+        raise LookupError("no more quotes")
+
+    async with running() as (comet, _):
+        with caplog.at_level(logging.ERROR, "asgi_comet.sources"):
+            channel = comet.create(broken(), scope=SITE, name="quotes")
+            other = comet.create(Log().hang(), scope=SITE, name="other")
+            await wait_all_tasks_blocked()
+        assert channel._feed.closed == "failed"
+        assert other._feed.closed is None
+        assert "the source of channel 'quotes' failed" in caplog.text
+        assert "no more quotes" in caplog.text
+
+
+async def test_a_value_that_does_not_fit_fails_the_channel(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def wrong() -> AsyncIterator[Any]:
+        yield 1
+        yield "two"
+
+    async with running() as (comet, _):
+        with caplog.at_level(logging.ERROR, "asgi_comet.sources"):
+            channel = comet.create(wrong(), scope=SITE, name="n", type=int)
+            await wait_all_tasks_blocked()
+        assert (channel._feed.closed, channel._feed.history.top) == ("failed", 1)
+        assert "expected a value that fits channel 'n'" in caplog.text
+
+
+async def close_it(comet: Comet, channel: Any) -> None:
+    channel.close()
+
+
+async def close_process(comet: Comet, channel: Any) -> None:
+    for process in list(comet._hub.processes._processes.values()):
+        process.close()
+
+
+@pytest.mark.parametrize("how", [close_it, close_process])
+async def test_a_hanging_source_is_closed_with_its_channel(how: Callable[..., Any]) -> None:
+    log = Log()
+    async with running() as (comet, _):
+        channel = comet.create(log.hang(), scope=process_of(comet))
+        await wait_all_tasks_blocked()
+        await how(comet, channel)
+        await wait_all_tasks_blocked()
+        assert log.said == ["closed"]
+        assert len(comet._hub.background) == 0
+
+
+async def test_a_source_that_was_never_started_is_closed_too() -> None:
+    closed: list[bool] = []
+
+    class Source:
+        def __aiter__(self) -> Source:
+            return self
+
+        async def __anext__(self) -> int:
+            raise AssertionError("read")
+
+        async def aclose(self) -> None:
+            closed.append(True)
+
+    comet = Comet(KEY)
+    channel = comet.create(Source(), scope=SITE, name="c")
+    channel.close()
+    async with comet.lifespan():
+        await wait_all_tasks_blocked()
+    assert closed == [True]
+
+
+async def test_a_source_may_take_its_time_to_close_but_not_more_than_ten_seconds(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    said: list[str] = []
+    release = anyio.Event()
+
+    async def slow() -> AsyncIterator[int]:
+        try:
+            yield 1
+            await anyio.sleep_forever()
+        finally:
+            said.append("closing")
+            with anyio.CancelScope(shield=not said[1:]):
+                await release.wait()
+            said.append("closed")
+
+    class Stuck:
+        def __aiter__(self) -> Stuck:
+            return self
+
+        async def __anext__(self) -> int:
+            await anyio.sleep_forever()
+            raise AssertionError("it never comes here")
+
+        async def aclose(self) -> None:
+            await anyio.sleep_forever()
+
+    async with running() as (comet, clock):
+        quick = comet.create(slow(), scope=SITE)
+        stuck = comet.create(Stuck(), scope=SITE, name="stuck")
+        await wait_all_tasks_blocked()
+        quick.close()
+        stuck.close()
+        await advance(clock, 8.9)
+        assert len(comet._hub.background) == 2
+        release.set()
+        await wait_all_tasks_blocked()
+        assert said == ["closing", "closed"]
+        assert len(comet._hub.background) == 1
+        await advance(clock, 1.3)
+        assert len(comet._hub.background) == 0
+        await advance(clock, 10)
+        assert len(comet._hub.timers) == 0
+    assert "the source of channel 'stuck' did not close within 10 s" in caplog.text
+
+
+async def test_a_source_that_fails_to_close_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def bad() -> AsyncIterator[int]:
+        try:
+            yield 1
+            await anyio.sleep_forever()
+        finally:
+            raise LookupError("cannot close")
+
+    async with running() as (comet, _):
+        channel = comet.create(bad(), scope=SITE, name="bad")
+        await wait_all_tasks_blocked()
+        channel.close()
+        await wait_all_tasks_blocked()
+        assert len(comet._hub.background) == 0
+    assert "cannot close" in caplog.text
+
+
+async def test_an_unnamed_channel_that_nobody_holds_is_reclaimed_though_its_source_goes_on() -> (
+    None
+):
+    log = Log()
+    async with running(linger=10) as (comet, clock):
+        channel = comet.create(log.hang(), scope=SITE)
+        reference = channel.reference()
+        await wait_all_tasks_blocked()
+        del channel
+        gc.collect()
+        await wait_all_tasks_blocked()
+        await advance(clock, 9.9)
+        assert comet.channels.find(reference["channel"]) is not None
+        await advance(clock, 0.3)
+        assert comet.channels.find(reference["channel"]) is None
+        assert log.said == ["closed"]
+
+
+async def test_a_named_channel_lives_until_its_source_ends() -> None:
+    log = Log()
+    async with running() as (comet, clock):
+        comet.create(log.hang(), scope=SITE, name="c")
+        gc.collect()
+        await advance(clock, 3600)
+        assert comet.channels.find("c") is not None
+        assert log.said == []
+
+
+async def test_when_the_lifespan_ends_no_source_is_left() -> None:
+    logs = [Log() for _ in range(3)]
+    async with running() as (comet, _):
+        comet.create(logs[0].hang(), scope=SITE, name="site")
+        comet.create(logs[1].hang(), scope=process_of(comet))
+        comet.create_unlimited(logs[2].count(3), scope=process_of(comet))
+        await wait_all_tasks_blocked()
+    assert [log.said for log in logs] == [["closed"], ["closed"], []]
+    assert len(comet._hub.background) == 0
+    assert len(comet._hub.processes) == 0
+    assert len(comet.channels) == 0
+
+
+async def test_a_process_channel_that_overflows_closes_its_source() -> None:
+    log = Log()
+    async with running() as (comet, _):
+        channel = comet.create(log.count(10), scope=process_of(comet), size=4)
+        await wait_all_tasks_blocked()
+        assert channel._feed.closed == "full"
+        assert log.said == ["started", "1 taken", "2 taken", "3 taken", "4 taken", "closed"]
+        with pytest.raises(ChannelFull):
+            channel.publish(1)
+        assert channel._feed.kind is Kind.PROCESS
+
+
+async def test_publishing_too_much_on_a_writable_process_channel_says_so() -> None:
+    async with running() as (comet, _):
+        process = process_of(comet)
+        channel = comet.create(scope=process, name="inbox", size=2)
+        channel.publish(1)
+        channel.publish(2)
+        with pytest.raises(ChannelFull, match="'~inbox'"):
+            channel.publish(3)
+        assert process.place.directory.find("~inbox") is channel._feed
+        again = comet.create(scope=process, name="inbox")
+        assert process.place.directory.find("~inbox") is again._feed
+
+
+@pytest.mark.parametrize("size", [0, -1])
+async def test_a_size_below_one_says_what_is_expected(size: int) -> None:
+    with pytest.raises(ValueError, match="at least 1, got"):
+        Comet(KEY).create(scope=SITE, size=size)
+
+
+async def test_a_source_whose_aclose_raises_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    class Bad:
+        def __aiter__(self) -> Bad:
+            return self
+
+        async def __anext__(self) -> int:
+            raise StopAsyncIteration
+
+        async def aclose(self) -> None:
+            raise LookupError("cannot close")
+
+    async with running() as (comet, _):
+        comet.create(Bad(), scope=SITE, name="bad")
+        await wait_all_tasks_blocked()
+        assert len(comet._hub.background) == 0
+    assert "the source of channel 'bad' failed to close" in caplog.text
+
+
+async def test_an_on_demand_channel_is_of_a_client_process_only() -> None:
+    with pytest.raises(ValueError, match="expected a client process as scope, got SITE"):
+        Comet(KEY).create_unlimited(Log().count(1), scope=SITE)
+
+
+async def endless() -> AsyncIterator[int]:
+    n = 0
+    while True:
+        n += 1
+        yield n
+        await anyio.lowlevel.checkpoint()
+
+
+async def is_alive(channel: Any) -> bool:
+    """Tell whether a channel of an endless source still gets values."""
+    top = channel._feed.history.top
+    for _ in range(100):
+        await anyio.lowlevel.checkpoint()
+    return bool(channel._feed.history.top > top)
+
+
+async def test_a_source_that_closes_its_own_channel_ends_nothing_else() -> None:
+    async def own() -> AsyncIterator[int]:
+        yield 1
+        channel.close()
+        yield 2
+
+    async with running() as (comet, _):
+        other = comet.create(endless(), scope=SITE)
+        channel = comet.create(own(), scope=SITE)
+        while len(comet._hub.background) > 1:
+            await anyio.lowlevel.checkpoint()
+        assert channel._feed.closed == "ended"
+        assert await is_alive(other)
+        other.close()
+
+
+async def test_a_source_that_closes_its_own_client_process_ends_nothing_else() -> None:
+    async def own() -> AsyncIterator[int]:
+        yield 1
+        process.close()
+
+    async with running() as (comet, _):
+        process = process_of(comet)
+        other = comet.create(endless(), scope=SITE)
+        channel = comet.create(own(), scope=process)
+        while len(comet._hub.background) > 1:
+            await anyio.lowlevel.checkpoint()
+        assert channel._feed.closed == "ended"
+        assert await is_alive(other)
+        other.close()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_source_that_awaits_a_cancelled_task_fails_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def stray() -> AsyncIterator[int]:
+        yield 1
+        task = asyncio.create_task(asyncio.sleep(60))
+        task.cancel()
+        await task
+
+    async with running() as (comet, _):
+        other = comet.create(endless(), scope=SITE)
+        channel = comet.create(stray(), scope=SITE, name="stray")
+        while channel._feed.closed is None:
+            await anyio.lowlevel.checkpoint()
+        assert channel._feed.closed == "failed"
+        assert await is_alive(other)
+        other.close()
+    assert "the source of channel 'stray' failed" in caplog.text
+
+
+async def test_a_source_that_raises_generator_exit_fails_alone() -> None:
+    class Odd:
+        def __aiter__(self) -> Odd:
+            return self
+
+        async def __anext__(self) -> int:
+            raise GeneratorExit
+
+    async with running() as (comet, _):
+        other = comet.create(endless(), scope=SITE)
+        channel = comet.create(Odd(), scope=SITE)
+        while channel._feed.closed is None:
+            await anyio.lowlevel.checkpoint()
+        assert channel._feed.closed == "failed"
+        assert await is_alive(other)
+        other.close()
+
+
+async def test_a_source_that_never_waits_does_not_hold_up_the_others() -> None:
+    async def greedy() -> AsyncIterator[int]:
+        while True:
+            yield 1
+
+    async with running() as (comet, _):
+        channel = comet.create(greedy(), scope=SITE)
+        for _ in range(100):
+            await anyio.lowlevel.checkpoint()  # it comes back, however much there is to read
+        assert channel._feed.history.top > 1000
+        channel.close()
+
+
+async def test_a_source_that_ended_is_not_said_to_be_cut_off(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with running() as (comet, clock):
+        channel = comet.create(Log().count(1), scope=SITE)
+        await wait_all_tasks_blocked()
+        channel.close()
+        await advance(clock, 30)
+        assert len(comet._hub.timers) == 0
+    assert "cut off" not in caplog.text
+
+
+async def test_a_source_that_was_cut_off_while_it_was_read_is_closed_all_the_same() -> None:
+    said: list[str] = []
+
+    class Stubborn:
+        def __aiter__(self) -> Stubborn:
+            return self
+
+        async def __anext__(self) -> int:
+            try:
+                await anyio.sleep_forever()
+            except BaseException:
+                said.append("not now")
+                with anyio.CancelScope(shield=True):
+                    await release.wait()
+                raise
+            raise AssertionError("it never comes here")
+
+        async def aclose(self) -> None:
+            said.append("closed")
+
+    release = anyio.Event()
+    async with running() as (comet, clock):
+        channel = comet.create(Stubborn(), scope=SITE)
+        await wait_all_tasks_blocked()
+        channel.close()
+        await wait_all_tasks_blocked()
+        await advance(clock, 10.3)
+        release.set()
+        await wait_all_tasks_blocked()
+        assert said == ["not now", "closed"]
+        assert len(comet._hub.background) == 0
+
+
+async def test_a_channel_for_a_process_that_closed_meanwhile_is_refused_its_source_closed() -> None:
+    closed: list[bool] = []
+
+    class Source:
+        def __aiter__(self) -> Source:
+            return self
+
+        async def __anext__(self) -> int:
+            raise AssertionError("read")
+
+        async def aclose(self) -> None:
+            closed.append(True)
+
+    async with running() as (comet, _):
+        process = process_of(comet)
+
+        def make() -> Source:
+            process.close()
+            return Source()
+
+        with pytest.raises(ProcessClosed):
+            comet.create(make, scope=process)
+        await wait_all_tasks_blocked()
+        assert closed == [True]
+        assert len(comet.channels) == 0
+
+
+async def test_a_source_that_comes_while_the_lifespan_ends_is_closed_unread() -> None:
+    log = Log()
+    async with running() as (comet, _):
+        process = process_of(comet)
+        process.on_close(lambda _: late.append(comet.create(log.hang(), scope=SITE, name="late")))
+        late: list[Any] = []
+    assert late[0]._feed.closed == "ended"
+    assert log.said == []
+    assert (len(comet.channels), len(comet._hub.background)) == (0, 0)
+
+
+async def test_an_on_demand_channel_is_not_published_on() -> None:
+    async with running() as (comet, _):
+        channel = comet.create_unlimited(Log().count(3), scope=process_of(comet), name="n")
+        with pytest.raises(TypeError, match="reads its source as its client asks"):
+            channel.publish(1)
+
+
+async def test_a_second_channel_of_a_name_is_refused_and_its_source_closed() -> None:
+    log = Log()
+    async with running() as (comet, _):
+        comet.create(scope=SITE, name="news")
+        for source in (None, log.count(1)):
+            with pytest.raises(NonUniqueChannelName):
+                comet.create(source, scope=SITE, name="news")
+        await wait_all_tasks_blocked()
+        assert (len(comet.channels), len(comet._hub.background)) == (1, 0)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_callback_that_awaits_a_cancelled_task_ends_nothing_else(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def stray(process: object) -> None:
+        task = asyncio.create_task(asyncio.sleep(60))
+        task.cancel()
+        await task
+
+    async with running() as (comet, _):
+        other = comet.create(endless(), scope=SITE)
+        process = process_of(comet)
+        process.on_close(stray)
+        process.close()
+        while len(comet._hub.background) > 1:
+            await anyio.lowlevel.checkpoint()
+        assert await is_alive(other)
+        other.close()
+    assert "a background job failed" in caplog.text
