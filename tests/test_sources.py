@@ -45,6 +45,22 @@ class Log:
             self.said.append("closed")
 
 
+class Unread:
+    """A source that must not be read."""
+
+    def __init__(self) -> None:
+        self.closed = 0
+
+    def __aiter__(self) -> Unread:
+        return self
+
+    async def __anext__(self) -> int:
+        raise AssertionError("read")
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
 @asynccontextmanager
 async def running(**settings: Any) -> AsyncIterator[tuple[Comet, ManualClock]]:
     clock = ManualClock()
@@ -244,24 +260,13 @@ async def test_a_hanging_source_is_closed_with_its_channel(how: Callable[..., An
 
 
 async def test_a_source_that_was_never_started_is_closed_too() -> None:
-    closed: list[bool] = []
-
-    class Source:
-        def __aiter__(self) -> Source:
-            return self
-
-        async def __anext__(self) -> int:
-            raise AssertionError("read")
-
-        async def aclose(self) -> None:
-            closed.append(True)
-
+    source = Unread()
     comet = Comet(KEY)
-    channel = comet.create(Source(), scope=SITE, name="c")
+    channel = comet.create(source, scope=SITE, name="c")
     channel.close()
     async with comet.lifespan():
         await wait_all_tasks_blocked()
-    assert closed == [True]
+    assert source.closed == 1
 
 
 async def test_a_source_may_take_its_time_to_close_but_not_more_than_ten_seconds(
@@ -568,29 +573,18 @@ async def test_a_source_that_was_cut_off_while_it_was_read_is_closed_all_the_sam
 
 
 async def test_a_channel_for_a_process_that_closed_meanwhile_is_refused_its_source_closed() -> None:
-    closed: list[bool] = []
-
-    class Source:
-        def __aiter__(self) -> Source:
-            return self
-
-        async def __anext__(self) -> int:
-            raise AssertionError("read")
-
-        async def aclose(self) -> None:
-            closed.append(True)
-
+    source = Unread()
     async with running() as (comet, _):
         process = process_of(comet)
 
-        def make() -> Source:
+        def make() -> Unread:
             process.close()
-            return Source()
+            return source
 
         with pytest.raises(ProcessClosed):
             comet.create(make, scope=process)
         await wait_all_tasks_blocked()
-        assert closed == [True]
+        assert source.closed == 1
         assert len(comet.channels) == 0
 
 
