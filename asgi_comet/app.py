@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from starlette.status import HTTP_404_NOT_FOUND
 from starlette.types import Receive, Scope, Send
 
 from .admin.endpoints import Admin, Credential
 from .errors import BadRequest
 from .hub import Hub
+from .origin import PREFLIGHT
 from .processes import ClientProcess
-from .protocol import events, registration
-from .transports.access import ProcessGone, process_of
+from .protocol import registration
+from .protocol.events import CONTENT_TYPES, PROCESS_CLOSED
+from .transports.access import Find, ProcessGone, process_of
 from .transports.exchange import (
     JSON,
     TEXT,
@@ -29,15 +32,19 @@ from .transports.exchange import (
 from .transports.poll import poll
 from .transports.process import acknowledge, close_process, open_process
 from .transports.registration import registration as register
+from .transports.sse import events
+from .transports.websocket import socket
 
 __all__ = ["INTERCEPTED", "REFUSED", "CometApp", "Refused", "route_path"]
 
 REGISTRATION = registration.CONTENT_TYPE
-POLL = events.CONTENT_TYPES[1]
+POLL = CONTENT_TYPES[1]
 INTERCEPTED = frozenset({REGISTRATION, POLL})
 """The content types that are served on any path."""
 
 Endpoint = Callable[[Hub, ClientProcess, Exchange], Awaitable[None]]
+
+Stream = Callable[[Hub, Find, Exchange], Awaitable[None]]
 
 Refused = Refusal | BadRequest | ProcessGone | ClientGone
 """What an endpoint raises instead of an answer."""
@@ -77,10 +84,6 @@ class CometApp:
         Raises:
             NotRunning: The lifespan does not run.
         """
-        if scope["type"] == "websocket":
-            # Refused before it is accepted: the server answers 403.
-            await send({"type": "websocket.close", "code": 1000})
-            return
         root = scope.get("root_path", "").rstrip("/")
         exchange = Exchange(scope, receive, send, root, route_path(scope))
         try:
@@ -98,6 +101,10 @@ class CometApp:
             NotRunning: The lifespan does not run.
         """
         self._hub.loop.check()
+        if exchange.scope["type"] == "websocket":
+            return self._route_socket(exchange)
+        if exchange.scope["method"] == "OPTIONS":
+            return self._preflight(exchange)
         if exchange.path == "/poll" and exchange.kind != REGISTRATION:
             return poll(self._hub, None, exchange)
         return self._route(exchange)
@@ -106,22 +113,28 @@ class CometApp:
         """Answer a request that cannot be served."""
         hub = self._hub
         match error:
+            case Refusal() if exchange.scope["type"] == "websocket":
+                # Before it is accepted; the server makes it a 403.
+                await exchange.send({"type": "websocket.close", "code": 1000})
             case Refusal():
                 await self._refuse(exchange, error)
             case BadRequest():
                 await self._refuse(exchange, Refusal(400, str(error)))
             case ProcessGone():
                 old = exchange.kind == REGISTRATION
-                kind, body = (TEXT, b"") if old else (JSON, events.PROCESS_CLOSED)
+                kind, body = (TEXT, b"") if old else (JSON, PROCESS_CLOSED)
                 await answer(hub, exchange, kind, body, status=410)
             case _:
                 # ClientGone: nobody hears it, but a middleware around us may wait for an answer.
                 await answer(hub, exchange, TEXT, b"")
 
     async def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:
+        hub = self._hub
+        if refusal.status == HTTP_404_NOT_FOUND:  # before anybody looked where it came from
+            exchange.cors = hub.origins.check(exchange.scope, exchange.headers) or ()
         admin = exchange.path.startswith("/admin/")
-        as_json = exchange.kind in events.CONTENT_TYPES and not admin
-        await refuse(self._hub, exchange, refusal, as_json=as_json)
+        as_json = exchange.kind in CONTENT_TYPES and not admin
+        await refuse(hub, exchange, refusal, as_json=as_json)
 
     async def _route(self, exchange: Exchange) -> None:
         hub = self._hub
@@ -132,6 +145,8 @@ class CometApp:
             await register(hub, None, exchange)
         elif exchange.kind == POLL:
             await poll(hub, None, exchange)
+        elif area == "events" and not rest:
+            await self._stream(events, exchange, None)
         elif area == "open" and not rest:
             await open_process(hub, exchange)
         elif area == "admin":
@@ -141,6 +156,9 @@ class CometApp:
 
     async def _route_process(self, exchange: Exchange, rest: str) -> None:
         token, _, action = rest.partition("/")
+        if action == "events":
+            await self._stream(events, exchange, token)
+            return
         endpoint = OF_PROCESS.get(action)
         if endpoint is None:
             raise Refusal(404, "Not Found")
@@ -149,3 +167,28 @@ class CometApp:
         if endpoint is poll and exchange.kind == REGISTRATION:
             endpoint = register
         await endpoint(self._hub, process, exchange)
+
+    async def _route_socket(self, exchange: Exchange) -> None:
+        match exchange.path.lstrip("/").split("/"):
+            case ["socket"]:
+                await self._stream(socket, exchange, None)
+            case ["p", token, "socket"]:
+                await self._stream(socket, exchange, token)
+            case _:
+                raise Refusal(404, "Not Found")
+
+    async def _stream(self, serve: Stream, exchange: Exchange, token: str | None) -> None:
+        hub = self._hub
+
+        async def find() -> ClientProcess | None:
+            return None if token is None else await process_of(hub, exchange, token)
+
+        check_origin(hub, exchange)
+        await serve(hub, find, exchange)
+
+    async def _preflight(self, exchange: Exchange) -> None:
+        """Answer a browser that asks whether a page of another origin may send a request."""
+        check_origin(self._hub, exchange)
+        if not exchange.cors:
+            raise Refusal(405, "expected GET or POST", Allow="GET, POST")
+        await answer(self._hub, exchange, TEXT, b"", status=204, headers=PREFLIGHT)

@@ -346,10 +346,16 @@ class Channels:
             runtime=self._runtime,
         )
         feed.stop = pump.stop
-        feed.want = demand.ask if demand is not None else None
+        if demand is not None:
+            feed.want = demand.ask
+            self._runtime.loop.run(lambda: self._want_first(feed))
         if self._stopping:
             self.end(feed, "ended", keep=False)
         self._runtime.background.start(pump.run)
+
+    def _want_first(self, feed: Feed) -> None:
+        if feed.listeners:  # who waited for it to be made
+            self._broker.want(feed, 1)
 
     def _drop(self, feed: Feed) -> None:
         self._dropped.append(feed)

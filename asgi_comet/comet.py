@@ -48,8 +48,8 @@ class Comet:
         secret_key: At least 32 bytes; a list of keys for rotation, the last one signs.
         prefix: Where the endpoints are served by `CometMiddleware`: begins with `/`, does not end
             with one.
-        allowed_origins: Origins besides the application's own whose requests are not refused, like
-            `https://app.example.com`. (Their pages cannot read the answers yet: that takes CORS.)
+        allowed_origins: Origins besides the application's own whose pages may use every endpoint
+            and read the answers (CORS with credentials), like `https://app.example.com`.
         admin: The credential of `PREFIX/admin`: `None` switches it off; a token of at least 32
             characters, sent as `Authorization: Bearer`; or a function of the connection.
         broker: How workers hear of each other; by default there is one worker, and everything is
@@ -79,7 +79,7 @@ class Comet:
         self.prefix: str = _check_prefix(prefix)
         settings = settings if settings is not None else Settings()
         runtime = _make_runtime(clock if clock is not None else MonotonicClock())
-        fanout = Fanout(runtime.loop)
+        fanout = Fanout(runtime.loop, runtime.clock)
         broker = broker if broker is not None else MemoryBroker(fanout)
         self.channels: Channels = Channels(
             settings, self._make_site(), broker=broker, fanout=fanout, runtime=runtime

@@ -10,12 +10,14 @@ answer whatever their number.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import anyio
 from anyio.lowlevel import checkpoint
 
+from .clock import Clock
 from .errors import ChannelFull
 from .feeds import Feed, Listener, Wake
 from .threads import LoopThread
@@ -23,16 +25,20 @@ from .timers import BATCH
 
 __all__ = ["Fanout"]
 
+_logger = logging.getLogger(__name__)
+
 
 class Fanout:
     """All listeners, and the flush that wakes them.
 
     Args:
         loop: The thread that listeners live in.
+        clock: What time it is.
     """
 
-    def __init__(self, loop: LoopThread) -> None:
+    def __init__(self, loop: LoopThread, clock: Clock) -> None:
         self._loop = loop
+        self._clock = clock
         self._marked: deque[Feed] = deque()
         self._ending: deque[tuple[list[Listener], Wake]] = deque()
         self._work = anyio.Event()
@@ -89,11 +95,17 @@ class Fanout:
         listener.cursors[feed] = feed.history.top
 
     def join(self, listeners: Iterable[Listener], feed: Feed) -> None:
-        """Count those in who waited for a feed that now exists, from its first message on."""
+        """Count those in who wait for a feed that now exists, from its first message on."""
+        place = feed.directory, feed.name
         for listener in listeners:
-            if listener in self.listeners:
-                feed.add(listener)
-                listener.cursors[feed] = 0
+            if listener in self.listeners and place in listener.expected:
+                listener.expected = tuple(one for one in listener.expected if one != place)
+                self.begin(listener, feed)
+
+    def begin(self, listener: Listener, feed: Feed) -> None:
+        """Count a listener in on a feed from its first message on."""
+        feed.add(listener)
+        listener.cursors[feed] = 0
         self.mark(feed)
 
     def leave(self, listener: Listener, feed: Feed) -> None:
@@ -124,22 +136,30 @@ class Fanout:
 
     async def flush(self) -> None:
         """Wake all listeners of marked feeds, and those to be ended, a batch per turn."""
-        done = 0
         while self._ending or self._marked:
-            listeners, why = self._due()
-            for listener in listeners:
-                listener.wake(why)
-                done += 1
-                if done % BATCH == 0:
+            if self._ending:
+                listeners, why = self._ending.popleft()
+                for batch in _batches(listeners):
+                    for listener in batch:
+                        listener.wake(why)
                     await checkpoint()
-
-    def _due(self) -> tuple[list[Listener], Wake]:
-        if self._ending:
-            return self._ending.popleft()
-        feed = self._marked.popleft()
-        feed.marked = False  # before reading: a publish from now on marks it again
-        # Not those that came after the message.
-        return [one for one in feed.listeners if one.has_news(feed)], Wake.MESSAGE
+            else:
+                feed = self._marked.popleft()
+                feed.marked = False  # before reading: a publish from now on marks it again
+                now = self._clock.now()
+                for batch in _batches(list(feed.listeners)):
+                    for listener in batch:
+                        try:
+                            listener.notice(feed, now)
+                        except Exception:  # is one's own, and must not reach the others
+                            _logger.exception("a listener failed and is dropped")
+                            listener.wake(Wake.GONE)
+                    await checkpoint()
 
     def _nudge(self) -> None:
         self._work.set()
+
+
+def _batches(listeners: list[Listener]) -> Iterator[list[Listener]]:
+    for start in range(0, len(listeners), BATCH):
+        yield listeners[start : start + BATCH]

@@ -114,14 +114,22 @@ def make_interrupt(in_asyncio: bool) -> Interrupt:
 
 
 class Deadline(Timer):
-    """Calls a wait off when it expires."""
+    """Calls a wait off when it expires.
 
-    __slots__ = ("_interrupt",)
+    Args:
+        interrupt: What calls it off.
+        missed: Called as well, for a wait may be deaf to it: hypercorn on trio shields its own.
+    """
 
-    def __init__(self, interrupt: Interrupt) -> None:
+    __slots__ = ("_interrupt", "_missed")
+
+    def __init__(self, interrupt: Interrupt, missed: Callable[[], None] | None = None) -> None:
         super().__init__()
         self._interrupt = interrupt
+        self._missed = missed
 
     def expire(self) -> None:
         """Call the wait off."""
         self._interrupt.fire()
+        if self._missed is not None:
+            self._missed()

@@ -7,10 +7,20 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from .errors import BadRequest
 
-__all__ = ["NEXT_INCARNATION", "Last", "Message", "Now", "Position", "Start", "parse_start"]
+__all__ = [
+    "NEXT_INCARNATION",
+    "Last",
+    "Message",
+    "Notice",
+    "Now",
+    "Position",
+    "Start",
+    "parse_start",
+]
 
 _POSITION = re.compile(r"([A-Za-z0-9_-]{1,32})\.(0|[1-9][0-9]{0,15})")
 _LAST = re.compile(r"last:(0|[1-9][0-9]{0,15})")
@@ -102,3 +112,22 @@ class Message:
 
     offset: int
     data: bytes
+
+
+class Notice(NamedTuple):
+    """What a client is told of a channel beside its messages; transports write it each their way.
+
+    Attributes:
+        channel: The name.
+        error: `full`, `closed` or `forbidden`, after which the channel is not followed any more;
+            `None` tells where the client is now.
+        position: Where it is, or where to go on from after a `full`; `None` if nothing ever comes.
+        reason: Why a channel is closed: `ended`, `failed` or `unknown`.
+
+    Source: wire.md, section 2.
+    """
+
+    channel: str
+    error: str | None = None
+    position: Position | None = None
+    reason: str | None = None

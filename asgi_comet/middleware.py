@@ -40,19 +40,19 @@ class CometMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a connection, or pass it on."""
-        if scope["type"] == "http":
+        if scope["type"] == "http" or scope["type"] == "websocket":
             exchange = self._ours(scope, receive, send)
             if exchange is not None:
                 try:
                     await self._comet.app.route(exchange)
                 except REFUSED as error:
                     await self._comet.app.refuse(exchange, error)
-            else:
+            elif scope["type"] == "http":
                 await self._visit(scope, receive, send)
+            else:
+                await self._app(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
-        elif scope["type"] == "websocket" and self._below_prefix(route_path(scope)):
-            await self._comet.app(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
@@ -65,6 +65,8 @@ class CometMiddleware:
         path = route_path(scope) if root else scope["path"]
         if path.startswith(self._prefix) and self._below_prefix(path):
             return Exchange(scope, receive, send, root + self._prefix, path[len(self._prefix) :])
+        if scope["type"] == "websocket":
+            return None
         if essence(read_headers(scope).get(b"content-type")) in INTERCEPTED:
             return Exchange(scope, receive, send, root + self._prefix, "")
         return None

@@ -8,39 +8,52 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
-from urllib.parse import urlsplit
+from collections.abc import Iterable, Sequence
 
 from starlette.types import Scope
 
 from .headers import Headers
 
-__all__ = ["Origin", "OriginRule", "parse_origin"]
+__all__ = ["PREFLIGHT", "Origin", "OriginRule", "parse_origin"]
 
 _logger = logging.getLogger(__name__)
 
 PORTS = {"http": 80, "https": 443}
 SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
-_HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")  # a name or an IPv6 address; no wildcard
+# A name or an IPv6 address, and a port. `urlsplit` reads more into it: `[::1].evil.com` as `::1`.
+_ORIGIN = re.compile(
+    r"(https?)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?", re.IGNORECASE | re.ASCII
+)
+_PORT_LIMIT = 65535
+
+_CORS = (
+    (b"access-control-allow-credentials", b"true"),
+    (b"access-control-expose-headers", b"retry-after"),
+    (b"vary", b"Origin"),
+)
+
+PREFLIGHT = (
+    (b"access-control-allow-methods", b"GET, POST"),
+    (
+        b"access-control-allow-headers",
+        b"authorization, comet-process, content-type, last-event-id",
+    ),
+    (b"access-control-max-age", b"600"),
+)
+"""What the answer to a browser gets that asks whether it may send a request."""
 
 Origin = tuple[str, str, int]  # scheme, host, port
 
 
 def parse_origin(text: str) -> Origin | None:
     """Read `scheme://host[:port]`, nothing before, between or after; `None` for anything else."""
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
+    found = _ORIGIN.fullmatch(text)
+    if found is None:
         return None
-    exact = f"{parts.scheme}://{parts.netloc}"
-    if exact.lower() != text.lower() or "@" in parts.netloc or parts.netloc.endswith(":"):
-        return None
-    host = parts.hostname or ""
-    if parts.scheme not in PORTS or _HOST.fullmatch(host) is None:
-        return None
-    return parts.scheme, host, port or PORTS[parts.scheme]
+    scheme, host = found[1].lower(), found[2].lower().strip("[]")
+    port = int(found[3]) if found[3] else PORTS[scheme]
+    return (scheme, host, port) if port <= _PORT_LIMIT else None
 
 
 class OriginRule:
@@ -68,26 +81,40 @@ class OriginRule:
                 )
             self._allowed.add(origin)
 
-    def allows(self, scope: Scope, headers: Headers) -> bool:
-        """Tell whether a request may go on; a refusal is logged with what was expected."""
+    def check(self, scope: Scope, headers: Headers) -> Sequence[tuple[bytes, bytes]] | None:
+        """Tell whether a request may go on.
+
+        Args:
+            scope: The request.
+            headers: Its headers.
+
+        Returns:
+            The headers that its answer gets, so that a page of an allowed origin can read it; none
+            for a page of our own. `None` refuses it, and has logged what was expected.
+        """
         came = headers.get(b"origin")
         if came is None:
             site = headers.get(b"sec-fetch-site")
             if site is None or site in (b"same-origin", b"none"):
-                return True
-            _logger.warning("refused: expected Sec-Fetch-Site same-origin, got %r", site)
-            return False
+                return ()
+            _logger.warning(
+                "refused %r: expected Sec-Fetch-Site same-origin, got %r", scope["path"], site
+            )
+            return None
         expected = self._own(scope, headers.get(b"host", b""))
         origin = parse_origin(came.decode("latin-1"))
-        if origin is not None and (origin in expected or origin in self._allowed):
-            return True
-        _logger.warning("refused: expected an Origin among %r, got %r", sorted(expected), came)
-        return False
+        if origin in expected:
+            return ()
+        if origin in self._allowed:
+            return ((b"access-control-allow-origin", came), *_CORS)
+        among = " or ".join(f"{s}://{host}:{port}" for s, host, port in sorted(expected))
+        _logger.warning("refused %r: expected Origin %s, got %r", scope["path"], among, came)
+        return None
 
     def _own(self, scope: Scope, host: bytes) -> set[Origin]:
         """The origins a request's own page may have: its scheme, or https before a TLS proxy."""
         own: set[Origin] = set()
-        for scheme in {SCHEMES[scope.get("scheme", "http")], "https"}:
+        for scheme in {SCHEMES.get(scope.get("scheme", "http"), "http"), "https"}:
             # Where Host has no port, it is the default one of the origin's own scheme.
             origin = parse_origin(f"{scheme}://{host.decode('latin-1')}")
             if origin is not None:

@@ -151,6 +151,13 @@ class Outcomes:
             if after < awaited.offset <= upto:
                 awaited.at_worst = Outcome.UNKNOWN
 
+    def leave(self, listener: Hashable, upto: int) -> None:
+        """A listener has gone, to which all up to an offset was sent and nothing beyond."""
+        for awaited in [a for a in self._awaited if listener in a.listeners]:
+            awaited.listeners.discard(listener)
+            if awaited.offset > upto and not awaited.listeners:
+                awaited.settled(awaited.at_worst)
+
     def excuse(self, listener: Hashable) -> None:
         """A listener has gone with what it could get, and may yet acknowledge it."""
         for awaited in self._awaited:

@@ -181,8 +181,9 @@ class ClientProcess:
         with self._household.lock:
             first, self.closed = not self.closed, True
         if first:
-            self._household.close(self)
+            # Its connections first: they are to hear of this, not of each channel's end.
             self._household.runtime.loop.run(self._close)
+            self._household.close(self)
             self._call_back()
 
     async def wait_closed(self) -> None:

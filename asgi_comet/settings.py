@@ -50,7 +50,8 @@ class Settings:
     """Which sites' pages send the cookie: `lax`, `strict` or, on https only, `none`."""
 
     answer_bytes: Count = 256 * 1024
-    """How many bytes of messages one answer has at most, one message at least."""
+    """How many bytes of messages one answer, or one write to a stream, has at most, one message at
+    least."""
 
     linger: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
     """Seconds a channel that nobody holds is kept after its last listener."""
@@ -70,14 +71,17 @@ class Settings:
     body_limit: Count = 64 * 1024
     """The greatest size of a request's body."""
 
+    frame_limit: Count = 64 * 1024
+    """The greatest size of what a client says at once over a WebSocket."""
+
     body_timeout: Seconds = 10.0
     """Seconds within which a request's body must have come."""
 
     send_timeout: Seconds = 10.0
-    """Seconds after which an answer that the client does not take is given up."""
+    """Seconds after which an answer, or a stream, that the client does not take is given up."""
 
     max_channels_per_request: Count = 128
-    """The greatest number of channels in one request."""
+    """The greatest number of channels in one request, or on one WebSocket."""
 
     def __post_init__(self) -> None:
         if self.history_bytes < self.message_limit:

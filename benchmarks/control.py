@@ -10,8 +10,11 @@ import json
 import pstats
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 
 from starlette.types import Receive, Scope, Send
+
+from .memory import read_memory, settle
 
 PREFIX = "/control"
 SIZE = 200  # bytes of one message
@@ -25,12 +28,12 @@ def make_text(number: int) -> str:
 
 
 class Control:
-    """Publishes, and tells how many requests are held and how much CPU time was used.
+    """Publishes, and tells how many clients are held, and how much CPU time and memory were used.
 
-    Below `PREFIX`: `state`, `publish/FIRST/COUNT`, `profile/start`, `profile/stop`.
+    Below `PREFIX`: `state`, `publish/FIRST/COUNT`, `memory`, `profile/start`, `profile/stop`.
 
     Args:
-        held: Returns how many requests are held.
+        held: Returns how many requests are held, or listeners connected.
         publish: Publishes texts, all in one turn of the loop if the peer can.
     """
 
@@ -47,6 +50,9 @@ class Control:
         match scope["path"].removeprefix(PREFIX).strip("/").split("/"):
             case ["publish", first, count]:
                 await self._publish([make_text(int(first) + n) for n in range(int(count))])
+            case ["memory"]:
+                settle()
+                told.update(asdict(read_memory()))
             case ["profile", "start"]:
                 _profile.enable()
             case ["profile", "stop"]:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import gc
 import secrets
 import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import psutil
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -19,6 +16,8 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from asgi_comet import Comet, CometMiddleware, Settings
+
+from .memory import read_memory, settle
 
 comet = Comet(secrets.token_bytes(32), settings=Settings(timeout=600, jitter=0))
 channel = comet.channels.create("held")
@@ -46,15 +45,14 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
 
 async def figures(request: Request) -> JSONResponse:
     """Tell the figures; memory after a collection, when the allocator gave back what it can."""
-    gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    settle()
     stretch = longest[0]
     fresh[0] = True
     return JSONResponse(
         {
             "listeners": channel.listeners,
             "blocks": sys.getallocatedblocks(),
-            "memory": psutil.Process().memory_info().rss,
+            "memory": read_memory().rss,
             "cpu": time.process_time(),
             "stretch": stretch,
         }

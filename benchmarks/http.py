@@ -5,7 +5,8 @@ from __future__ import annotations
 import socket
 
 TIMEOUT = 60.0  # seconds without an answer after which a benchmark gives up
-CHUNK = 256 * 1024  # bytes read at once
+LAST_CHUNK = b"0\r\n\r\n"
+CHUNK = 64 * 1024  # bytes read at once: the most that malloc does not ask of the kernel each time
 
 
 def connect(port: int) -> socket.socket:
@@ -46,18 +47,41 @@ def split(raw: bytes) -> tuple[bytes, bytes] | None:
         return (head, rest) if missing == 0 else None
     if b"\r\ntransfer-encoding: chunked" not in lower:
         raise ValueError(f"expected an answer with a length or chunks, got {head!r}")
-    return (head, _join_chunks(rest)) if rest.endswith(b"0\r\n\r\n") else None
+    if not rest.endswith(LAST_CHUNK):
+        return None
+    body = join_chunks(rest.removesuffix(LAST_CHUNK))
+    return None if body is None else (head, body)
 
 
-def _join_chunks(rest: bytes) -> bytes:
+def join_chunks(raw: bytes) -> bytes | None:
+    """Return the bodies of chunks; `None` while the last is not complete.
+
+    Raises:
+        ConnectionError: The chunk that ends an answer came, which is expected only by `split`.
+    """
     chunks: list[bytes] = []
-    while True:
-        size, _, rest = rest.partition(b"\r\n")
-        length = int(size, 16)
-        if length == 0:
-            return b"".join(chunks)
+    while raw:
+        size, found, rest = raw.partition(b"\r\n")
+        length = int(size, 16) if found else 0
+        if found and length == 0:
+            raise ConnectionError("expected chunks without end, got the last")
+        if not found or len(rest) < length + 2:
+            return None
         chunks.append(rest[:length])
-        rest = rest[length + 2 :]
+        raw = rest[length + 2 :]
+    return b"".join(chunks)
+
+
+def read_head(connection: socket.socket) -> tuple[bytes, bytes]:
+    """Read the headers of an answer that has no end, and the beginning of its body if it came."""
+    raw = b""
+    while b"\r\n\r\n" not in raw:
+        piece = connection.recv(CHUNK)
+        if not piece:
+            raise ConnectionError(f"expected an answer, the server closed after {raw[:300]!r}")
+        raw += piece
+    head, _, rest = raw.partition(b"\r\n\r\n")
+    return head, rest
 
 
 def exchange(connection: socket.socket, request: bytes) -> tuple[bytes, bytes]:

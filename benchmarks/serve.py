@@ -20,9 +20,12 @@ def main() -> None:
         sys.argv[1],
         loop="uvloop",
         http="httptools",
+        ws="websockets-sansio",  # what uvicorn itself chooses where websockets is installed
+        ws_ping_interval=None,  # none of the others sends pings while it is measured
         log_level="warning",
         access_log=False,
         backlog=4096,
+        timeout_keep_alive=600,  # seconds: who publishes is silent while all read a burst
     )
     uvicorn.Server(config).run(sockets=[listening])
 

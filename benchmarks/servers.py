@@ -9,14 +9,32 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 SPARE = 200  # open files that are no connections
+MOST = 50_000  # connections that any benchmark wants
 
 
-def raise_open_files(count: int) -> int:
-    """Raise this process' limit of open files, and return how many connections it allows."""
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A server that runs.
+
+    Attributes:
+        port: Where, on this machine.
+        worker: The process that does the work, if that is not one in Python with `control`.
+    """
+
+    port: int
+    worker: int | None = None
+
+
+def raise_open_files(count: int = MOST) -> int:
+    """Raise the limit of open files, and return how many connections of `count` it allows.
+
+    Processes started afterwards have it too.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = count + SPARE
     soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)

@@ -25,15 +25,9 @@ def post(text: Annotated[str, Body(media_type="text/plain")]) -> int:
 @app.get("/", response_class=HTMLResponse)
 def page() -> str:
     return """<ul id=news></ul><script type=module>
-      const channels = {news: "last:10"}, headers = {"Content-Type": "application/json"}
-      const pause = (seconds) => new Promise((done) => setTimeout(done, seconds * 1000))
-      while (channels.news) try {
-        const body = JSON.stringify({channels})
-        const answer = await fetch("/comet/poll", {method: "POST", headers, body})
-        if (!answer.ok) await pause(answer.headers.get("Retry-After") ?? 3)
-        else for (const {position, data, error} of (await answer.json()).events) {
-          channels.news = position  // to go on from; none if the channel has ended
-          if (data ?? error) news.append(data ?? error, document.createElement("br"))
-        }
-      } catch { await pause(3) }  // the server is away
+      const events = new EventSource("/comet/events?channel=news&position=last:10")
+      const show = (text) => news.append(text, document.createElement("br"))
+      events.addEventListener("news", ({data}) => show(JSON.parse(data)))
+      events.addEventListener(":full", () => show("(some are missing: you were away too long)"))
+      events.addEventListener(":closed", () => show("(no more news)"))
     </script>"""

@@ -38,8 +38,8 @@ class CuttingProxy:
         self.passed = 0
         answer = _read_message(server)
         allowed = answer if self.limit is None else answer[: self.limit]
+        self.passed = len(allowed)  # before the client can know
         client.sendall(allowed)
-        self.passed = len(allowed)
         if len(allowed) < len(answer):  # a reset, not a polite end
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
 

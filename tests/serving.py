@@ -161,7 +161,7 @@ def bound_socket() -> socket.socket:
 def serve(app: ASGIApp, *, loop: str = "uvloop", http: str = "httptools") -> Iterator[Address]:
     """Serve an application with uvicorn while the context lasts."""
     listening = bound_socket()
-    config = uvicorn.Config(app, loop=loop, http=http, log_config=None, ws="none")
+    config = uvicorn.Config(app, loop=loop, http=http, log_config=None, ws="auto")
     server = uvicorn.Server(config)
     crashed: list[BaseException] = []
 

@@ -28,7 +28,7 @@ def test_the_thirty_lines_of_the_readme_are_the_example_that_runs(
         posted = server.request("POST", "/news", "Hello", {"Content-Type": "text/plain"})
         assert posted.status == 200
         assert held.answer().body == b"news:Hello"
-        assert b"/comet/poll" in server.request("GET", "/").body
+        assert b"/comet/events" in server.request("GET", "/").body
 
 
 def test_links_between_the_documents_lead_somewhere() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import re
+import shlex
+import subprocess
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -18,14 +21,15 @@ from anyio import sleep
 
 from asgi_comet import SITE, Channel, Comet
 from asgi_comet.testing import wait_for_listeners
+from examples import eventsource, htmx, kinds, listen
 from examples import follow as example
-from examples import kinds, listen
 from examples.fastapi_app import main
 from tests.conftest import KEY, application
 from tests.serving import Address, serve
 
 ROOT = Path(__file__).parent.parent
-EXAMPLES = [*ROOT.glob("examples/**/*.py"), *ROOT.glob("examples/**/*.js")]
+KINDS = ("py", "js", "conf")
+EXAMPLES = [path for kind in KINDS for path in ROOT.glob(f"examples/**/*.{kind}")]
 
 Events = AsyncIterator[dict[str, Any]]
 
@@ -346,13 +350,73 @@ def test_the_demo_refuses_a_job_to_nobody_and_to_a_tab_that_is_gone(demo: httpx.
     assert start_job(demo, tab).status_code == 410
 
 
+# eventsource.py, websocket.py and htmx.py; the pages themselves are in tests/clients
+
+
+def test_curl_hears_what_is_posted_as_the_documents_show_it() -> None:
+    importlib.reload(eventsource)  # its channel ended when another test stopped it
+    lines = (ROOT / "docs" / "transports.md").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith("curl -N ")]
+    with serve(eventsource.app) as server:
+        command = shlex.split(line.replace("http://127.0.0.1:8000", server.url))
+        with subprocess.Popen([*command, "-s"], stdout=subprocess.PIPE, text=True) as curl:
+            assert curl.stdout is not None
+            wait_for_listeners(eventsource.news, 1)
+            for text in ("Hello", "W<o>rld"):
+                posted = server.request("POST", "/news", text, {"Content-Type": "text/plain"})
+                assert posted.status == 204
+            heard: list[str] = []
+            for said in curl.stdout:
+                heard += [said.strip()] if said.startswith(("event", "data")) else []
+                if "rld" in said:
+                    break
+            curl.kill()
+    assert heard[0] == "event: :open"
+    assert heard[2:] == ["event: news", 'data: "Hello"', "event: news", 'data: "W<o>rld"']
+
+
+def test_a_page_for_eventsource_is_told_where_its_channel_is() -> None:
+    importlib.reload(eventsource)
+    with serve(eventsource.app) as server:
+        for path, url, channel in (
+            ("/", "/comet", "news"),
+            ("/inbox", "/comet/p/[^/]+", "~inbox"),
+        ):
+            page = server.request("GET", path).body.decode()
+            (told,) = re.findall(r"^follow\((.*)\)$", page, re.MULTILINE)
+            reference = json.loads(told)
+            assert re.fullmatch(url, reference["url"])
+            assert reference["channel"] == channel
+            assert reference["position"]
+
+
+def test_a_page_for_htmx_holds_what_was_posted_and_where_to_go_on() -> None:
+    importlib.reload(htmx)
+    with serve(htmx.app) as server:
+        for text in ("<Hello>", "World"):
+            server.request("POST", "/news", text, {"Content-Type": "text/plain"})
+        page = server.request("GET", "/").body.decode()
+        assert "<li>&lt;Hello&gt;</li><li>World</li></ul>" in page
+        assert f"position={htmx.news.reference()['position']}&format=text" in page
+
+
 # The documents
+
+
+# Lines that may be shown without being run.
+LONGEST = {"python": 6, "javascript": 7, "html": 7, "nginx": 3}
+
+
+def read_code(document: Path, kind: str) -> list[str]:
+    return re.findall(rf"```{kind}\n(.*?)```", document.read_text(), re.DOTALL)
 
 
 @pytest.mark.parametrize("document", sorted(ROOT.glob("docs/*.md")), ids=lambda path: path.name)
 def test_longer_code_in_the_documents_comes_from_the_examples(document: Path) -> None:
     sources = [path.read_text() for path in EXAMPLES]
-    for code in re.findall(r"```python\n(.*?)```", document.read_text(), re.DOTALL):
+    for code in read_code(document, "python"):
         compile(code, document.name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-        if len([line for line in code.splitlines() if line.strip()]) > 6:
-            assert any(code in source for source in sources), code
+    for kind, most in LONGEST.items():
+        for code in read_code(document, kind):
+            if len([line for line in code.splitlines() if line.strip()]) > most:
+                assert any(code in source for source in sources), code

@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -13,9 +14,10 @@ from asgi_comet.directory import Directory
 from asgi_comet.drain import Drain
 from asgi_comet.errors import ChannelClosed
 from asgi_comet.fanout import Fanout
-from asgi_comet.feeds import Feed, Kind, Listener, Wake
+from asgi_comet.feeds import Encoder, Feed, Kind, Listener, Wake
 from asgi_comet.history import History
 from asgi_comet.messages import Message
+from asgi_comet.testing import ManualClock
 from asgi_comet.threads import LoopThread
 from asgi_comet.timers import BATCH
 
@@ -42,7 +44,7 @@ def make_feed(size: int = 10, max_bytes: int = 100) -> Feed:
 async def flushing() -> AsyncIterator[Fanout]:
     loop = LoopThread()
     loop.enter()
-    fanout = Fanout(loop)
+    fanout = Fanout(loop, ManualClock())
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(fanout.run)
         yield fanout
@@ -52,6 +54,11 @@ async def flushing() -> AsyncIterator[Fanout]:
 def attach(fanout: Fanout, ear: Ear, feed: Feed) -> None:
     fanout.listeners.add(ear)
     fanout.attach(ear, feed)
+
+
+def render(feed: Feed, after: int, encoder: Encoder | None = None) -> tuple[Any, int] | None:
+    rendered = feed.render(encoder or encode, after)
+    return None if rendered is None else (rendered.data, rendered.upto)
 
 
 def encode(name: str, epoch: str, messages: list[Message]) -> bytes:
@@ -67,7 +74,7 @@ async def test_a_publish_wakes_its_listeners_once_and_nobody_else() -> None:
         fanout.publish(one, b"b")
         await wait_all_tasks_blocked()
         assert (ear.roused, ear.woken, deaf.roused) == (1, Wake.MESSAGE, 0)
-        assert one.render(encode, ear.cursors[one]) == (b"fab", 2)
+        assert render(one, ear.cursors[one]) == (b"fab", 2)
 
 
 async def test_one_who_came_after_the_message_is_not_woken_by_it() -> None:
@@ -95,12 +102,17 @@ async def test_a_publish_from_another_thread_wakes_too() -> None:
 async def test_those_who_waited_for_a_feed_join_it_unless_they_have_left() -> None:
     async with flushing() as fanout:
         feed, there, gone = make_feed(), Ear(), Ear()
-        fanout.listeners.add(there)
+        turned = Ear()
+        for ear in (there, turned):
+            fanout.listeners.add(ear)
+        for ear in (there, gone):
+            feed.directory.expect(feed.name, ear)
         feed.append(b"first")
-        fanout.join([there, gone], feed)
+        fanout.join([there, gone, turned], feed)
         await wait_all_tasks_blocked()
-        assert (there.woken, there.cursors) == (Wake.MESSAGE, {feed: 0})
-        assert (gone.woken, feed.listeners) == (None, {there})
+        assert (there.woken, there.cursors, there.expected) == (Wake.MESSAGE, {feed: 0}, ())
+        assert turned.cursors == {}  # it waits for this one no more
+        assert (gone.woken, list(feed.listeners)) == (None, [there])
 
 
 async def test_a_listener_hears_what_comes_after_it_was_attached() -> None:
@@ -111,7 +123,7 @@ async def test_a_listener_hears_what_comes_after_it_was_attached() -> None:
         await wait_all_tasks_blocked()
         assert ear.roused == 0
         fanout.publish(feed, b"after")
-        assert feed.render(encode, ear.cursors[feed]) == (b"fafter", 2)
+        assert render(feed, ear.cursors[feed]) == (b"fafter", 2)
 
 
 async def test_counts_are_exact_and_observers_are_told() -> None:
@@ -176,11 +188,11 @@ async def test_a_run_is_encoded_once_for_all_who_stand_at_the_same_place() -> No
     for _ in range(3):
         feed.append(b"m")
     first = feed.render(counting, 0)
-    assert feed.render(counting, 0) is first or feed.render(counting, 0) == first
-    assert feed.render(counting, 1) == (b"x" * 20, 3)
+    assert feed.render(counting, 0) is first
+    assert render(feed, 1, counting) == (b"x" * 20, 3)
     assert calls == [3, 2]
     feed.append(b"m")
-    assert feed.render(counting, 0) == (b"x" * 40, 4)
+    assert render(feed, 0, counting) == (b"x" * 40, 4)
     assert calls == [3, 2, 4]
 
 
@@ -190,7 +202,7 @@ async def test_encoded_runs_take_no_more_than_the_history_may() -> None:
         feed.append(b"m")
     for after in range(50):
         feed.render(lambda name, epoch, messages: b"x" * 30, after)
-        assert feed._rendered_bytes == sum(len(data) for data, _ in feed._rendered.values()) <= 100
+        assert feed._rendered_bytes == sum(len(r.data) for r in feed._rendered.values()) <= 100
     feed.append(b"m")
     assert (feed._rendered, feed._rendered_bytes) == ({}, 0)
 
@@ -199,5 +211,23 @@ async def test_a_gap_is_told() -> None:
     feed = make_feed(size=2)
     for _ in range(4):
         feed.append(b"m")
-    assert feed.render(encode, 1) is None
-    assert feed.render(encode, 2) == (b"fmm", 4)
+    assert render(feed, 1) is None
+    assert render(feed, 2) == (b"fmm", 4)
+
+
+class Broken(Ear):
+    def notice(self, feed: Feed, now: float) -> None:
+        raise LookupError("mine")
+
+
+async def test_a_listener_that_fails_is_dropped_and_the_others_hear(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with flushing() as fanout:
+        feed, ears = make_feed(), [Ear(), Broken(), Ear()]
+        for ear in ears:
+            attach(fanout, ear, feed)
+        fanout.publish(feed, b"x")
+        await wait_all_tasks_blocked()
+        assert [ear.woken for ear in ears] == [Wake.MESSAGE, Wake.GONE, Wake.MESSAGE]
+        assert "LookupError: mine" in caplog.text

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgi_comet import ChannelClosed, ChannelFull
+from asgi_comet import ChannelClosed, ChannelFull, Outcome
 from asgi_comet.directory import Directory
 from asgi_comet.feeds import Feed, Kind
 from asgi_comet.history import History
@@ -31,7 +31,10 @@ def make(kind: Kind, *messages: bytes, size: int = 10, max_bytes: int = 1000) ->
 
 def read(feed: Feed, after: int, max_bytes: int | None = None) -> bytes | None:
     rendered = feed.render(encode, after, max_bytes)
-    return None if rendered is None else rendered[0]
+    if rendered is None:
+        return None
+    data: bytes = rendered.data
+    return data
 
 
 # Too slow a reader
@@ -86,6 +89,21 @@ def test_process_what_was_acknowledged_makes_room() -> None:
 def test_site_acknowledging_drops_nothing_for_others() -> None:
     feed = make(Kind.SITE, b"a", b"b")
     feed.acknowledge(2)
+    assert read(feed, 0) == b"1:a 2:b"
+
+
+def test_an_acknowledgement_of_the_only_client_confirms_all_up_to_it() -> None:
+    feed = make(Kind.PROCESS, b"a", b"b", b"c")
+    feed.acknowledge(2)
+    assert [feed.outcomes.of(n) for n in (1, 2, 3)] == [Outcome.SUCCESS, Outcome.SUCCESS, None]
+
+
+def test_all_at_the_same_place_share_what_is_rendered_until_something_comes() -> None:
+    feed = make(Kind.SITE, b"a")
+    first = feed.render(encode, 0)
+    assert feed.render(encode, 0) is first
+    feed.append(b"b")
+    assert feed.render(encode, 0) is not first
     assert read(feed, 0) == b"1:a 2:b"
 
 
@@ -193,10 +211,15 @@ def test_a_closed_channel_can_be_read_but_not_written(kind: Kind) -> None:
 
 def test_a_run_is_cut_to_size_and_tells_how_far_it_reaches() -> None:
     feed = make(Kind.SITE, b"aa", b"bb", b"cc")
-    assert feed.render(encode, 0, 4) == (b"1:aa 2:bb", 2)
-    assert feed.render(encode, 2, 4) == (b"3:cc", 3)
-    assert feed.render(encode, 0, 1) == (b"1:aa", 1)
-    assert feed.render(encode, 0, None) == (b"1:aa 2:bb 3:cc", 3)
+    for after, max_bytes, expected in (
+        (0, 4, (b"1:aa 2:bb", 2)),
+        (2, 4, (b"3:cc", 3)),
+        (0, 1, (b"1:aa", 1)),
+        (0, None, (b"1:aa 2:bb 3:cc", 3)),
+    ):
+        rendered = feed.render(encode, after, max_bytes)
+        assert rendered is not None
+        assert (rendered.data, rendered.upto) == expected
 
 
 def test_publishing_in_threads_gives_dense_offsets_in_each_callers_order() -> None:

@@ -88,7 +88,7 @@ async def test_a_crashed_task_is_logged_and_started_again(
     with caplog.at_level(logging.ERROR, "asgi_comet.lifespan"):
         async with comet.lifespan():
             attach(comet._hub.fanout, Broken(), channel._feed)
-            channel.write("x")
+            comet._hub.fanout.end(Wake.TIMEOUT)
             await wait_all_tasks_blocked()
             assert "a task crashed and is started again" in caplog.text
             attach(comet._hub.fanout, ear, channel._feed)

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
-from asgi_comet import Comet, CometMiddleware, NotRunning
+from asgi_comet import SITE, Comet, CometMiddleware, NotRunning
 from asgi_comet.testing import wait_for_listeners
 from tests.conftest import KEY, TOKEN, application
 from tests.serving import COMET, hold_registration, serve
@@ -277,16 +277,19 @@ def test_inside_and_outside_of_other_middlewares(caplog: pytest.LogCaptureFixtur
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
-def test_a_websocket_is_refused_until_there_is_one() -> None:
+def test_a_websocket_below_the_prefix_is_ours_and_no_other_path_of_it() -> None:
     from starlette.websockets import WebSocketDisconnect
 
     comet = Comet(KEY)
-    with (
-        TestClient(application(comet)) as client,
-        pytest.raises(WebSocketDisconnect),
-        client.websocket_connect("/comet/socket"),
-    ):
-        pass
+    comet.create(scope=SITE, name="a")
+    with TestClient(application(comet)) as client:
+        with client.websocket_connect("/comet/socket", subprotocols=["comet.v1"]) as socket:
+            socket.send_json({"subscribe": {"a": "now"}})
+            assert socket.receive_json()["events"][0]["channel"] == "a"
+            assert socket.accepted_subprotocol == "comet.v1"
+        for path in ("/comet/else", "/else"):
+            with pytest.raises(WebSocketDisconnect), client.websocket_connect(path):
+                pass
 
 
 @pytest.mark.parametrize("prefix", ["", "comet", "/comet/", "/", "//x"])

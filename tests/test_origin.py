@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,11 +13,14 @@ from asgi_comet.origin import OriginRule, parse_origin
 
 def scope(scheme: str = "http", **headers: str) -> dict[str, Any]:
     raw = [(k.replace("_", "-").encode(), v.encode("latin-1")) for k, v in headers.items()]
-    return {"type": "http", "scheme": scheme, "headers": raw}
+    return {"type": "http", "scheme": scheme, "path": "/comet/poll", "headers": raw}
 
 
-def allows(scope: dict[str, Any]) -> bool:
-    return ALLOWED.allows(scope, read_headers(scope))
+Cors = Sequence[tuple[bytes, bytes]] | None
+
+
+def check(scope: dict[str, Any]) -> Cors:
+    return ALLOWED.check(scope, read_headers(scope))
 
 
 ALLOWED = OriginRule(["https://app.example.com", "http://dev.example.com:5173"])
@@ -36,8 +40,19 @@ PASS = [
     ("wss", "example.com", "https://example.com"),
     ("http", "[::1]:8000", "http://[::1]:8000"),
     ("http", "127.0.0.1:8000", "http://127.0.0.1:8000"),
+    ("http", "example.com.", "http://example.com."),
+    ("http", "app.example.com", "https://app.example.com"),  # its own, though it is allowed, too
+]
+
+PASS_AS_ALLOWED = [
     ("http", "api.example.com", "https://app.example.com"),
+    ("http", "api.example.com", "https://app.example.com:443"),
+    ("http", "api.example.com", "HTTPS://APP.Example.com"),
     ("http", "api.example.com", "http://dev.example.com:5173"),
+    ("https", "api.example.com", "http://dev.example.com:5173"),
+    ("ws", "api.example.com", "https://app.example.com"),
+    ("wss", "api.example.com", "http://dev.example.com:5173"),
+    ("https", "", "https://app.example.com"),
 ]
 
 REFUSE = [
@@ -71,12 +86,40 @@ REFUSE = [
     ("http", "api.example.com", "https://dev.example.com:5173"),
     ("http", "api.example.com", "https://app.example.com:8443"),
     ("http", "api.example.com", "https://xapp.example.com"),
+    ("http", "api.example.com", "https://app.example.com."),
+    ("http", "api.example.com", "https://user@app.example.com"),
+    ("http", "example.com", "ws://example.com"),
+    ("ws", "example.com", "ws://example.com"),
+    ("http", "example.com", "http://example.com."),
+    ("http", "example.com.", "http://example.com"),
+    ("http", "example.com", "http:/example.com"),
+    ("http", "example.com", "http:\\\\example.com"),
+    ("http", "example.com", "http://exa%6dple.com"),
+    ("http", "example.com", "http://example.com\t"),
+    ("http", "example.com", "http://example.com:+80"),
+    ("http", "example.com", "http://example.com: 80"),
+    ("http", "example.com:65535", "http://example.com:65536"),
 ]
 
 
 @pytest.mark.parametrize(("scheme", "host", "origin"), PASS)
-def test_origins_that_pass(scheme: str, host: str, origin: str) -> None:
-    assert allows(scope(scheme, host=host, origin=origin))
+def test_a_page_of_our_own_passes_and_needs_no_headers(scheme: str, host: str, origin: str) -> None:
+    assert check(scope(scheme, host=host, origin=origin)) == ()
+
+
+@pytest.mark.parametrize(("scheme", "host", "origin"), PASS_AS_ALLOWED)
+def test_an_allowed_origin_passes_and_its_page_may_read_the_answer(
+    scheme: str, host: str, origin: str
+) -> None:
+    found = check(scope(scheme, host=host, origin=origin))
+    assert found is not None
+    headers = dict(found)
+    assert len(headers) == len(found)
+    # A browser compares it with what it sent, letter by letter.
+    assert headers[b"access-control-allow-origin"] == origin.encode()
+    assert headers[b"access-control-allow-credentials"] == b"true"
+    assert headers[b"access-control-expose-headers"] == b"retry-after"
+    assert headers[b"vary"] == b"Origin"
 
 
 @pytest.mark.parametrize(("scheme", "host", "origin"), REFUSE)
@@ -84,32 +127,74 @@ def test_origins_that_are_refused(
     scheme: str, host: str, origin: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "asgi_comet.origin"):
-        assert not allows(scope(scheme, host=host, origin=origin))
-    assert "refused: expected an Origin among" in caplog.text
+        assert check(scope(scheme, host=host, origin=origin)) is None
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert ": expected Origin " in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("site", "passes"),
-    [("same-origin", True), ("none", True), ("same-site", False), ("cross-site", False)],
-)
-def test_without_origin_the_fetch_site_decides(site: str, passes: bool) -> None:
-    assert allows(scope(host="a.b", sec_fetch_site=site)) is passes
+def test_a_refusal_logs_what_was_expected_and_what_came(caplog: pytest.LogCaptureFixture) -> None:
+    assert check(scope(host="a.b:8000", origin="http://evil.com")) is None
+    assert caplog.messages == [
+        "refused '/comet/poll': expected Origin http://a.b:8000 or https://a.b:8000, "
+        "got b'http://evil.com'"
+    ]
+    caplog.clear()
+    assert check(scope(host="a.b", sec_fetch_site="cross-site")) is None
+    assert caplog.messages == [
+        "refused '/comet/poll': expected Sec-Fetch-Site same-origin, got b'cross-site'"
+    ]
+
+
+def test_what_passes_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    for origin in ("http://a.b", "https://app.example.com"):
+        assert check(scope(host="a.b", origin=origin)) is not None
+    assert check(scope(host="a.b")) == ()
+    assert caplog.records == []
+
+
+SITES = {
+    "same-origin": (),
+    "none": (),
+    "same-site": None,
+    "cross-site": None,
+    "": None,
+    "Same-Origin": None,
+    "same-origin, none": None,
+    "x": None,
+}
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_without_origin_the_fetch_site_decides(site: str) -> None:
+    assert check(scope(host="a.b", sec_fetch_site=site)) == SITES[site]
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_where_there_is_an_origin_it_decides(site: str) -> None:
+    assert check(scope(host="a.b", origin="http://a.b", sec_fetch_site=site)) == ()
+    assert check(scope(host="a.b", origin="http://b.b", sec_fetch_site=site)) is None
 
 
 def test_a_request_with_neither_passes() -> None:
-    assert allows(scope(host="a.b"))
+    assert check(scope(host="a.b")) == ()
+    assert check(scope()) == ()
 
 
 def test_what_is_said_twice_or_about_no_host_is_refused() -> None:
     twice = scope(host="a.b", origin="http://a.b")
     twice["headers"].append((b"origin", b"http://a.b"))
-    assert not allows(twice)
+    assert check(twice) is None
+    both = scope(host="a.b", origin="http://a.b")
+    both["headers"].append((b"origin", b"https://app.example.com"))
+    assert check(both) is None
     hosts = scope(host="a.b", origin="http://a.b")
     hosts["headers"].append((b"host", b"a.b"))
-    assert not allows(hosts)
-    assert not allows(scope(origin="http://a.b"))
-    assert not allows(scope(host="a b", origin="http://a.b"))
-    assert not allows(scope(host="a.b", origin="http://a.b") | {"scheme": "https"})
+    assert check(hosts) is None
+    assert check(scope(origin="http://a.b")) is None
+    assert check(scope(host="a b", origin="http://a.b")) is None
+    assert check(scope(host="", origin="http://")) is None
+    assert check(scope("https", host="a.b", origin="http://a.b")) is None
 
 
 @pytest.mark.parametrize("origin", ["example.com", "*", "null", "https://a.b/", "https://*.a.b"])
@@ -126,3 +211,18 @@ def test_a_text_is_no_list_of_origins() -> None:
 def test_parse_origin_adds_the_default_port() -> None:
     assert parse_origin("https://A.b") == ("https", "a.b", 443)
     assert parse_origin("http://a.b") == ("http", "a.b", 80)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["http://example.com:0", "http://[::1].evil.com", "http://a[::1]", "http://[::1]80",
+     "http://[v1.abc]", "http://::1", "http://[example.com]", "http://*", "http://a_b:80:80"],
+)  # fmt: skip
+def test_what_is_no_origin_to_the_letter_is_none(text: str) -> None:
+    assert parse_origin(text) is None
+
+
+def test_a_scheme_that_nobody_knows_is_taken_for_http() -> None:
+    scope = {"type": "http", "scheme": "gopher", "path": "/comet/poll"}
+    headers = {b"host": b"a.b", b"origin": b"http://a.b"}
+    assert OriginRule([]).check(scope, headers) == ()

@@ -121,3 +121,30 @@ def test_clients_that_acknowledge_nothing_leave_the_outcome_unknown() -> None:
     assert waiting.settled == {1: Outcome.UNKNOWN, 2: Outcome.FAILURE}
     outcomes.confirm(0, 1)
     assert outcomes.of(1) is Outcome.SUCCESS
+
+
+def test_a_stream_that_leaves_with_a_message_is_no_failure_and_one_without_is() -> None:
+    outcomes = Outcomes()
+    waiting = Waiting(outcomes)
+    waiting.wait(1, "stream")
+    waiting.wait(2, "stream")
+    waiting.wait(3, "stream", "other")
+    waiting.wait(4, "another")
+    outcomes.leave("stream", 1)
+    assert waiting.settled == {2: Outcome.FAILURE}
+    outcomes.confirm(0, 1)  # it came back
+    assert waiting.settled == {1: Outcome.SUCCESS, 2: Outcome.FAILURE}
+    outcomes.leave("other", 2)
+    assert waiting.settled[3] is Outcome.FAILURE
+    assert 4 not in waiting.settled
+
+
+def test_a_stream_that_leaves_with_nobody_else_there_leaves_it_to_the_deadline() -> None:
+    outcomes = Outcomes()
+    waiting = Waiting(outcomes)
+    message = waiting.wait(1, "stream")
+    outcomes.hand(0, 1)
+    outcomes.leave("stream", 1)
+    assert waiting.settled == {}
+    message.expire()
+    assert waiting.settled == {1: Outcome.UNKNOWN}

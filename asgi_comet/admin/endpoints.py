@@ -24,6 +24,7 @@ from asgi_comet.transports.exchange import (
     answer,
     check_origin,
     read_body,
+    wrong_method,
 )
 
 __all__ = ["TOKEN_MINIMUM", "Admin", "Credential"]
@@ -110,10 +111,11 @@ class Admin:
         await self._authenticate(HTTPConnection(scope))
         method, act = self._actions[path]
         if scope["method"] != method:
-            raise Refusal(405, f"expected {method}", Allow=method)
+            raise wrong_method(exchange, method)
         expected = _CONTENT_TYPES.get(path)
         if expected is not None and exchange.kind != expected:
-            raise Refusal(415, f"expected the content type {expected.decode()}")
+            came = (exchange.kind or b"none").decode("latin-1")
+            raise Refusal(415, f"expected the content type {expected.decode()}, got {came:.80}")
         body = await read_body(self._hub, exchange)
         try:
             act(body)

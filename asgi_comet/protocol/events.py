@@ -15,7 +15,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from asgi_comet.errors import BadRequest
-from asgi_comet.messages import Message, Position, Start, parse_start
+from asgi_comet.messages import Message, Notice, Position, Start, parse_start
 
 __all__ = [
     "CONTENT_TYPES",
@@ -23,13 +23,13 @@ __all__ = [
     "REPLACED",
     "Poll",
     "decode_ack",
+    "decode_object",
     "decode_poll",
     "encode_answer",
-    "encode_closed",
-    "encode_forbidden",
-    "encode_full",
     "encode_messages",
-    "encode_position",
+    "encode_notice",
+    "encode_sole",
+    "read_positions",
 ]
 
 CONTENT_TYPES = (b"application/json", b"application/x-ocsigen-comet+json")
@@ -70,14 +70,14 @@ def decode_poll(body: bytes, limit: int) -> Poll:
 
 
 def _decode_poll(body: bytes, limit: int) -> Poll:
-    asked = _decode_object(body, _POLL)
+    asked = decode_object(body, _POLL)
     channels = asked.pop("channels", None)
     idle = asked.pop("idle", False)
     if asked:
         raise BadRequest(f"expected only 'channels' and 'idle', got {next(iter(asked))!r:.40} too")
     if not isinstance(idle, bool):
         raise BadRequest(f"expected 'idle' to be true or false, got {idle!r:.40}")
-    starts = {name: parse_start(text) for name, text in _positions(channels, limit).items()}
+    starts = {name: parse_start(text) for name, text in read_positions(channels, limit).items()}
     return Poll(starts, idle, any(name.startswith("~") for name in starts))
 
 
@@ -94,11 +94,20 @@ def decode_ack(body: bytes, limit: int) -> dict[str, Position]:
     Raises:
         BadRequest: It is not what wire.md says; the text names what is wrong.
     """
-    positions = _positions(_decode_object(body, '{"~inbox": "k3x9Qp.3"}'), limit)
+    positions = read_positions(decode_object(body, '{"~inbox": "k3x9Qp.3"}'), limit)
     return {name: Position.parse(text) for name, text in positions.items()}
 
 
-def _decode_object(body: bytes, example: str) -> dict[str, Any]:
+def decode_object(body: bytes, example: str) -> dict[str, Any]:
+    """Read an object.
+
+    Args:
+        body: JSON.
+        example: What was expected, for the error.
+
+    Raises:
+        BadRequest: It is anything else.
+    """
     try:
         found = from_json(body, allow_inf_nan=False)
     except ValueError as error:
@@ -108,10 +117,21 @@ def _decode_object(body: bytes, example: str) -> dict[str, Any]:
     return found
 
 
-def _positions(channels: object, limit: int) -> dict[str, str]:
+def read_positions(channels: object, limit: int) -> dict[str, str]:
+    """Check that something is an object with a text for each of some channels.
+
+    Args:
+        channels: What was JSON.
+        limit: The greatest number of channels.
+
+    Raises:
+        BadRequest: It is anything else.
+    """
     if not isinstance(channels, dict) or not channels:
         came = "none" if channels in ({}, None) else f"{type(channels).__name__}"
-        raise BadRequest(f"expected at least one channel with a position, got {came}")
+        raise BadRequest(
+            f'expected an object with at least one channel, like {{"ticker": "now"}}, got {came}'
+        )
     if len(channels) > limit:
         raise BadRequest(f"expected at most {limit} channels, got {len(channels)}")
     for name, start in channels.items():
@@ -132,30 +152,21 @@ def encode_messages(name: str, epoch: str, messages: list[Message]) -> bytes:
     return b",".join([head + b'%d","data":' % m.offset + m.data + b"}" for m in messages])
 
 
-def encode_position(name: str, position: Position) -> bytes:
-    """Write the event that tells a client where it is."""
-    return b'{"channel":' + _text(name) + b',"position":"' + str(position).encode() + b'"}'
+def encode_sole(name: str, epoch: str, messages: list[Message]) -> bytes:
+    """Write messages of a channel as a whole answer."""
+    return encode_answer([encode_messages(name, epoch, messages)])
 
 
-def encode_full(name: str, position: Position | None) -> bytes:
-    """Write the event that tells of a gap.
-
-    Args:
-        name: The channel.
-        position: Where to go on from; `None` if nothing ever comes.
-    """
-    rest = b"" if position is None else b',"position":"' + str(position).encode() + b'"'
-    return b'{"channel":' + _text(name) + b',"error":"full"' + rest + b"}"
-
-
-def encode_closed(name: str, reason: str) -> bytes:
-    """Write the event that tells that a channel is over: `ended`, `failed` or `unknown`."""
-    return b'{"channel":' + _text(name) + b',"error":"closed","reason":"' + reason.encode() + b'"}'
-
-
-def encode_forbidden(name: str) -> bytes:
-    """Write the event that tells that a channel is not for this client."""
-    return b'{"channel":' + _text(name) + b',"error":"forbidden"}'
+def encode_notice(notice: Notice) -> bytes:
+    """Write an event that is no message: where a client is, or an error."""
+    fields = [b'{"channel":' + _text(notice.channel)]
+    if notice.error is not None:
+        fields.append(b'"error":"' + notice.error.encode() + b'"')
+    if notice.reason is not None:
+        fields.append(b'"reason":"' + notice.reason.encode() + b'"')
+    if notice.position is not None:
+        fields.append(b'"position":"' + str(notice.position).encode() + b'"')
+    return b",".join(fields) + b"}"
 
 
 def encode_answer(events: list[bytes]) -> bytes:

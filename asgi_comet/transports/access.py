@@ -5,6 +5,8 @@ Owns the answers to a token that is not one, is of a closed process, or of anoth
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from asgi_comet.errors import TooManyProcesses
 from asgi_comet.feeds import Listener, Wake
 from asgi_comet.hub import Hub
@@ -14,6 +16,7 @@ from asgi_comet.visits import Visit
 from .exchange import Exchange, Refusal
 
 __all__ = [
+    "Find",
     "ProcessGone",
     "default_process",
     "enter",
@@ -22,6 +25,10 @@ __all__ = [
     "still_reading",
     "too_many",
 ]
+
+
+Find = Callable[[], Awaitable[ClientProcess | None]]
+"""Finds whose endpoint a request came to; `None` is the site's. Raises as `process_of` does."""
 
 
 class ProcessGone(Exception):
@@ -42,7 +49,7 @@ async def process_of(hub: Hub, exchange: Exchange, token: str) -> ClientProcess:
     if id_ is None:
         raise Refusal(403, "the URL names no client process of ours")
     process = hub.processes.find(id_)
-    if process is None:
+    if process is None or process.closed:
         # A process of another worker will be served from here once there is a broker for it.
         raise ProcessGone
     if Visit(hub.visits, exchange.scope).session() != process.session.id:
@@ -70,13 +77,20 @@ def too_many(error: TooManyProcesses) -> Refusal:
     return Refusal(429 if error.of_session else 503, str(error), Retry_After="30")
 
 
-def enter(hub: Hub, process: ClientProcess | None, listener: Listener) -> None:
-    """Count a connection in: to its process, and as held from now. `leave` it in any case."""
+def enter(hub: Hub, process: ClientProcess | None, listener: Listener, seconds: float) -> None:
+    """Count a connection in: to its process, and as held from now. `leave` it in any case.
+
+    Args:
+        hub: The rooms.
+        process: Whose connection it is; `None` for nobody's.
+        listener: The connection.
+        seconds: When it expires.
+    """
     if process is not None:
         process.connect()
         process.listeners.add(listener)
     hub.fanout.listeners.add(listener)
-    hub.timers.start(listener, hub.activation.hold())
+    hub.timers.start(listener, seconds)
 
 
 def still_reading(process: ClientProcess | None, listener: Listener, why: Wake) -> Wake:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from asgi_comet.feeds import Encoder, Feed, Kind, Listener
 from asgi_comet.hub import Hub
 
-__all__ = ["Run", "Taken", "recover", "send_off", "settle", "take"]
+__all__ = ["Run", "Taken", "in_turn", "recover", "send_off", "settle", "take"]
 
 
 class Run(NamedTuple):
@@ -61,7 +61,7 @@ def take(listener: Listener, encode: Encoder, max_bytes: int | None) -> Taken | 
 def _take(listener: Listener, encode: Encoder, max_bytes: int | None) -> Taken:
     taken = Taken()
     left = max_bytes
-    for feed, after in _in_turn(listener, max_bytes):
+    for feed, after in in_turn(listener, max_bytes):
         upto = after
         if feed.readable and feed.history.top != after:
             if left is not None and left <= 0:
@@ -70,7 +70,7 @@ def _take(listener: Listener, encode: Encoder, max_bytes: int | None) -> Taken:
             if rendered is None:
                 taken.gaps.append(feed)
                 continue
-            data, upto = rendered
+            data, upto = rendered.data, rendered.upto
             if left is not None:
                 if taken.runs and len(data) > left:
                     continue
@@ -81,7 +81,7 @@ def _take(listener: Listener, encode: Encoder, max_bytes: int | None) -> Taken:
     return taken
 
 
-def _in_turn(listener: Listener, max_bytes: int | None) -> list[tuple[Feed, int]]:
+def in_turn(listener: Listener, max_bytes: int | None) -> list[tuple[Feed, int]]:
     """All cursors; where not everything may fit, beginning anywhere, so that each gets its turn."""
     cursors = list(listener.cursors.items())
     if len(cursors) > 1 and max_bytes is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import random
-from collections.abc import Awaitable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
 from starlette.status import HTTP_204_NO_CONTENT
@@ -16,7 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from asgi_comet.headers import essence, read_headers
 from asgi_comet.hub import Hub
-from asgi_comet.interrupts import Deadline, make_interrupt
+from asgi_comet.interrupts import Deadline, Interrupt, make_interrupt
 from asgi_comet.stepping import advance
 
 __all__ = [
@@ -24,14 +24,19 @@ __all__ = [
     "TEXT",
     "ClientGone",
     "Exchange",
+    "Patience",
     "Refusal",
     "answer",
     "check_origin",
     "check_request",
     "check_waiting",
     "deactivated",
+    "make_answer",
     "read_body",
     "refuse",
+    "send_slowly",
+    "start_stream",
+    "wrong_method",
 ]
 
 _logger = logging.getLogger(__name__)
@@ -72,9 +77,10 @@ class Exchange:
         path: The path below that.
         headers: Its headers.
         kind: The essence of its content type.
+        cors: What lets a page of an allowed origin read the answer; known once it was checked.
     """
 
-    __slots__ = ("headers", "kind", "path", "receive", "root", "scope", "send")
+    __slots__ = ("cors", "headers", "kind", "path", "receive", "root", "scope", "send")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, root: str, path: str) -> None:
         self.scope: Scope = scope
@@ -85,6 +91,7 @@ class Exchange:
         self.headers: dict[bytes, bytes] = read_headers(scope)
         kind = self.headers.get(b"content-type")
         self.kind: bytes | None = kind if kind == JSON else essence(kind)
+        self.cors: Sequence[tuple[bytes, bytes]] = ()
 
 
 def check_request(hub: Hub, exchange: Exchange, expected: Collection[bytes] | None) -> None:
@@ -96,17 +103,23 @@ def check_request(hub: Hub, exchange: Exchange, expected: Collection[bytes] | No
         expected: The content types it may have; `None` means any.
 
     Raises:
-        Refusal: 405 unless it is a POST; 403 from a foreign origin; 415 for another type; 503
+        Refusal: 403 from a foreign origin; 405 unless it is a POST; 415 for another type; 503
             while deactivated.
     """
-    if exchange.scope["method"] != "POST":
-        raise Refusal(405, "expected POST", Allow="POST")
     check_origin(hub, exchange)
+    if exchange.scope["method"] != "POST":
+        raise wrong_method(exchange, "POST")
     if expected is not None and exchange.kind not in expected:
         names = " or ".join(name.decode() for name in expected)
-        raise Refusal(415, f"expected the content type {names}")
+        came = (exchange.kind or b"none").decode("latin-1")
+        raise Refusal(415, f"expected the content type {names}, got {came:.80}")
     if not hub.activation.active:
         raise deactivated()
+
+
+def wrong_method(exchange: Exchange, expected: str) -> Refusal:
+    """Return the answer to a method that an endpoint does not have."""
+    return Refusal(405, f"expected {expected}, got {exchange.scope['method']:.20}", Allow=expected)
 
 
 def check_origin(hub: Hub, exchange: Exchange) -> None:
@@ -115,8 +128,10 @@ def check_origin(hub: Hub, exchange: Exchange) -> None:
     Raises:
         Refusal: 403 from a foreign origin.
     """
-    if not hub.origins.allows(exchange.scope, exchange.headers):
+    cors = hub.origins.check(exchange.scope, exchange.headers)
+    if cors is None:
         raise Refusal(403, "this page's origin is not allowed")
+    exchange.cors = cors
 
 
 def deactivated() -> Refusal:
@@ -157,11 +172,11 @@ async def read_body(hub: Hub, exchange: Exchange) -> bytes:
             raise Refusal(400, "expected Content-Length to be a number")
         if len(declared) > DIGITS or int(declared) > limit:
             raise _too_large(limit, f"{declared[:DIGITS].decode()} declared")
-    done, found = _advance(hub, exchange.receive())
-    if done:
-        message: Message = found
-        if message["type"] == "http.request" and not message.get("more_body", False):
-            body: bytes = message.get("body", b"")
+    found: Any = exchange.receive()
+    if hub.loop.asyncio:
+        done, found = advance(found)
+        if done and found["type"] == "http.request" and not found.get("more_body", False):
+            body: bytes = found.get("body", b"")
             if len(body) > limit:
                 raise _too_large(limit, "more came")
             return body
@@ -188,7 +203,7 @@ async def _read_slowly(hub: Hub, exchange: Exchange, first: Any) -> bytes:
     limit = hub.settings.body_limit
     chunks: list[bytes] = []
     size = 0
-    with _Patience(hub, hub.settings.body_timeout) as patience:
+    with Patience(hub, hub.settings.body_timeout) as patience:
         hub.drain.reading.add(patience.interrupt)
         try:
             message = first if isinstance(first, dict) else await patience.wait(lambda: first)
@@ -253,6 +268,26 @@ async def answer(
     Returns:
         Whether the server took it all; otherwise the client is gone, or does not read.
     """
+    send = exchange.send
+    try:
+        for message in make_answer(kind, body, status=status, headers=(*exchange.cors, *headers)):
+            done, sending = _advance(hub, send(message))
+            if not done and not await send_slowly(hub, sending):
+                return False
+    except (OSError, RuntimeError) as error:  # uvloop says a closed transport by RuntimeError
+        _logger.debug("an answer was not taken: %r", error)
+        return False
+    return True
+
+
+def make_answer(
+    kind: bytes,
+    body: bytes,
+    *,
+    status: int = 200,
+    headers: Sequence[tuple[bytes, bytes]] = (),
+) -> tuple[Message, Message]:
+    """Return an answer as messages to the server; see `answer`."""
     fields = [
         (b"content-type", kind),
         (b"content-length", b"%d" % len(body)),
@@ -262,46 +297,62 @@ async def answer(
     ]
     if status == HTTP_204_NO_CONTENT:
         del fields[:2]
-    send = exchange.send
-    try:
-        for message in (
-            {"type": "http.response.start", "status": status, "headers": fields},
-            {"type": "http.response.body", "body": body},
-        ):
-            done, sending = _advance(hub, send(message))
-            if not done and not await _send_slowly(hub, sending):
-                return False
-    except (OSError, RuntimeError) as error:  # uvloop says a closed transport by RuntimeError
-        _logger.debug("an answer was not taken: %r", error)
-        return False
-    return True
+    return (
+        {"type": "http.response.start", "status": status, "headers": fields},
+        {"type": "http.response.body", "body": body},
+    )
 
 
-async def _send_slowly(hub: Hub, sending: Any) -> bool:
+def start_stream(
+    exchange: Exchange, kind: bytes, headers: Sequence[tuple[bytes, bytes]]
+) -> Message:
+    """Return what begins an answer whose body comes bit by bit.
+
+    Args:
+        exchange: What is answered.
+        kind: The content type of the body.
+        headers: Further headers.
+    """
+    fields = [(b"content-type", kind), _NO_STORE, _NOSNIFF, *exchange.cors, *headers]
+    return {"type": "http.response.start", "status": 200, "headers": fields}
+
+
+async def send_slowly(hub: Hub, sending: Any) -> bool:
     """Carry on a `send` that waits, and tell whether it came to its end in time."""
-    with _Patience(hub, hub.settings.send_timeout) as patience:
+    with Patience(hub, hub.settings.send_timeout) as patience:
         await patience.wait(lambda: sending)
         return not patience.interrupt.fired
 
 
-class _Patience:
+class Patience:
     """A wait with a deadline.
 
     Args:
         hub: The rooms.
         seconds: How long it lasts.
+        missed: Called when the deadline has passed.
+
+    Attributes:
+        interrupt: Has fired once the deadline has passed.
     """
 
-    def __init__(self, hub: Hub, seconds: float) -> None:
-        self.interrupt = make_interrupt(hub.loop.asyncio)
-        self.wait = self.interrupt.run
-        self._deadline = Deadline(self.interrupt)
+    def __init__(self, hub: Hub, seconds: float, missed: Callable[[], None] | None = None) -> None:
+        self.interrupt: Interrupt = make_interrupt(hub.loop.asyncio)
+        self._deadline = Deadline(self.interrupt, missed)
         self._timers = hub.timers
         self._seconds = seconds
 
-    def __enter__(self) -> _Patience:
+    async def wait(self, what: Callable[[], Awaitable[Any]]) -> Any:
+        """Return what a function gives to await, or `None` if it was called off."""
+        return await self.interrupt.run(what)
+
+    def __enter__(self) -> Patience:
         self._timers.start(self._deadline, self._seconds)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._timers.stop(self._deadline)
+
+    def shorten(self, seconds: float) -> None:
+        """Let it last that long from now."""
+        self._timers.start(self._deadline, seconds)

@@ -1,15 +1,17 @@
 """The JSON poll: channels with positions in, events out.
 
-Owns where each start leads, and which events tell of it. Source: wire.md, sections 2 and 3.
+Owns what one answer says, and when. Source: wire.md, sections 2 and 3.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from typing import Any
 
-from asgi_comet.feeds import Feed, Listener, Wake
+from asgi_comet.feeds import Feed, Kind, Rendered, Wake
 from asgi_comet.hub import Hub
-from asgi_comet.messages import NEXT_INCARNATION, Position, Start
+from asgi_comet.messages import Notice
 from asgi_comet.processes import ClientProcess
 from asgi_comet.protocol.events import (
     CONTENT_TYPES,
@@ -17,12 +19,11 @@ from asgi_comet.protocol.events import (
     Poll,
     decode_poll,
     encode_answer,
-    encode_closed,
-    encode_forbidden,
-    encode_full,
     encode_messages,
-    encode_position,
+    encode_notice,
+    encode_sole,
 )
+from asgi_comet.stepping import Suspended, is_direct, step
 
 from .access import ProcessGone, default_process, enter, leave, still_reading
 from .answers import Taken, recover, send_off, settle, take
@@ -34,11 +35,16 @@ from .exchange import (
     check_request,
     check_waiting,
     deactivated,
+    make_answer,
     read_body,
+    send_slowly,
 )
-from .holding import make_hold
+from .holding import Hold, make_hold
+from .subscribing import gap, over, subscribe, subscribe_elsewhere
 
 __all__ = ["poll"]
+
+_logger = logging.getLogger(__name__)
 
 
 async def poll(hub: Hub, process: ClientProcess | None, exchange: Exchange) -> None:
@@ -55,17 +61,21 @@ async def poll(hub: Hub, process: ClientProcess | None, exchange: Exchange) -> N
         ClientGone: There is nobody to answer.
     """
     asked, process = await _ask(hub, process, exchange)
-    hold = make_hold(hub.loop.asyncio)
-    told: list[bytes] = []
+    hold = _make_hold(hub, process if asked.own else None, exchange)
+    notices: Sequence[Notice] = ()
     handed = False
-    enter(hub, process, hold)
+    enter(hub, process, hold, hub.activation.hold())
     try:
         try:
-            for name in _subscribe(hub, process, hold, asked, told):
-                await _subscribe_elsewhere(hub, hold, asked, told, name)
+            notices, elsewhere = subscribe(hub, process, hold, asked.channels)
+            for name in elsewhere:
+                notices = await subscribe_elsewhere(hub, hold, name, asked.channels[name], notices)
             why, taken = Wake.MESSAGE, take(hold, encode_messages, hub.settings.answer_bytes)
-            if taken is None and not told and not asked.idle:
+            if taken is None and not notices and not asked.idle:
                 why = await hold.wait(exchange.receive)
+                if isinstance(hold, HeldPoll) and hold.answered:
+                    handed = await hold.finish()
+                    return
                 why = still_reading(process if asked.own else None, hold, why)
                 taken = take(hold, encode_messages, hub.settings.answer_bytes)
             if taken is not None and taken.gaps:
@@ -73,6 +83,7 @@ async def poll(hub: Hub, process: ClientProcess | None, exchange: Exchange) -> N
         finally:
             leave(hub, process, hold)
         if why is Wake.MESSAGE or why is Wake.TIMEOUT:
+            told = [encode_notice(notice) for notice in notices]
             if taken is not None:
                 send_off(taken)
                 told += _events(taken)
@@ -81,6 +92,90 @@ async def poll(hub: Hub, process: ClientProcess | None, exchange: Exchange) -> N
             await _end(hub, exchange, why)
     finally:
         settle(hold, handed)
+
+
+class HeldPoll(Hold):
+    """A held poll of one channel that the flush answers itself, where the server takes it at once.
+
+    The server then wakes the connection's task from `receive()`, for there is nothing more to come.
+
+    Args:
+        hub: The rooms.
+        reads: Whose own channels it reads; `None` for nobody's.
+        exchange: The request, whose `send` may be run outside of its task.
+
+    Attributes:
+        answered: Whether the flush has answered it, or begun to.
+    """
+
+    __slots__ = ("_exchange", "_handed", "_hub", "_reads", "_rest", "answered")
+
+    def __init__(self, hub: Hub, reads: ClientProcess | None, exchange: Exchange) -> None:
+        super().__init__()
+        self._hub = hub
+        self._reads = reads
+        self._exchange = exchange
+        self._handed = False
+        self.answered: bool = False
+        self._rest: Suspended[Any] | None = None
+
+    def notice(self, feed: Feed, now: float) -> None:
+        """Answer with what has come on a feed."""
+        if self._task is not None and len(self.cursors) == 1 and feed.closed is None:
+            after = self.cursors.get(feed)
+            if self.woken is not None or after is None or after == feed.history.top:
+                return
+            rendered = feed.render(encode_sole, after, self._hub.settings.answer_bytes)
+            if rendered is not None and self._answer(rendered):
+                self.answered = True
+                self.end(Wake.MESSAGE)
+                if feed.kind is Kind.PROCESS:
+                    feed.mark_sent(rendered.upto)
+                feed.outcomes.send(after, rendered.upto)
+                return
+        super().notice(feed, now)
+
+    async def finish(self) -> bool:
+        """Do what is left of the answer; tell whether the server took it all."""
+        if self._rest is None:
+            return self._handed
+        try:
+            return await send_slowly(self._hub, self._rest)
+        except (OSError, RuntimeError) as error:
+            _logger.debug("an answer was not taken: %r", error)
+            return False
+
+    def gone(self) -> Wake:
+        """Take note that nothing more comes: the client has left, or has its answer."""
+        return Wake.MESSAGE if self.answered else super().gone()
+
+    def _answer(self, rendered: Rendered) -> bool:
+        """Send an answer; tell whether that was possible."""
+        if self._exchange.cors or (self._reads is not None and self._reads.reader is not self):
+            return False
+        if rendered.message is None:
+            rendered.message = make_answer(JSON, rendered.data)
+        start, body = rendered.message
+        try:
+            waiting = step(self._exchange.send(start))
+            if waiting is not None:
+                waiting.close()  # the server has not begun: the connection's task will answer
+                return False
+            self._rest = step(self._exchange.send(body))
+            if self._rest is None:
+                self._handed = True
+            else:
+                self.rouse()
+        except Exception as error:  # must not reach other listeners
+            _logger.debug("an answer was not taken: %r", error)
+            self.rouse()
+        return True
+
+
+def _make_hold(hub: Hub, reads: ClientProcess | None, exchange: Exchange) -> Hold:
+    if hub.loop.asyncio and is_direct(exchange.send):
+        return HeldPoll(hub, reads, exchange)
+    return make_hold(hub.loop.asyncio)
 
 
 async def _ask(
@@ -109,97 +204,8 @@ async def _end(hub: Hub, exchange: Exchange, why: Wake) -> None:
         raise ClientGone("while it was held")
 
 
-def _subscribe(
-    hub: Hub, process: ClientProcess | None, hold: Listener, asked: Poll, told: list[bytes]
-) -> Sequence[str]:
-    """Count a listener in on what it asks for.
-
-    Args:
-        hub: The rooms.
-        process: Whose own channels it may ask for.
-        hold: The listener.
-        asked: What it asks for.
-        told: Gets the events that this alone makes.
-
-    Returns:
-        The names of site channels that are not known here.
-    """
-    elsewhere: list[str] | None = None
-    for name, start in asked.channels.items():
-        if name[:1] != "~":
-            feed = hub.channels.find(name)
-            if feed is None:
-                elsewhere = [*(elsewhere or ()), name]
-                continue
-            event = _begin(hub, hold, feed, start)
-        elif process is None:
-            event = encode_forbidden(name)
-        else:
-            process.read_by(hold)
-            event = _subscribe_own(hub, process, hold, name, start)
-        if event is not None:
-            told.append(event)
-    return elsewhere or ()
-
-
-async def _subscribe_elsewhere(
-    hub: Hub, hold: Listener, asked: Poll, told: list[bytes], name: str
-) -> None:
-    """Count a listener in on a site channel that another worker may have."""
-    feed = await hub.broker.find(name)
-    if feed is None:
-        told.append(encode_closed(name, "unknown"))
-        return
-    event = _begin(hub, hold, feed, asked.channels[name])
-    if event is not None:
-        told.append(event)
-
-
-def _subscribe_own(
-    hub: Hub, process: ClientProcess, hold: Listener, name: str, start: Start
-) -> bytes | None:
-    directory = process.place.directory
-    relative = not isinstance(start, Position)
-    if relative:
-        directory.begin_anew(name)
-    feed = directory.find(name)
-    if feed is not None:
-        return _begin(hub, hold, feed, start)
-    if relative:
-        return encode_position(name, NEXT_INCARNATION)
-    if start != NEXT_INCARNATION or directory.is_past(name):
-        return encode_closed(name, "ended" if directory.is_past(name) else "unknown")
-    feed = directory.expect(name, hold)
-    return None if feed is None else _begin(hub, hold, feed, start)
-
-
-def _begin(hub: Hub, hold: Listener, feed: Feed, start: Start) -> bytes | None:
-    """Place a listener on a feed, and return the event that this makes, if any."""
-    hub.fanout.attach(hold, feed)  # first: what is published from now on wakes it
-    if not feed.readable:
-        return None  # it is over, as `take` will tell
-    offset = feed.place(start)
-    if offset is None:
-        hub.fanout.leave(hold, feed)
-        return encode_full(feed.name, feed.position(feed.history.top))
-    hold.cursors[feed] = offset
-    if not isinstance(start, Position):
-        return encode_position(feed.name, feed.position(offset))
-    feed.acknowledge(offset)
-    if feed.want is not None:
-        hub.broker.want(feed, offset + 1)
-    return None
-
-
 def _events(taken: Taken) -> list[bytes]:
     events = [run.data for run in taken.runs]
-    if taken.gaps or taken.over:
-        events += [encode_full(gap.name, gap.position(gap.history.top)) for gap in taken.gaps]
-        events += map(_over, taken.over)
+    events += [encode_notice(gap(feed)) for feed in taken.gaps]
+    events += [encode_notice(over(feed)) for feed in taken.over]
     return events
-
-
-def _over(feed: Feed) -> bytes:
-    if not feed.readable:
-        return encode_full(feed.name, None)
-    return encode_closed(feed.name, feed.closed or "ended")

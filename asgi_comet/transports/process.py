@@ -10,8 +10,9 @@ from asgi_comet.processes import ClientProcess
 from asgi_comet.protocol.events import CONTENT_TYPES, decode_ack
 from asgi_comet.visits import Visit
 
+from . import subscribing
 from .access import too_many
-from .exchange import JSON, TEXT, Exchange, Refusal, answer, check_request, read_body
+from .exchange import JSON, TEXT, Exchange, answer, check_request, read_body, wrong_method
 
 __all__ = ["acknowledge", "close_process", "open_process"]
 
@@ -34,7 +35,7 @@ async def open_process(hub: Hub, exchange: Exchange) -> None:
 async def close_process(hub: Hub, process: ClientProcess, exchange: Exchange) -> None:
     """Close a client process: `POST PREFIX/p/TOKEN/close`, whatever its body; also deactivated."""
     if exchange.scope["method"] != "POST":
-        raise Refusal(405, "expected POST", Allow="POST")
+        raise wrong_method(exchange, "POST")
     process.close()
     await answer(hub, exchange, TEXT, b"", status=204)
 
@@ -46,11 +47,6 @@ async def acknowledge(hub: Hub, process: ClientProcess, exchange: Exchange) -> N
     """
     check_request(hub, exchange, CONTENT_TYPES)
     body = await read_body(hub, exchange)
-    for name, position in decode_ack(body, hub.settings.max_channels_per_request).items():
-        own = name.startswith("~")
-        feed = process.place.directory.find(name) if own else hub.channels.find(name)
-        if feed is not None and feed.readable:
-            offset = feed.place(position)
-            if offset is not None:
-                feed.acknowledge(offset)
+    positions = decode_ack(body, hub.settings.max_channels_per_request)
+    subscribing.acknowledge(hub, process, positions)
     await answer(hub, exchange, TEXT, b"", status=204)

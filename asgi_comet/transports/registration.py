@@ -122,7 +122,7 @@ async def _serve_here(hub: Hub, exchange: Exchange, identifiers: list[str]) -> N
     found = await _look_up(hub, process, identifiers)
     hold = make_hold(hub.loop.asyncio)
     taken = Taken()
-    enter(hub, process, hold)
+    enter(hub, process, hold, hub.activation.hold())
     try:
         for feed in found.feeds:
             hub.fanout.attach(hold, feed)
@@ -158,7 +158,7 @@ def _read_own(hub: Hub, process: ClientProcess, hold: Listener, found: _Found) -
 def _expect(hub: Hub, hold: Listener, directory: Directory, name: str) -> None:
     feed = directory.expect(name, hold)
     if feed is not None:  # another thread has made it in this very moment
-        hub.fanout.join([hold], feed)
+        hub.fanout.begin(hold, feed)
 
 
 # With positions that the server keeps
@@ -178,7 +178,7 @@ async def _serve_process(
     _acknowledge(kept)
     found = await _look_up(hub, process, request.identifiers)
     hold = make_hold(hub.loop.asyncio)
-    enter(hub, process, hold)
+    enter(hub, process, hold, hub.activation.hold())
     try:
         process.read_by(hold)
         ended = _place(hub, process, hold, found)
@@ -203,7 +203,10 @@ def _acknowledge(kept: Registered) -> None:
     """The client came back with something new: it has the last answer."""
     for feed, offset in kept.pending.items():
         feed.acknowledge(offset)
-    kept.cursors |= {f: o for f, o in kept.pending.items() if f in kept.cursors}
+    known = kept.cursors
+    kept.cursors = known | {
+        f: o for f, o in kept.pending.items() if f in known or f.name in kept.expected
+    }
     kept.pending, kept.answer, kept.number = {}, None, None
 
 
@@ -258,6 +261,7 @@ def _keep(kept: Registered, request: _Request, body: bytes, hold: Listener, take
     """Remember an answer until the client comes back."""
     over = {*taken.gaps, *taken.over}
     kept.cursors = {f: c for f, c in kept.cursors.items() if f not in over}
+    kept.expected -= {feed.name for feed in over}
     kept.pending = {run.feed: run.upto for run in taken.runs}
     kept.number, kept.answer = request.number, body
 

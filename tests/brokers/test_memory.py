@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from asgi_comet import Broker, ChannelClosed, ChannelFull, Comet, MemoryBroker
+from asgi_comet.clock import MonotonicClock
 from asgi_comet.directory import Directory
 from asgi_comet.fanout import Fanout
 from asgi_comet.feeds import Feed, Kind
@@ -21,7 +22,7 @@ def make_feed(kind: Kind = Kind.SITE, size: int = 3) -> Feed:
 
 
 def make() -> tuple[MemoryBroker, Fanout]:
-    fanout = Fanout(LoopThread())
+    fanout = Fanout(LoopThread(), MonotonicClock())
     return MemoryBroker(fanout), fanout
 
 

@@ -17,9 +17,14 @@ A_NUMBER = re.compile(r"[0-9.]+")
 RECORD = """([id, ...names]) => {
     const element = document.getElementById(id)
     window.seen = Object.fromEntries(names.map((name) => [name, []]))
+    // Two changes in one turn are told together: what the first one made is the second's old value.
     new MutationObserver((changes) => {
-        for (const {attributeName: name} of changes) seen[name].push(element.getAttribute(name))
-    }).observe(element, {attributeFilter: names})
+        for (const name of names) {
+            const values = changes.filter((change) => change.attributeName === name)
+                .map((change) => change.oldValue)
+            if (values.length) seen[name].push(...values.slice(1), element.getAttribute(name))
+        }
+    }).observe(element, {attributeFilter: names, attributeOldValue: true})
 }"""
 
 

@@ -3,24 +3,66 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
+import anyio
 from fastapi import FastAPI
 
-from asgi_comet import Comet, CometMiddleware
+from asgi_comet import Channel, Comet, CometMiddleware, Settings
+from asgi_comet.testing import ManualClock
 
-comet = Comet("k" * 32)
-channels = [comet.channels.create(f"held{n}") for n in range(2)]
+clock = ManualClock() if "MANUAL_CLOCK" in os.environ else None
+comet = Comet("k" * 32, clock=clock, settings=Settings.from_env())
+channels = {name: comet.channels.create(name) for name in ("held0", "held1")}
 app = FastAPI()
 app.add_middleware(CometMiddleware, comet=comet)
 
 
 @app.get("/listeners")
-async def listeners() -> int:
+async def listeners(channel: str = "held0") -> int:
     """Tell how many listen."""
-    return channels[0].listeners
+    return channels[channel].listeners
+
+
+@app.get("/until")
+async def until(listeners: int, channel: str = "held0") -> int:
+    """Answer once that many listen: it looks at every coming and going."""
+    await reach(channels[channel], listeners)
+    return listeners
+
+
+@app.get("/publish")
+async def publish(count: int, size: int = 1, channel: str = "held0") -> None:
+    """Publish texts of that size that begin with their numbers."""
+    for number in range(count):
+        channels[channel].publish(str(number).ljust(size, "x"))
+
+
+@app.get("/advance")
+async def advance(seconds: float) -> None:
+    """Let time pass, on a clock turned by hand."""
+    assert clock is not None
+    clock.advance(seconds)
 
 
 @app.get("/pid")
 async def pid() -> int:
     """Tell which process this is."""
     return os.getpid()
+
+
+async def reach(channel: Channel[Any], count: int) -> None:
+    """Return once a channel has exactly that many listeners."""
+    reached = anyio.Event()
+
+    def observe(listeners: int) -> None:
+        if listeners == count:
+            reached.set()
+
+    feed = channel._feed
+    feed.observers = (*feed.observers, observe)
+    try:
+        observe(channel.listeners)
+        await reached.wait()
+    finally:
+        feed.observers = tuple(one for one in feed.observers if one is not observe)

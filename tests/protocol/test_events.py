@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asgi_comet.errors import BadRequest
-from asgi_comet.messages import Last, Message, Now, Position, Start
+from asgi_comet.messages import Last, Message, Notice, Now, Position, Start
 from asgi_comet.protocol.events import (
     CONTENT_TYPES,
     PROCESS_CLOSED,
@@ -18,11 +18,9 @@ from asgi_comet.protocol.events import (
     decode_ack,
     decode_poll,
     encode_answer,
-    encode_closed,
-    encode_forbidden,
-    encode_full,
     encode_messages,
-    encode_position,
+    encode_notice,
+    encode_sole,
 )
 
 LIMIT = 128
@@ -131,14 +129,14 @@ WRONG_POLLS: list[tuple[bytes, str]] = [
     (b'"now"', AN_OBJECT + "str"),
     (b"1", AN_OBJECT + "int"),
     (b"true", AN_OBJECT + "bool"),
-    (b"{}", "at least one channel with a position, got none"),
-    (b'{"idle": true}', "at least one channel with a position, got none"),
-    (b'{"channels": {}}', "at least one channel with a position, got none"),
-    (b'{"channels": null}', "expected at least one channel"),
-    (b'{"channels": []}', "expected at least one channel"),
-    (b'{"channels": ["a"]}', "expected at least one channel"),
-    (b'{"channels": "a"}', "expected at least one channel"),
-    (b'{"channels": 7}', "expected at least one channel"),
+    (b"{}", "an object with at least one channel, like .*, got none"),
+    (b'{"idle": true}', "an object with at least one channel, like .*, got none"),
+    (b'{"channels": {}}', "an object with at least one channel, like .*, got none"),
+    (b'{"channels": null}', "expected an object with at least one channel"),
+    (b'{"channels": []}', "expected an object with at least one channel"),
+    (b'{"channels": ["a"]}', "expected an object with at least one channel"),
+    (b'{"channels": "a"}', "expected an object with at least one channel"),
+    (b'{"channels": 7}', "expected an object with at least one channel"),
     (b'{"channels": {"a": null}}', "expected a position for channel 'a', got None"),
     (b'{"channels": {"a": 7}}', "expected a position for channel 'a', got 7"),
     (b'{"channels": {"a": true}}', "expected a position for channel 'a', got True"),
@@ -178,7 +176,7 @@ WRONG_ACKS: list[tuple[bytes, str]] = [
     (b"[" * 60_000, r'expected JSON like \{"~inbox": "k3x9Qp.3"\}, got something else'),
     (b"[]", r'expected an object like \{"~inbox": "k3x9Qp.3"\}, got list'),
     (b"null", r'expected an object like \{"~inbox": "k3x9Qp.3"\}, got NoneType'),
-    (b"{}", "at least one channel with a position, got none"),
+    (b"{}", "an object with at least one channel, like .*, got none"),
     (b'{"a": 7}', "expected a position for channel 'a', got 7"),
     (b'{"a": null}', "expected a position for channel 'a', got None"),
     (b'{"a": {"b": "e.1"}}', "expected a position for channel 'a', got {'b'"),
@@ -274,6 +272,8 @@ def test_any_json_decodes_or_is_a_bad_request(value: Any) -> None:
 
 # Events
 
+HERE = Position("k3x9Qp", 57)
+
 
 def test_the_events_are_those_of_wire_md() -> None:
     messages = [Message(58, b'{"price": 1.5}'), Message(59, b"null")]
@@ -281,16 +281,26 @@ def test_the_events_are_those_of_wire_md() -> None:
         b'{"channel":"ticker","position":"k3x9Qp.58","data":{"price": 1.5}},'
         b'{"channel":"ticker","position":"k3x9Qp.59","data":null}'
     )
-    position = Position("k3x9Qp", 57)
-    assert encode_position("ticker", position) == b'{"channel":"ticker","position":"k3x9Qp.57"}'
-    assert encode_full("ticker", position) == (
-        b'{"channel":"ticker","error":"full","position":"k3x9Qp.57"}'
-    )
-    assert encode_full("~inbox", None) == b'{"channel":"~inbox","error":"full"}'
-    assert encode_closed("ticker", "ended") == (
-        b'{"channel":"ticker","error":"closed","reason":"ended"}'
-    )
-    assert encode_forbidden("ticker") == b'{"channel":"ticker","error":"forbidden"}'
+
+
+@pytest.mark.parametrize(
+    ("notice", "event"),
+    [
+        (Notice("ticker", position=HERE), b'{"channel":"ticker","position":"k3x9Qp.57"}'),
+        (
+            Notice("ticker", "full", HERE),
+            b'{"channel":"ticker","error":"full","position":"k3x9Qp.57"}',
+        ),
+        (Notice("~inbox", "full"), b'{"channel":"~inbox","error":"full"}'),
+        (
+            Notice("ticker", "closed", reason="ended"),
+            b'{"channel":"ticker","error":"closed","reason":"ended"}',
+        ),
+        (Notice("ticker", "forbidden"), b'{"channel":"ticker","error":"forbidden"}'),
+    ],
+)
+def test_notices_are_those_of_wire_md(notice: Notice, event: bytes) -> None:
+    assert encode_notice(notice) == event
 
 
 def test_the_answers_are_those_of_wire_md() -> None:
@@ -308,6 +318,7 @@ def test_messages_of_any_name_and_value_are_strict_json(
     data = [text.replace("-Infinity", "null").replace("Infinity", "null") for text in texts]
     messages = [Message(first + n, text.encode()) for n, text in enumerate(data)]
     events = [encode_messages(name, epoch, messages)] if messages else []
+    assert not messages or encode_sole(name, epoch, messages) == encode_answer(events)
     assert strict(encode_answer(events)) == {
         "events": [
             {"channel": name, "position": f"{epoch}.{first + n}", "data": json.loads(text)}
@@ -322,11 +333,11 @@ def test_all_other_events_of_any_name_are_strict_json(
     name: str, position: Position, reason: str
 ) -> None:
     events = [
-        encode_position(name, position),
-        encode_full(name, position),
-        encode_full(name, None),
-        encode_closed(name, reason),
-        encode_forbidden(name),
+        encode_notice(Notice(name, position=position)),
+        encode_notice(Notice(name, "full", position)),
+        encode_notice(Notice(name, "full")),
+        encode_notice(Notice(name, "closed", reason=reason)),
+        encode_notice(Notice(name, "forbidden")),
     ]
     assert strict(encode_answer(events))["events"] == [
         {"channel": name, "position": str(position)},
@@ -339,6 +350,6 @@ def test_all_other_events_of_any_name_are_strict_json(
 
 @given(POSITIONS, NAMES)
 def test_the_position_of_an_event_can_be_sent_back(position: Position, name: str) -> None:
-    event = strict(encode_position(name, position))
+    event = strict(encode_notice(Notice(name, position=position)))
     body = json.dumps({"channels": {event["channel"]: event["position"]}}).encode()
     assert decode_poll(body, LIMIT).channels == {name: position}

@@ -1,4 +1,4 @@
-"""Ours: one site channel of any values, the middleware around a plain Starlette application."""
+"""Ours on all transports: one site channel, the middleware around a plain Starlette application."""
 
 from __future__ import annotations
 

@@ -1,0 +1,190 @@
+"""What a connection that stays is told next: read from its channels, written as its transport does.
+
+Owns the cursors of a stream, and what is in flight: what was written and the server has not taken
+yet. A stream is a cursor per channel, never a queue. Must not know how anything is sent.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+from starlette.types import Message
+
+from asgi_comet.feeds import Encoder, Feed, Kind, Listener, Rendered
+from asgi_comet.hub import Hub
+from asgi_comet.messages import Notice
+from asgi_comet.processes import ClientProcess
+
+from .access import leave
+from .answers import in_turn
+from .subscribing import gap, over
+
+__all__ = ["Reading"]
+
+
+class Reading(Listener):
+    """A listener that reads on: each write begins where the last one ended.
+
+    Args:
+        hub: The rooms.
+        process: Whose it is; `None` for nobody's.
+
+    Attributes:
+        limit: How many bytes one write has at most, one message at least.
+        told: What goes out first.
+        flight: What is being sent: a feed, after which offset, and what was written.
+        gaps: Feeds that the broker has to be asked about.
+        sole: Writes what comes while there is one channel only.
+        settled: Whether nothing of it is counted any more.
+    """
+
+    __slots__ = ("flight", "gaps", "hub", "limit", "process", "settled", "sole", "told")
+
+    stays = True
+
+    def __init__(self, hub: Hub, process: ClientProcess | None) -> None:
+        super().__init__()
+        self.hub: Hub = hub
+        self.process: ClientProcess | None = process
+        self.limit: int = hub.settings.answer_bytes
+        self.told: list[Any] = []
+        self.flight: list[tuple[Feed, int, Rendered]] = []
+        self.gaps: list[Feed] = []
+        self.sole: Encoder | None = None
+        self.settled: bool = False
+
+    # What a transport says in its own way
+
+    @abstractmethod
+    def encoder(self, feed: Feed) -> Encoder:
+        """Return what writes messages of a feed now, for `frame`."""
+
+    @abstractmethod
+    def sole_encoder(self, feed: Feed) -> Encoder | None:
+        """Return what writes them for `sole_frame`, as long as there is no other feed.
+
+        `None` if that depends on where the client is on this one.
+        """
+
+    @abstractmethod
+    def moved(self, feed: Feed, offset: int) -> None:
+        """Take note of where the client will be on a feed."""
+
+    @abstractmethod
+    def note(self, notice: Notice) -> Any:
+        """Write what is no message."""
+
+    @abstractmethod
+    def frame(self, parts: list[Any]) -> Message:
+        """Put what was written together as one message to the server."""
+
+    @abstractmethod
+    def sole_frame(self, data: Any) -> Message:
+        """The same for what `sole_encoder` wrote."""
+
+    def belong_to(self, process: ClientProcess) -> None:
+        """Be a connection of a client process from now on."""
+        process.connect()
+        process.listeners.add(self)
+        self.process = process
+
+    def tell(self, part: Any) -> None:
+        """Have something sent before everything else."""
+        self.told.append(part)
+
+    def release(self) -> None:
+        """Let others read the process' own channels, if it reads none any more."""
+        if self.process is not None:
+            names = [*(feed.name for feed in self.cursors), *(name for _, name in self.expected)]
+            if not any(name.startswith("~") for name in names):
+                self.process.left_by(self)
+
+    def settle(self) -> None:
+        """Count it out everywhere, and note what it did not get. Idempotent."""
+        if self.settled:
+            return
+        self.settled, self.sole = True, None
+        cursors = dict(self.cursors)
+        for feed, after, _ in self.flight:
+            cursors[feed] = min(after, cursors.get(feed, after))
+        leave(self.hub, self.process, self)
+        for feed, upto in cursors.items():
+            feed.outcomes.leave(self, upto)
+
+    async def recover(self) -> None:
+        """Ask the broker for what this worker no longer holds; what stays a gap is told."""
+        gaps, self.gaps = self.gaps, []
+        for feed in [feed for feed in gaps if feed in self.cursors]:
+            after = self.cursors[feed]
+            run = await self.hub.broker.recover(feed, after, self.limit)
+            if run:
+                self.tell(self.encoder(feed)(feed.name, feed.history.epoch, run))
+                self.move_on(feed, after, Rendered(b"", run[-1].offset))
+            else:
+                self.lost(feed)
+
+    def compose(self) -> Message | None:
+        """Return the next write: what there is, in order, as much as goes into one."""
+        parts, self.told = self.told, []
+        left = self.limit
+        for feed, after in in_turn(self, self.limit):
+            upto = after
+            if feed.readable and feed.history.top != after and feed not in self.gaps:
+                if left <= 0:
+                    continue
+                rendered = feed.render(self.encoder(feed), after, self.limit)
+                if rendered is None:
+                    self.gaps.append(feed)
+                    continue
+                size = len(rendered.data)
+                if size > left < self.limit:  # with the next write
+                    continue
+                left -= size
+                upto = rendered.upto
+                self.move_on(feed, after, rendered)
+                parts.append(rendered.data)
+            if feed.closed is not None and (upto == feed.history.top or not feed.readable):
+                self.drop(feed)
+                parts.append(self.note(over(feed)))
+        return self.frame(parts) if parts else None
+
+    def choose_sole(self) -> Encoder | None:
+        """Return what writes messages while there is only one channel, and it is the site's."""
+        if len(self.cursors) == 1:
+            ((feed, _),) = self.cursors.items()
+            if feed.kind in (Kind.SITE, Kind.NEWEST):
+                return self.sole_encoder(feed)
+        return None
+
+    def lost(self, feed: Feed) -> None:
+        """A gap that nobody can fill: tell it."""
+        self.drop(feed)
+        self.tell(self.note(gap(feed)))
+
+    def drop(self, feed: Feed) -> None:
+        """Follow a feed no more."""
+        feed.outcomes.leave(self, self.cursors[feed])
+        self.hub.fanout.leave(self, feed)
+        self.sole = None
+        self.release()
+
+    def move_on(self, feed: Feed, after: int, rendered: Rendered) -> None:
+        """Take note of what is about to be sent."""
+        self.cursors[feed] = rendered.upto
+        self.moved(feed, rendered.upto)
+        if feed.kind is Kind.PROCESS:
+            feed.mark_sent(rendered.upto)
+        if not rendered.handed or feed.want is not None:
+            self.flight.append((feed, after, rendered))
+
+    def land(self) -> None:
+        """The server has what was in flight."""
+        flight, self.flight = self.flight, []
+        for feed, after, rendered in flight:
+            if not rendered.handed:
+                rendered.handed = True
+                feed.outcomes.hand(after, rendered.upto)
+                feed.outcomes.send(after, rendered.upto)
+            if feed.want is not None:
+                self.hub.broker.want(feed, rendered.upto + 1)

@@ -1,0 +1,233 @@
+"""Server-sent events: a stream for `EventSource`, htmx, curl and `fetch`.
+
+Owns the ids that hold a client's positions, and how a stream ends, so that a browser comes back or
+stays away. Source: wire.md, section 4.
+
+A browser gives up for good on any answer but 200; 204 is meant so. Whatever it should come back
+from is therefore a stream that ends: a deactivated server, one that stops, a gap.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from starlette.types import Message
+
+from asgi_comet.feeds import Encoder, Feed, Wake
+from asgi_comet.hub import Hub
+from asgi_comet.messages import Notice, Position, Start
+from asgi_comet.processes import ClientProcess
+from asgi_comet.protocol.sse import (
+    COMMENT,
+    CONTENT_TYPE,
+    OVER,
+    Request,
+    decode_request,
+    encode_event,
+    encode_retry,
+    join_id,
+    make_framing,
+)
+
+from .access import Find, ProcessGone, default_process, enter
+from .exchange import TEXT, Exchange, answer, start_stream, wrong_method
+from .streaming import HEARTBEAT, LIFE, Stream
+from .subscribing import subscribe, subscribe_elsewhere, unsubscribe
+
+__all__ = ["events"]
+
+RETRY = (1000, 5000)  # milliseconds, at random, so that clients do not come back all at once
+RETRY_LATER = (5000, 15000)  # the same while deactivated
+
+_HEADERS = [(b"x-accel-buffering", b"no")]  # nginx: pass it on as it comes
+
+
+async def events(hub: Hub, find: Find, exchange: Exchange) -> None:
+    """Serve one stream.
+
+    Args:
+        hub: The rooms.
+        find: Finds whose endpoint it came to; `None` is the site's.
+        exchange: The request, whose origin is checked.
+
+    Raises:
+        Refusal: It is answered with an error, and a browser does not come back.
+        BadRequest: The same.
+    """
+    if exchange.scope["method"] != "GET":
+        raise wrong_method(exchange, "GET")
+    asked = decode_request(
+        exchange.scope["query_string"],
+        exchange.headers.get(b"last-event-id"),
+        hub.settings.max_channels_per_request,
+    )
+    if asked.over:
+        await answer(hub, exchange, TEXT, b"", status=204)
+        return
+    farewell = _cannot_begin(hub)
+    if farewell is None:
+        try:
+            process = await find()
+        except ProcessGone:
+            farewell = _retry(RETRY) + _last(asked, b":process-closed")
+    if farewell is not None:
+        await answer(hub, exchange, CONTENT_TYPE, farewell, headers=_HEADERS)
+        return
+    if process is None and asked.own:
+        process = default_process(hub, exchange)
+    await EventStream(hub, process, exchange, asked).serve()
+
+
+def _cannot_begin(hub: Hub) -> bytes | None:
+    if not hub.activation.active:
+        return _deactivated()
+    return _retry(RETRY) if hub.drain.begun else None
+
+
+def _retry(bounds: tuple[int, int]) -> bytes:
+    return encode_retry(random.randint(*bounds))  # noqa: S311 - spreads load, keeps no secret
+
+
+def _deactivated() -> bytes:
+    return _retry(RETRY_LATER) + encode_event(b":deactivated", {})
+
+
+def _last(asked: Request, name: bytes, channel: str | None = None) -> bytes:
+    data = {} if channel is None else {"channel": channel}
+    return encode_event(name, data, join_id([OVER] * len(asked.starts)))
+
+
+class EventStream(Stream):
+    """One stream.
+
+    Args:
+        hub: The rooms.
+        process: Whose stream it is; `None` for nobody's.
+        exchange: The request.
+        asked: What is asked.
+    """
+
+    __slots__ = ("_asked", "_exchange", "_names", "_positions")
+
+    life: ClassVar[float | None] = LIFE
+
+    def __init__(
+        self, hub: Hub, process: ClientProcess | None, exchange: Exchange, asked: Request
+    ) -> None:
+        super().__init__(hub, process, exchange)
+        self._exchange = exchange
+        self._asked = asked
+        self._names: Sequence[str] = tuple(asked.starts)
+        # Where the client is on each channel, as its id says it.
+        self._positions: list[bytes] = [_text(start) for start in asked.starts.values()]
+
+    async def serve(self) -> None:
+        """Serve it from its beginning to its end."""
+        enter(self.hub, self.process, self, HEARTBEAT)
+        why = Wake.GONE
+        try:
+            if await self._begin():
+                why = await self.follow()
+        finally:
+            self.settle()
+        farewell = self._farewell(why)
+        if farewell is not None:
+            await self.send({"type": "http.response.body", "body": farewell})
+
+    async def _begin(self) -> bool:
+        """Tell where the client is; tell whether the server took it."""
+        starts = {name: start for name, start in self._asked.starts.items() if start is not None}
+        notices, elsewhere = subscribe(self.hub, self.process, self, starts)
+        for name in elsewhere:
+            notices = await subscribe_elsewhere(self.hub, self, name, starts[name], notices)
+        for notice in notices:
+            if notice.error is None:
+                self._positions[self._names.index(notice.channel)] = str(notice.position).encode()
+        there = {
+            name: position.decode()
+            for name, position in zip(self._names, self._positions, strict=True)
+            if position != OVER
+        }
+        self.tell(_retry(RETRY) + encode_event(b":open", {"positions": there}, self._id()))
+        errors = [notice for notice in notices if notice.error is not None]
+        for notice in [one for one in errors if one.error == "forbidden"][:1] or errors:
+            self.tell(self.note(notice))
+        return await self.send(start_stream(self._exchange, CONTENT_TYPE, _HEADERS))
+
+    def _farewell(self, why: Wake) -> bytes | None:
+        """The last words, if there is anybody to hear them."""
+        match why:
+            case Wake.GONE:
+                return None
+            case Wake.DEACTIVATED:
+                return _deactivated()
+            case Wake.REPLACED:
+                return _last(self._asked, b":replaced")
+            case Wake.CLOSED:
+                return _last(self._asked, b":process-closed")
+            case _:
+                return b""
+
+    # How it is written
+
+    def encoder(self, feed: Feed) -> Encoder:
+        """Return what writes messages with the positions of all other channels."""
+        positions = self._positions
+        if len(positions) == 1:
+            return make_framing(as_text=self._asked.as_text)
+        at = self._names.index(feed.name)
+        before = b"".join([position + b"," for position in positions[:at]])
+        behind = b"".join([b"," + position for position in positions[at + 1 :]])
+        return make_framing(before, behind, self._asked.as_text)
+
+    def sole_encoder(self, feed: Feed) -> Encoder | None:
+        """Return the same, unless there are other channels to note the position for."""
+        return self.encoder(feed) if len(self._positions) == 1 else None
+
+    def moved(self, feed: Feed, offset: int) -> None:
+        """Take note of where the client will be, for the ids of its other channels."""
+        if len(self._positions) > 1:
+            position = str(feed.position(offset)).encode()
+            self._positions[self._names.index(feed.name)] = position
+
+    def note(self, notice: Notice) -> bytes:
+        """Write an error, with the id that leads on."""
+        at = self._names.index(notice.channel)
+        data: dict[str, Any] = {"channel": notice.channel}
+        if notice.reason is not None:
+            data["reason"] = notice.reason
+        if notice.error == "forbidden":
+            unsubscribe(self.hub, self, self._names)
+            self.finish(Wake.MESSAGE)
+            return _last(self._asked, b":forbidden", notice.channel)
+        if notice.position is None:
+            self._positions[at] = OVER
+        else:
+            # The client goes on from here when it comes back, which it is made to do.
+            self._positions[at] = str(notice.position).encode()
+            self.finish(Wake.MESSAGE)
+        if all(position == OVER for position in self._positions):
+            self.finish(Wake.MESSAGE)
+        return encode_event(b":" + str(notice.error).encode(), data, self._id())
+
+    def frame(self, parts: list[Any]) -> Message:
+        """Put events together as one chunk."""
+        return self.sole_frame(b"".join(parts))
+
+    def sole_frame(self, data: Any) -> Message:
+        """Return one chunk."""
+        return {"type": "http.response.body", "body": data, "more_body": True}
+
+    def heartbeat(self) -> Message:
+        """Return a comment."""
+        return self.sole_frame(COMMENT)
+
+    def _id(self) -> bytes:
+        return join_id(self._positions)
+
+
+def _text(start: Start | None) -> bytes:
+    """An id's part for a start: the position; for `now` and `last:N` it is not known yet."""
+    return str(start).encode() if isinstance(start, Position) else OVER

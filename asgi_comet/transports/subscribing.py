@@ -1,0 +1,149 @@
+"""Where a start position leads a listener: what every transport with positions shares.
+
+Owns which feed a name means for a client, and what the client is told of it beside messages. Must
+not know how a transport writes that.
+
+Source: semantics.md, "Positions".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from asgi_comet.feeds import Feed, Listener
+from asgi_comet.hub import Hub
+from asgi_comet.messages import NEXT_INCARNATION, Notice, Position, Start
+from asgi_comet.processes import ClientProcess
+
+__all__ = ["acknowledge", "gap", "over", "subscribe", "subscribe_elsewhere", "unsubscribe"]
+
+
+def subscribe(
+    hub: Hub,
+    process: ClientProcess | None,
+    listener: Listener,
+    channels: Mapping[str, Start],
+) -> tuple[Sequence[Notice], Sequence[str]]:
+    """Count a listener in on what it asks for.
+
+    Args:
+        hub: The rooms.
+        process: Whose own channels it may ask for.
+        listener: Who asks.
+        channels: Where to begin, by name.
+
+    Returns:
+        What the client is to be told at once; and the names of site channels that are not known
+        here, for `subscribe_elsewhere`.
+    """
+    notices: Sequence[Notice] = ()  # mostly there is none of either: no list is made for nothing
+    elsewhere: Sequence[str] = ()
+    for name, start in channels.items():
+        if name[:1] != "~":
+            feed = hub.channels.find(name)
+            if feed is None:
+                elsewhere = (*elsewhere, name)
+                continue
+            notice = _begin(hub, listener, feed, start)
+        elif process is None:
+            notice = Notice(name, "forbidden")
+        else:
+            process.read_by(listener)
+            notice = _subscribe_own(hub, process, listener, name, start)
+        if notice is not None:
+            notices = (*notices, notice)
+    return notices, elsewhere
+
+
+async def subscribe_elsewhere(
+    hub: Hub, listener: Listener, name: str, start: Start, notices: Sequence[Notice]
+) -> Sequence[Notice]:
+    """Count a listener in on a site channel that another worker may have.
+
+    Returns:
+        The notices, and what the client is to be told of this one.
+    """
+    feed = await hub.broker.find(name)
+    if feed is None:
+        notice: Notice | None = Notice(name, "closed", reason="unknown")
+    else:
+        notice = _begin(hub, listener, feed, start)
+    return notices if notice is None else (*notices, notice)
+
+
+def unsubscribe(hub: Hub, listener: Listener, names: Iterable[str]) -> None:
+    """Count a listener out on channels; nothing happens where it is not on one."""
+    gone = set(names)
+    for feed in [feed for feed in listener.cursors if feed.name in gone]:
+        feed.outcomes.leave(listener, listener.cursors[feed])
+        hub.fanout.leave(listener, feed)
+    for directory, name in listener.expected:
+        if name in gone:
+            directory.unexpect(name, listener)
+    if listener.expected:
+        listener.expected = tuple((d, name) for d, name in listener.expected if name not in gone)
+
+
+def acknowledge(hub: Hub, process: ClientProcess | None, positions: Mapping[str, Position]) -> None:
+    """Take note of what a client has.
+
+    A position that no longer means anything changes nothing: the client learns so when it asks.
+    """
+    for name, position in positions.items():
+        if not name.startswith("~"):
+            feed = hub.channels.find(name)
+        else:
+            feed = None if process is None else process.place.directory.find(name)
+        if feed is not None and feed.readable:
+            offset = feed.place(position)
+            if offset is not None:
+                feed.acknowledge(offset)
+
+
+def gap(feed: Feed) -> Notice:
+    """What is told to a listener whose next message is no longer held."""
+    return Notice(feed.name, "full", feed.position(feed.history.top))
+
+
+def over(feed: Feed) -> Notice:
+    """What is told to a listener that has everything of a channel that is over."""
+    if not feed.readable:
+        return Notice(feed.name, "full")
+    return Notice(feed.name, "closed", reason=feed.closed or "ended")
+
+
+def _subscribe_own(
+    hub: Hub, process: ClientProcess, listener: Listener, name: str, start: Start
+) -> Notice | None:
+    directory = process.place.directory
+    relative = not isinstance(start, Position)
+    if relative:
+        directory.begin_anew(name)
+    feed = directory.find(name)
+    if feed is not None:
+        return _begin(hub, listener, feed, start)
+    if not relative and (start != NEXT_INCARNATION or directory.is_past(name)):
+        reason = "ended" if directory.is_past(name) else "unknown"
+        return Notice(name, "closed", reason=reason)
+    feed = directory.expect(name, listener)
+    if feed is not None:  # another thread has made it in this very moment
+        hub.fanout.begin(listener, feed)
+    return Notice(name, position=NEXT_INCARNATION) if relative else None
+
+
+def _begin(hub: Hub, listener: Listener, feed: Feed, start: Start) -> Notice | None:
+    """Place a listener on a feed, and return what this alone makes it told, if anything."""
+    hub.fanout.attach(listener, feed)  # first: what is published from now on wakes it
+    if not feed.readable:
+        return None  # it is over, as the listener will see when it reads
+    offset = feed.place(start)
+    if offset is None:
+        hub.fanout.leave(listener, feed)
+        return gap(feed)
+    listener.cursors[feed] = offset
+    relative = not isinstance(start, Position)
+    if not relative:
+        feed.acknowledge(offset)
+    if feed.want is not None and (listener.stays or not relative):
+        hub.broker.want(feed, offset + 1)
+    return Notice(feed.name, position=feed.position(offset)) if relative else None

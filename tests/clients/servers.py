@@ -1,0 +1,125 @@
+"""A server in a process of its own, on a port where it is started again after it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import TOKEN
+from tests.serving import Address
+
+ROOT = Path(__file__).parent.parent.parent
+MODULES = Path(__file__).parent / "node_modules"
+PROGRAMS = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
+
+# uvicorn says so after every WebSocket that was refused with an answer.
+HARMLESS = "ASGI callable returned without completing handshake."
+
+
+def find_program(name: str) -> str:
+    """Where a program is; skips the test if it is nowhere, unless nothing may be left out."""
+    found = shutil.which(name, path=PROGRAMS)
+    if found is None:
+        _leave_out(name)
+    assert found is not None
+    return found
+
+
+def need_modules() -> None:
+    """Skip the test where `scripts/install` could not install the packages of Node."""
+    if not (MODULES / ".installed").exists():
+        _leave_out("tests/clients/node_modules, from scripts/install")
+
+
+def _leave_out(what: str) -> None:
+    if os.environ.get("CI"):
+        pytest.fail(f"needs {what}")
+    pytest.skip(f"needs {what}")
+
+
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port that nobody else is given; nothing is accepted there unless a server listens."""
+    with socket.socket() as reserve:
+        reserve.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserve.bind(("127.0.0.1", 0))
+        yield reserve.getsockname()[1]
+
+
+class Server:
+    """`tests.clients.application` on a port. While it is stopped, connections are refused."""
+
+    def __init__(self, port: int, *arguments: str) -> None:
+        self.address = Address("127.0.0.1", port)
+        self.arguments = arguments
+        self.process: subprocess.Popen[str] | None = None
+
+    @property
+    def url(self) -> str:
+        return self.address.url
+
+    def start(self) -> None:
+        """Start it, unless it runs; returns when it accepts connections."""
+        if self.process is not None:
+            return
+        command = ["uvicorn", "tests.clients.application:app", "--port", str(self.address.port)]
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command, "--no-access-log", *self.arguments],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stderr is not None
+        log = ""
+        for line in process.stderr:
+            log += line
+            if "running on" in line:
+                break
+        else:
+            pytest.fail(log)
+        self.process = process
+        self.log: list[str] = []
+        self.reader = threading.Thread(target=self.log.extend, args=(process.stderr,))
+        self.reader.start()
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Stop it, unless it is stopped; nothing went wrong in it."""
+        process, self.process = self.process, None
+        if process is None:
+            return
+        process.send_signal(number)
+        self.reader.join(20)  # until the log ends, with the process
+        assert process.wait(20) in (0, -number)
+        assert process.stderr is not None
+        process.stderr.close()
+        wrong = [line for line in self.log if "Traceback" in line or "ERROR" in line]
+        assert all(HARMLESS in line for line in wrong), self.log
+
+    def post(self, path: str, value: Any = None, **headers: str) -> Any:
+        """Send JSON, and return what the answer holds."""
+        kind = {"Content-Type": "application/json", **headers}
+        answer = self.address.request("POST", path, json.dumps(value), kind)
+        assert answer.status < 300, answer
+        return json.loads(answer.body or b"null")
+
+    def publish(self, name: str, value: Any) -> None:
+        self.post(f"/publish/{name}", value)
+
+    def operate(self, action: str) -> None:
+        self.post(f"/comet/admin/{action}", Authorization=f"Bearer {TOKEN}")
+
+    def wait_for_listeners(self, name: str, count: int) -> None:
+        answer = self.address.request("GET", f"/listeners/{name}/{count}")
+        assert answer.status == 204, answer

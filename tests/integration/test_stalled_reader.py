@@ -1,0 +1,148 @@
+"""Readers that take nothing: what is kept for them is bounded, and nobody else waits for them.
+
+The server's clock is turned by hand, so the ten seconds of `Settings.send_timeout` pass at once,
+and not before everybody else has everything.
+"""
+
+from __future__ import annotations
+
+import signal
+
+import psutil
+import pytest
+
+from benchmarks.servers import raise_open_files
+
+from .crowd import EVENTS, SMALL, WEBSOCKET, Crowd, Reader, Way
+from .servers import EVERY, GRANIAN, HYPERCORN, STOPPED, UVICORN, Kind, Running, Stream, running
+
+SIZE = 10 * 1024
+COUNT = 1000
+ROUND = 100  # messages at once
+MIB = 1024 * 1024
+KEPT = COUNT * SIZE + 24 * MIB  # the history, and what the others cost
+GRACE = {
+    "uvicorn": ("--timeout-graceful-shutdown", "1"),
+    "hypercorn": ("--graceful-timeout", "1"),
+    "granian": ("--workers-kill-timeout", "1"),
+}
+ENVIRON = {"MANUAL_CLOCK": "1", "COMET_HISTORY_BYTES": str(2 * COUNT * SIZE)}
+TRIO = HYPERCORN[2]
+
+
+def with_grace(kind: Kind) -> Kind:
+    return Kind(kind.server, (*kind.options, *GRACE[kind.server]))
+
+
+def rss(server: Running) -> int:
+    found: int = psutil.Process(server.get("/pid")).memory_info().rss
+    return found
+
+
+def publish_all(server: Running, crowd: Crowd) -> None:
+    """Publish ten times what a connection has room for; everybody else has it at once."""
+    for number in range(0, COUNT, ROUND):
+        server.publish(ROUND, SIZE)
+        crowd.read(number + ROUND)
+
+
+def expire(server: Running, listeners: int, stalled: int) -> None:
+    """Let the time pass that a reader has, and no more."""
+    server.get("/advance?seconds=9.9")
+    assert server.get("/listeners") == listeners
+    server.get("/advance?seconds=0.3")
+    server.until(listeners - stalled)
+
+
+def follow(server: Running, last: str) -> Stream:
+    """Come back as a browser does."""
+    stream = Stream(server, Last_Event_ID=last)
+    stream.head()
+    assert stream.event()["event"] == ":open"
+    return stream
+
+
+every_way = pytest.mark.parametrize("way", [EVENTS, WEBSOCKET], ids=lambda way: way.id)
+
+
+@every_way
+@pytest.mark.parametrize("kind", [k for k in EVERY if k is not TRIO], ids=lambda kind: kind.id)
+def test_what_is_kept_for_a_stalled_reader_is_bounded_and_forgotten(kind: Kind, way: Way) -> None:
+    others, stalled = 10, 20
+    with running(with_grace(kind), **ENVIRON) as server:
+        readers = [Reader(server, way, SMALL) for _ in range(stalled)]
+        crowd = Crowd(server, way, others)
+        server.until(others + stalled)
+        before = rss(server)
+        publish_all(server, crowd)
+        # Not queued: that would be 10 MiB for each, less the 2 to 4 MiB that the system takes.
+        each = 2.5 * MIB if kind in GRANIAN else MIB + 64 * 1024
+        assert rss(server) - before < KEPT + stalled * each
+        expire(server, others + stalled, stalled)
+        server.publish()
+        crowd.read(COUNT + 1)
+        if not (kind in GRANIAN and way is WEBSOCKET):  # it may leave it open for ever
+            readers[0].read_to_the_end()
+            assert 0 < readers[0].offset < COUNT
+        if not (kind in HYPERCORN and way is WEBSOCKET):  # it would wait for those who stall
+            server.stop(within=1 + STOPPED)
+
+
+@every_way
+def test_hypercorn_on_trio_forgets_a_stalled_reader_as_well(way: Way) -> None:
+    """Its `send` is shielded from being called off, so only the task waits on."""
+    with running(TRIO, **ENVIRON) as server:
+        reader = Reader(server, way, SMALL)
+        crowd = Crowd(server, way, 10)
+        server.until(11)
+        publish_all(server, crowd)
+        server.get("/advance?seconds=10.2")
+        server.publish()
+        crowd.read(COUNT + 1)
+        server.until(10)
+        reader.socket.close()
+        server.publish()
+        crowd.read(COUNT + 2)
+        assert server.get("/listeners") == 10
+
+
+def test_a_thousand_listeners_do_not_notice_the_one_that_stalls() -> None:
+    raise_open_files(3 * 1000)
+    with running(with_grace(UVICORN[1]), **ENVIRON) as server:
+        stalled = Stream(server, buffer=SMALL)
+        crowd = Crowd(server, EVENTS, 999)
+        server.until(1000)
+        before = rss(server)
+        publish_all(server, crowd)
+        # For a moment each of the thousand may have an unfinished send.
+        assert rss(server) - before < KEPT + 1000 * (256 + 64) * 1024
+        expire(server, 1000, 1)
+        crowd.leave()
+        server.until(0)
+        stalled.head()
+        found = stalled.all_events()
+        assert not stalled.ended
+        last, seen = found[-1]["id"], len(found) - 1
+        assert [event["event"] for event in found] == [":open"] + ["held0"] * seen
+        assert last.endswith(f".{seen}")
+        assert 0 < seen < COUNT
+        again = follow(server, last)
+        offsets = [int(again.event()["id"].partition(".")[2]) for _ in range(COUNT - seen)]
+        assert offsets == list(range(seen + 1, COUNT + 1))
+        server.publish(COUNT)
+        late = Stream(server, Last_Event_ID=last)  # the next it needs is not held any more
+        late.head()
+        assert [late.event()["event"] for _ in range(2)] == [":open", ":full"]
+
+
+def test_a_stop_signal_does_not_wait_for_the_limit_of_a_stalled_reader() -> None:
+    """Without `--timeout-graceful-shutdown`: that uvicorn itself waits for it is another matter."""
+    with running(UVICORN[0]) as server:
+        reader = Reader(server, EVENTS, SMALL)
+        crowd = Crowd(server, EVENTS, 1)
+        server.until(2)
+        publish_all(server, crowd)
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for("returned without completing response", within=STOPPED)
+        reader.socket.close()
+        server.ended(within=STOPPED)

@@ -1,0 +1,71 @@
+"""Where a start leads, for what only one moment or one place decides; the rest is in `contract`."""
+
+from __future__ import annotations
+
+import pytest
+
+from asgi_comet import SITE, Comet
+from asgi_comet.directory import Directory
+from asgi_comet.feeds import Feed
+from asgi_comet.messages import NEXT_INCARNATION, Position
+from asgi_comet.testing import wait_for_listeners
+from asgi_comet.transports.subscribing import acknowledge
+from tests.serving import Address, Tab
+from tests.streams import Ws
+from tests.transports.test_poll import process_of
+
+
+def test_an_old_position_of_a_process_channel_that_is_gone_is_closed(
+    comet: Comet, server: Address
+) -> None:
+    tab = Tab(server)
+    with Ws(server, tab.url, tab.cookie) as socket:
+        socket.say(subscribe={"~b": "old.7"})
+        assert socket.next() == {"channel": "~b", "error": "closed", "reason": "unknown"}
+        process = process_of(comet, tab)
+        channel = comet.create(scope=process, name="b")
+        channel.close()
+        process.place.directory.forget(channel._feed)
+        socket.say(subscribe={"~b": "new.0"})
+        assert socket.next() == {"channel": "~b", "error": "closed", "reason": "ended"}
+        socket.say(subscribe={"~b": "now"})
+        assert socket.next() == {"channel": "~b", "position": "new.0"}
+
+
+@pytest.mark.parametrize("start", ["now", "new.0"])
+def test_a_process_channel_that_a_thread_makes_in_this_very_moment_is_followed(
+    comet: Comet, server: Address, monkeypatch: pytest.MonkeyPatch, start: str
+) -> None:
+    tab = Tab(server)
+    channel = comet.create(scope=process_of(comet, tab), name="b")
+    find, missed = Directory.find, list[str]()
+
+    def miss_once(self: Directory, name: str) -> Feed | None:
+        if name == "~b" and not missed:
+            missed.append(name)
+            return None
+        return find(self, name)
+
+    monkeypatch.setattr(Directory, "find", miss_once)
+    with Ws(server, tab.url, tab.cookie) as socket:
+        socket.say(subscribe={"~b": start})
+        if start == "now":
+            assert socket.next() == {"channel": "~b", "position": "new.0"}
+        wait_for_listeners(channel, 1)
+        channel.publish("x")
+        assert socket.next()["data"] == "x"
+    assert missed == ["~b"]
+
+
+def test_an_acknowledgement_is_of_a_position_of_this_incarnation(comet: Comet) -> None:
+    site = comet.create(scope=SITE, name="a")
+    for n in range(3):
+        site.publish(n)
+    site._feed.outcomes.send(0, 2)
+    epoch = site._feed.history.epoch
+    for position in (Position("other", 2), Position(epoch, 4), NEXT_INCARNATION):
+        acknowledge(comet._hub, None, {"a": position, "~a": position, "gone": position})
+        assert site._feed.outcomes.of(1) is None
+    acknowledge(comet._hub, None, {"a": Position(epoch, 2)})
+    assert site._feed.outcomes.of(1) is not None
+    assert site._feed.outcomes.of(3) is None
