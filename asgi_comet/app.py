@@ -32,6 +32,7 @@ from .transports.exchange import (
 from .transports.poll import poll
 from .transports.process import acknowledge, close_process, open_process
 from .transports.registration import registration as register
+from .transports.script import client_script
 from .transports.sse import events
 from .transports.websocket import socket
 
@@ -147,6 +148,8 @@ class CometApp:
             await poll(hub, None, exchange)
         elif area == "events" and not rest:
             await self._stream(events, exchange, None)
+        elif area == "comet.js" and not rest:
+            await client_script(hub, exchange)
         elif area == "open" and not rest:
             await open_process(hub, exchange)
         elif area == "admin":

@@ -29,6 +29,7 @@ from .identity import Identity, SecretKey, load_keys
 from .lifespan import Lifespan
 from .names import check_name
 from .origin import OriginRule
+from .pages import Markup, render_script
 from .processes import ClientProcess, Household
 from .registry import Processes
 from .runtime import Runtime
@@ -247,6 +248,36 @@ class Comet:
             ProcessClosed: The one that the header names has closed.
         """
         return self._hub.visits.current().process()
+
+    def script(
+        self,
+        process: ClientProcess | None = None,
+        **channels: Channel[Any] | ExternalChannel,
+    ) -> Markup:
+        """Render a client process and channels for a page, where `comet.js` picks them up.
+
+        `comet.channel("news")` there then follows the channel given as `news=` from where it was
+        when this was called, so nothing is lost while the page loads. The page must not be cached:
+        its client process is for one tab.
+
+        Args:
+            process: The page's client process, as `open_process` returns it; `None` lets the page
+                open one when it needs it.
+            **channels: By the names that the page uses.
+
+        Returns:
+            A `script` element of data that no browser runs, whatever is in it; template engines
+            insert it as it is.
+
+        Source: api.md, "Comet".
+        """
+        page: dict[str, Any] = {n: c.reference() for n, c in channels.items()}
+        opened: dict[str, Any] = {"channels": page}
+        if process is not None:
+            url = process.url
+            timeout = self._hub.settings.process_timeout
+            opened |= {"process": url.rpartition("/")[2], "url": url, "processTimeout": timeout}
+        return render_script(opened)
 
     async def wait_timeout(self, seconds: float, process: ClientProcess | None = None) -> None:
         """Return once a client process has been inactive for that many seconds, or has closed.

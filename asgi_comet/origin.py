@@ -111,6 +111,13 @@ class OriginRule:
         _logger.warning("refused %r: expected Origin %s, got %r", scope["path"], among, came)
         return None
 
+    def cors(self, headers: Headers) -> Sequence[tuple[bytes, bytes]]:
+        """Return what lets a page of an allowed origin read what anybody may ask for."""
+        came = headers.get(b"origin", b"")
+        if parse_origin(came.decode("latin-1")) in self._allowed:
+            return ((b"access-control-allow-origin", came), *_CORS)
+        return ()
+
     def _own(self, scope: Scope, host: bytes) -> set[Origin]:
         """The origins a request's own page may have: its scheme, or https before a TLS proxy."""
         own: set[Origin] = set()

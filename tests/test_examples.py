@@ -323,26 +323,49 @@ def demo() -> Iterator[httpx.Client]:
 
 
 def start_job(demo: httpx.Client, tab: dict[str, Any]) -> httpx.Response:
-    return demo.post("/job", headers={"Comet-Process": tab["url"].rpartition("/")[2]})
+    return demo.post("/job", headers={"Comet-Process": tab["process"]})
 
 
-def test_the_page_of_the_demo_knows_its_tab_and_runs_no_foreign_script(demo: httpx.Client) -> None:
-    page = demo.get("/")
-    (embedded,) = re.findall(r'<script type="application/json" id="tab">(.*?)</script>', page.text)
-    tab = json.loads(embedded)
-    (told,) = poll(demo, tab["url"], **{tab["me"]["channel"]: tab["me"]["position"]})
-    assert tab["process"].startswith(told["data"]["process"])
+def open_tab(demo: httpx.Client) -> dict[str, Any]:
+    tab: dict[str, Any] = demo.post("/comet/open").json()
+    return tab
+
+
+def test_the_page_of_the_demo_knows_its_tab(demo: httpx.Client) -> None:
+    page = demo.get("/").text
+    (told,) = re.findall(r'<script type="application/json" id="comet">(.*?)</script>', page)
+    tab = json.loads(told)
+    me = tab["channels"]["me"]
+    assert me["url"] == tab["url"]
+    (event,) = poll(demo, tab["url"], own_me=me["position"])
+    assert event["data"]["tabs"] == 1
+    assert tab["url"].endswith(tab["process"])
+
+
+def test_the_demo_introduces_a_tab_as_often_as_it_asks(demo: httpx.Client) -> None:
+    tab = open_tab(demo)
+    told = [demo.post("/me", headers={"Comet-Process": tab["process"]}).json() for _ in range(2)]
+    assert told[0] == told[1]
+    assert told[0]["url"] == tab["url"]
+    demo.post(f"{tab['url']}/close")
+    assert demo.post("/me", headers={"Comet-Process": tab["process"]}).status_code == 410
+
+
+@pytest.mark.parametrize("path", ["/", "/2010", "/two"])
+def test_the_pages_of_the_demo_run_no_foreign_script(demo: httpx.Client, path: str) -> None:
+    page = demo.get(path)
     assert page.headers["content-security-policy"].startswith("default-src 'self'")
+    assert page.headers["cache-control"] == "no-store"
     assert "{{" not in page.text
 
 
 def test_a_tab_of_the_demo_has_one_job_at_a_time(demo: httpx.Client) -> None:
-    tab, other = demo.post("/tab").json(), demo.post("/tab").json()
+    tab, other = open_tab(demo), open_tab(demo)
     assert [start_job(demo, one).status_code for one in (tab, other, tab)] == [201, 201, 409]
 
 
 def test_the_demo_refuses_a_job_to_nobody_and_to_a_tab_that_is_gone(demo: httpx.Client) -> None:
-    tab = demo.post("/tab").json()
+    tab = open_tab(demo)
     with httpx.Client(base_url=demo.base_url) as stranger:
         assert start_job(stranger, tab).status_code == 403
         assert stranger.post("/job").status_code == 403

@@ -11,7 +11,7 @@ import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
-from starlette.status import HTTP_204_NO_CONTENT
+from starlette.status import HTTP_204_NO_CONTENT, HTTP_304_NOT_MODIFIED
 from starlette.types import Message, Receive, Scope, Send
 
 from asgi_comet.headers import essence, read_headers
@@ -261,16 +261,17 @@ async def answer(
         hub: The rooms.
         exchange: What is answered.
         kind: The content type of the body.
-        body: All of it; a 204 has none.
+        body: All of it; a 204 and a 304 have none.
         status: 200 and so on.
-        headers: Further headers.
+        headers: Further headers. Nobody keeps it, unless one of them says otherwise.
 
     Returns:
         Whether the server took it all; otherwise the client is gone, or does not read.
     """
     send = exchange.send
     try:
-        for message in make_answer(kind, body, status=status, headers=(*exchange.cors, *headers)):
+        further = (*exchange.cors, *headers)
+        for message in make_answer(kind, body, status=status, headers=further):
             done, sending = _advance(hub, send(message))
             if not done and not await send_slowly(hub, sending):
                 return False
@@ -295,7 +296,9 @@ def make_answer(
         _NOSNIFF,
         *headers,
     ]
-    if status == HTTP_204_NO_CONTENT:
+    if any(name == b"cache-control" for name, _ in headers):
+        fields.remove(_NO_STORE)
+    if status in (HTTP_204_NO_CONTENT, HTTP_304_NOT_MODIFIED):
         del fields[:2]
     return (
         {"type": "http.response.start", "status": status, "headers": fields},

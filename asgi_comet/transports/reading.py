@@ -128,6 +128,8 @@ class Reading(Listener):
         """Return the next write: what there is, in order, as much as goes into one."""
         parts, self.told = self.told, []
         left = self.limit
+        # A client process that closes in another thread: that is what is told, not each channel.
+        going = self.process is not None and self.process.closed
         for feed, after in in_turn(self, self.limit):
             upto = after
             if feed.readable and feed.history.top != after and feed not in self.gaps:
@@ -144,7 +146,8 @@ class Reading(Listener):
                 upto = rendered.upto
                 self.move_on(feed, after, rendered)
                 parts.append(rendered.data)
-            if feed.closed is not None and (upto == feed.history.top or not feed.readable):
+            ended = feed.closed is not None and (upto == feed.history.top or not feed.readable)
+            if ended and not going:
                 self.drop(feed)
                 parts.append(self.note(over(feed)))
         return self.frame(parts) if parts else None

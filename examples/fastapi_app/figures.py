@@ -1,10 +1,9 @@
-"""The live figures of the machine: counters in, one JSON text per channel out; and of the loop.
+"""The live figures of the machine: counters in, one figure per channel out; and of the loop.
 
 Owns what is measured and how a rate is made of two samples.
 Knows nothing of channels being written, of HTTP or of the page.
 """
 
-import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import psutil
 from anyio import sleep
 
 CHANNELS = ("cpu", "memory", "network", "machine")
-"""Names of the channels that `figures` makes a text for."""
+"""Names of the channels that `figures` makes a value for."""
 
 UNREADABLE = (psutil.Error, OSError)
 """What `take_sample` raises when the machine does not tell."""
@@ -64,18 +63,19 @@ def take_sample() -> Sample:
     )
 
 
-def figures(before: Sample, now: Sample, *, posts: int) -> dict[str, str]:
-    """Return the JSON text of each of `CHANNELS`, with rates over the time between two samples.
+def figures(before: Sample, now: Sample, *, posts: int) -> dict[str, dict[str, Any]]:
+    """Return the value of each of `CHANNELS`, with rates over the time between two samples.
 
     Args:
         before: The earlier sample.
         now: The later one.
         posts: Number of the newest post on the wall: how a page notices that it missed one.
     """
-    values: dict[str, Any] = {
-        "cpu": _cpu(before, now),
-        "memory": {"used": now.memory_used, "total": now.memory_total},
-        "network": _network(before, now),
+    at = round(now.at, 1)  # a page that misses one draws a hole
+    return {
+        "cpu": {"at": at, **_cpu(before, now)},
+        "memory": {"at": at, "used": now.memory_used, "total": now.memory_total},
+        "network": {"at": at, **_network(before, now)},
         "machine": {
             "load": [round(load, 2) for load in now.load],
             "processes": now.processes,
@@ -83,7 +83,6 @@ def figures(before: Sample, now: Sample, *, posts: int) -> dict[str, str]:
             "posts": posts,
         },
     }
-    return {name: json.dumps(value, separators=(",", ":")) for name, value in values.items()}
 
 
 async def lateness() -> AsyncIterator[float]:

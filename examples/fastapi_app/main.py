@@ -3,7 +3,10 @@
     scripts/demo                                   # or, from the root of the repository:
     uvicorn examples.fastapi_app.main:app          # http://127.0.0.1:8000
 
-For everyone: `cpu`, `memory`, `network` and `machine`, a JSON text each second; `wall`, whatever is
+The page at `/` is written with the browser client, `comet.js`; `/two` shows it twice, side by side;
+and `/2010` is a page of 2010, which speaks the registration protocol.
+
+For everyone: `cpu`, `memory`, `network` and `machine`, a figure each second; `wall`, whatever is
 posted to `/wall`; and `lateness`, of which only the newest value counts. For one tab alone, the
 client process that is opened when the page is served: `~me`, who it is, and `~job`, how far its job
 is. To listen without a browser:
@@ -21,13 +24,13 @@ the page by pointing a name of its own at this machine.
 """
 
 import html
-import json
 import logging
 import os
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from anyio import create_task_group, sleep, to_thread
 from fastapi import FastAPI, Request, status
@@ -37,6 +40,8 @@ from fastapi.staticfiles import StaticFiles
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from asgi_comet import (
+    SITE,
+    Channel,
     Comet,
     CometMiddleware,
     NoClientProcess,
@@ -53,12 +58,15 @@ from examples.fastapi_app.figures import (
     take_sample,
 )
 from examples.fastapi_app.tabs import Tabs
-from examples.fastapi_app.wall import NewPost, Post, Wall
+from examples.fastapi_app.wall import KEPT, NewPost, Post, Wall
 
 logger = logging.getLogger(__name__)
 
-STATIC = Path(__file__).parent / "static"
-TEMPLATE = (STATIC / "page.html").read_text(encoding="utf-8")
+HERE = Path(__file__).parent
+TEMPLATES = {path.stem: path.read_text(encoding="utf-8") for path in HERE.glob("templates/*.html")}
+MINUTE = 60
+"""Figures that are held: a page that is opened shows the last minute at once."""
+
 INTERVAL = 1.0
 """Seconds between two figures."""
 
@@ -67,14 +75,16 @@ SECRET_KEY = os.environ.get("DEMO_SECRET_KEY") or secrets.token_urlsafe(32)
 
 PAGE_HEADERS = {
     "Cache-Control": "no-store",  # the page contains the admin token
-    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'self'; base-uri 'none'",
     "Referrer-Policy": "no-referrer",
 }
 
 comet = Comet(secret_key=SECRET_KEY, admin=ADMIN_TOKEN)
-channels = {name: comet.channels.create(name) for name in CHANNELS}
-wall_channel = comet.channels.create("wall")
+channels: dict[str, Channel[dict[str, Any]]] = {
+    name: comet.create(scope=SITE, name=name, size=MINUTE) for name in CHANNELS
+}
 wall = Wall()
+wall_channel: Channel[Post] = comet.create(scope=SITE, name="wall", size=KEPT, type=Post)
 late_channel = comet.create_newest(lateness, name="lateness")
 tabs = Tabs(comet)
 
@@ -92,26 +102,41 @@ app = FastAPI(title="asgi_comet demo", lifespan=lifespan)
 app.add_middleware(CometMiddleware, comet=comet)
 # Added last, so asked first: also what CometMiddleware answers is for these host names only.
 app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
-app.mount("/static", StaticFiles(directory=STATIC), name="static")
+app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
 
 
 @app.get("/", response_class=HTMLResponse)
 async def page() -> HTMLResponse:
-    """The page of a new tab, with the admin token in it (see the module's docstring)."""
-    tab = json.dumps(open_tab()).replace("<", "\\u003c")  # nothing ends the script element
-    text = TEMPLATE.replace("{{ admin_token }}", html.escape(ADMIN_TOKEN))
-    return HTMLResponse(text.replace("{{ tab }}", tab), headers=PAGE_HEADERS)
+    """The page of a new tab."""
+    process = comet.open_process()
+    script = comet.script(process, me=tabs.introduce(process), lateness=late_channel)
+    return render("live", comet=script)
 
 
-@app.post("/tab", status_code=status.HTTP_201_CREATED)
-async def open_again() -> dict[str, object]:
-    """A new client process for a page whose own is gone: it was away for too long, say."""
-    return open_tab()
+@app.get("/two", response_class=HTMLResponse)
+async def two() -> HTMLResponse:
+    """Two tabs side by side."""
+    return HTMLResponse(TEMPLATES["two"], headers=PAGE_HEADERS)
 
 
-def open_tab() -> dict[str, object]:
-    """What a page needs to follow its channels."""
-    return {**tabs.open(), "late": late_channel.reference()}
+@app.get("/2010", response_class=HTMLResponse)
+async def page_of_2010() -> HTMLResponse:
+    """A page that speaks the registration protocol."""
+    return render("2010")
+
+
+def render(name: str, **values: str) -> HTMLResponse:
+    """Return a page, with the admin token in it (see the module's docstring)."""
+    text = TEMPLATES["frame"].replace("{{ part }}", TEMPLATES[name])
+    for key, value in {"title": name, "admin_token": html.escape(ADMIN_TOKEN), **values}.items():
+        text = text.replace(f"{{{{ {key} }}}}", value)
+    return HTMLResponse(text, headers=PAGE_HEADERS)
+
+
+@app.post("/me")
+async def introduce() -> dict[str, str]:
+    """Tell a tab whose client process is a new one, named in `Comet-Process`, where it is told."""
+    return tabs.introduce(comet.process()).reference()
 
 
 @app.post("/job", status_code=status.HTTP_201_CREATED)
@@ -130,7 +155,7 @@ async def read_wall() -> list[Post]:
 async def write_on_wall(new: NewPost) -> Post:
     """Keep a post and write it to everyone who listens."""
     post = wall.add(new)
-    wall_channel.write(post.model_dump_json())
+    wall_channel.publish(post)
     return post
 
 
@@ -180,5 +205,5 @@ async def measure() -> Sample | None:
 
 def publish(before: Sample, now: Sample) -> None:
     """Write all figures in the same instant, so that one answer carries them together."""
-    for name, text in figures(before, now, posts=wall.latest).items():
-        channels[name].write(text)
+    for name, figure in figures(before, now, posts=wall.latest).items():
+        channels[name].publish(figure)

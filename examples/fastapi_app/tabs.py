@@ -37,7 +37,7 @@ class Progress(BaseModel):
     """How far a job is."""
 
     tab: str
-    """The client process whose job it is; the page checks that it is its own."""
+    """The beginning of the client process whose job it is."""
     percent: int
     darts: int
     pi: float
@@ -45,19 +45,23 @@ class Progress(BaseModel):
 
 
 class Tabs:
-    """Opens tabs, and tells those of a browser how many they are. Use it from the loop."""
+    """Tells tabs who they are and how many their browser has. Use it from the loop."""
 
     def __init__(self, comet: Comet) -> None:
         self._comet = comet
         self._changed = Event()
+        self._channels: dict[str, Channel[Me]] = {}
 
-    def open(self) -> dict[str, object]:
-        """Open a client process for the current request; return what its page needs to know."""
-        process = self._comet.open_process()
-        process.on_close(lambda _: self._announce())
-        me = self._comet.create_unlimited(self._me(process), name="me", type=Me)
-        self._announce()
-        return {"process": process.id, "url": process.url, "me": me.reference()}
+    def introduce(self, process: ClientProcess) -> Channel[Me]:
+        """Return the channel that tells a tab who it is; made when it is first asked for."""
+        if process.id not in self._channels:
+            source = self._me(process)
+            self._channels[process.id] = self._comet.create_unlimited(
+                source, scope=process, name="me", type=Me
+            )
+            process.on_close(self._forget)
+            self._announce()
+        return self._channels[process.id]
 
     def start_job(self) -> dict[str, str]:
         """Start the job of the current client process; return where to follow it.
@@ -67,7 +71,7 @@ class Tabs:
         """
         process = self._comet.process()
         job: Channel[Progress] = self._comet.create(
-            throw_darts(process.id), name="job", type=Progress
+            throw_darts(process.id[:6]), name="job", type=Progress
         )
         return job.reference()
 
@@ -82,6 +86,10 @@ class Tabs:
                 yield me
             else:
                 await self._changed.wait()
+
+    def _forget(self, process: ClientProcess) -> None:
+        del self._channels[process.id]
+        self._announce()
 
     def _announce(self) -> None:
         self._changed.set()

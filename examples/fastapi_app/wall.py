@@ -1,8 +1,8 @@
 """The wall: short texts that anyone on the page may write, numbered, the last ones kept.
 
-The numbers are the demo's answer to a limit of the registration protocol: it keeps no position, so
-a message written between two requests of a page is not for that page.
-The page compares numbers and reads the wall again when one is missing.
+The numbers are for the page of 2010: the registration protocol keeps no position, so a message
+written between two requests of a page is not for that page.
+It compares numbers and reads the wall again when one is missing.
 """
 
 from collections import deque

@@ -9,6 +9,15 @@ from playwright.sync_api import Page, expect
 
 COUNT = "Number(document.getElementById('cpu-value').dataset.count)"
 
+# Counts the holes there ever are in the chart, besides where it begins.
+HOLES = """() => {
+    const line = document.querySelector("#cpu-chart .line")
+    window.holes = 0
+    new MutationObserver(() => {
+        window.holes = Math.max(window.holes, line.getAttribute("d").split("M").length - 2)
+    }).observe(line, {attributeFilter: ["d"]})
+}"""
+
 
 def wait_for_figures(page: Page, more: int = 2) -> None:
     for _ in range(more):
@@ -19,33 +28,39 @@ def wait_for_figures(page: Page, more: int = 2) -> None:
 @pytest.mark.browser
 def test_figures_move_and_the_switch_stops_and_resumes_them(demo: str, page: Page) -> None:
     page.goto(demo)
-    state = page.locator("#state")
-    expect(state).to_have_attribute("data-state", "live")
+    state, banner = page.locator("#state"), page.locator("#banner")
+    expect(banner).to_be_hidden()
+    expect(state).to_have_attribute("data-state", "online")
     wait_for_figures(page)
     for figure in ("#cpu-value", "#memory-value", "#network-value"):
         expect(page.locator(figure)).not_to_be_empty()
 
     page.click("#deactivate")
     expect(state).to_have_attribute("data-state", "deactivated")
+    expect(banner).to_be_visible()
+    expect(banner).to_have_text("Push is switched off.")
     expect(page.locator("#status")).to_have_attribute("data-active", "false")
     stopped = page.evaluate(COUNT)
 
     page.click("#activate")
-    expect(state).to_have_attribute("data-state", "live", timeout=15_000)
+    expect(state).to_have_attribute("data-state", "online")
+    expect(banner).to_be_empty()
     wait_for_figures(page)
     assert page.evaluate(COUNT) > stopped
 
 
 @pytest.mark.browser
-def test_the_form_writes_to_everyone(demo: str, page: Page) -> None:
+@pytest.mark.parametrize("others", ["", "2010"])
+def test_the_form_writes_to_everyone(demo: str, page: Page, others: str) -> None:
     other = page.context.new_page()
-    for one in (page, other):
-        one.goto(demo)
-        expect(one.locator("#state")).to_have_attribute("data-state", "live")
-    text = "<b>héllo</b> 🎈 a:b"
+    for one, path in ((page, ""), (other, others)):
+        one.goto(f"{demo}/{path}")
+        expect(one.locator("#state")).to_have_attribute("data-state", "online")
+    text = f"<b>héllo</b> 🎈 a:b {others}!"
     page.fill("#wall-text", text)
     page.press("#wall-text", "Enter")
     for one in (page, other):
+        expect(one.locator("#wall-list").get_by_text(text)).to_have_count(1)
         expect(one.locator("#wall-list").get_by_text(text)).to_be_visible()
         expect(one.locator("#wall-list b")).to_have_count(0)
 
@@ -53,7 +68,7 @@ def test_the_form_writes_to_everyone(demo: str, page: Page) -> None:
 @pytest.mark.browser
 def test_the_operator_changes_the_timeout_by_form_and_by_command(demo: str, page: Page) -> None:
     page.goto(demo)
-    expect(page.locator("#state")).to_have_attribute("data-state", "live")
+    expect(page.locator("#state")).to_have_attribute("data-state", "online")
     page.fill("#timeout-seconds", "7")
     page.check("#timeout-kill")
     page.click("#set-timeout")
@@ -65,10 +80,52 @@ def test_the_operator_changes_the_timeout_by_form_and_by_command(demo: str, page
 
 
 @pytest.mark.browser
-def test_a_narrow_screen_does_not_scroll_sideways(demo: str, page: Page) -> None:
-    page.set_viewport_size({"width": 390, "height": 800})
+def test_a_page_that_is_opened_shows_what_went_before(demo: str, page: Page) -> None:
     page.goto(demo)
+    page.fill("#wall-text", "written before")
+    page.press("#wall-text", "Enter")
+    wait_for_figures(page)
+    seen = page.evaluate(COUNT)
+    other = page.context.new_page()
+    other.goto(demo)
+    expect(other.locator("#wall-list").get_by_text("written before")).to_be_visible()
+    other.wait_for_function(f"{COUNT} >= {seen}", timeout=1000 * seen / 2)
+
+
+@pytest.mark.browser
+def test_a_page_whose_network_fails_says_so_and_misses_no_figure(demo: str, page: Page) -> None:
+    page.goto(demo)
+    wait_for_figures(page, 1)
+    page.evaluate(HOLES)
+    page.context.set_offline(True)
+    expect(page.locator("#banner")).to_have_text("No connection; we keep trying.")
+    page.wait_for_timeout(3000)
+    page.context.set_offline(False)
+    expect(page.locator("#banner")).to_be_empty()
+    wait_for_figures(page)
+    assert page.evaluate("holes") == 0
+
+
+@pytest.mark.browser
+def test_the_page_of_2010_shows_what_is_on_the_wire(demo: str, page: Page) -> None:
+    page.goto(demo)
+    page.click("text=the page of 2010")
+    wait_for_figures(page)
+    expect(page.locator("#wire-list")).to_contain_text("registration=cpu%0Amemory")
+    page.click("#deactivate")
+    expect(page.locator("#state")).to_have_attribute("data-state", "deactivated")
+    expect(page.locator("#wire-list")).to_contain_text("503")
+    page.click("#activate")
+    expect(page.locator("#state")).to_have_attribute("data-state", "online")
+    expect(page.locator("#banner")).to_be_empty()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("path", ["", "2010"])
+def test_a_narrow_screen_does_not_scroll_sideways(demo: str, page: Page, path: str) -> None:
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.goto(f"{demo}/{path}")
     wait_for_figures(page, 1)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     if target := os.environ.get("SCREENSHOTS"):
-        page.screenshot(path=f"{target}/demo-narrow.png", full_page=True)
+        page.screenshot(path=f"{target}/demo-narrow{path}.png", full_page=True)

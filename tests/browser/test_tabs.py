@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 
@@ -30,18 +29,13 @@ RECORD = """([id, ...names]) => {
 
 def open_demo(page: Page, demo: str) -> None:
     page.goto(demo)
-    expect(page.locator("#tab-card")).to_have_attribute("data-state", "live")
+    expect(page.locator("#state")).to_have_attribute("data-state", "online")
     expect(page.locator("#me")).to_have_attribute("data-tabs", A_NUMBER)
 
 
 def me(page: Page) -> dict[str, str]:
     found: dict[str, str] = page.evaluate("({...document.getElementById('me').dataset})")
     return found
-
-
-def process(page: Page) -> str:
-    tab: dict[str, str] = json.loads(page.evaluate("document.getElementById('tab').textContent"))
-    return tab["process"]
 
 
 def test_two_tabs_of_one_browser_never_get_each_others_job(demo: str, page: Page) -> None:
@@ -56,9 +50,9 @@ def test_two_tabs_of_one_browser_never_get_each_others_job(demo: str, page: Page
         expect(one.locator("#job-start")).to_be_enabled()
         expect(one.locator("#job-note")).to_be_empty()
         seen = one.evaluate("seen")
-        assert set(seen["data-tab"]) == {process(one)}
+        assert set(seen["data-tab"]) == {me(one)["process"]}
         assert [int(value) for value in seen["data-value"]] == list(range(2, 101, 2))
-    assert process(page) != process(other)
+    assert me(page)["process"] != me(other)["process"]
     assert page.inner_text("#job-pi") != other.inner_text("#job-pi")
 
 
@@ -105,7 +99,7 @@ def test_a_tab_goes_on_where_it_was_when_push_is_switched_on_again(demo: str, pa
     page.click("#job-start")
     expect(page.locator("#job-progress")).not_to_have_attribute("data-value", "0")
     page.click("#deactivate")
-    expect(page.locator("#tab-card")).to_have_attribute("data-state", "deactivated")
+    expect(page.locator("#state")).to_have_attribute("data-state", "deactivated")
     page.click("#activate")
     expect(page.locator("#job-progress")).to_have_attribute("data-value", "100", timeout=30_000)
     assert [int(value) for value in page.evaluate("seen['data-value']")] == list(range(2, 101, 2))
@@ -117,7 +111,7 @@ def test_a_tab_whose_network_fails_goes_on_where_it_was(demo: str, page: Page) -
     page.click("#job-start")
     expect(page.locator("#job-progress")).not_to_have_attribute("data-value", "0")
     page.context.set_offline(True)
-    expect(page.locator("#tab-card")).to_have_attribute("data-state", "offline")
+    expect(page.locator("#state")).to_have_attribute("data-state", "offline")
     page.context.set_offline(False)
     expect(page.locator("#job-progress")).to_have_attribute("data-value", "100", timeout=30_000)
     assert [int(value) for value in page.evaluate("seen['data-value']")] == list(range(2, 101, 2))
@@ -127,7 +121,7 @@ def test_a_tab_that_the_server_closed_opens_a_new_process(demo: str, page: Page)
     open_demo(page, demo)
     before = me(page)
     page.evaluate(
-        """fetch(JSON.parse(document.getElementById("tab").textContent).url + "/close",
+        """fetch(JSON.parse(document.getElementById("comet").textContent).url + "/close",
             {method: "POST"})"""
     )
     expect(page.locator("#me")).not_to_have_attribute("data-process", before["process"])
@@ -138,8 +132,13 @@ def test_a_tab_that_the_server_closed_opens_a_new_process(demo: str, page: Page)
         page.screenshot(path=f"{target}/demo-tab.png", full_page=True)
 
 
-def test_the_polls_are_shown_on_the_wire_when_asked_for(demo: str, page: Page) -> None:
-    open_demo(page, demo)
-    expect(page.locator("#wire-list")).not_to_contain_text("lateness")
-    page.check("#wire-polls")
-    expect(page.locator("#wire-list")).to_contain_text("lateness")
+def test_two_tabs_side_by_side_are_two_of_one_browser(demo: str, page: Page) -> None:
+    page.goto(f"{demo}/two")
+    for frame in page.frames[1:]:
+        expect(frame.locator("#me")).to_have_attribute("data-tabs", "2")
+    one, other = page.frames[1:]
+    one.click("#job-start")
+    expect(one.locator("#job-progress")).to_have_attribute("data-value", "100", timeout=30_000)
+    expect(other.locator("#job-progress")).to_have_attribute("data-value", "0")
+    if target := os.environ.get("SCREENSHOTS"):
+        page.screenshot(path=f"{target}/demo-two.png")

@@ -1,14 +1,14 @@
 /* Area charts of the last minute, in SVG, so that the style sheet colours them in light and dark.
  *
  * A value a second enters at the right. A second without a value is a hole in the line: what the
- * page did not hear it does not draw.
+ * page was not told it does not draw.
  */
 var Chart = (function () {
   "use strict";
 
   var SVG = "http://www.w3.org/2000/svg";
   var STEPS = 60; // seconds in view
-  var STEP = 1000; // ms between two values
+  var STEP = 1000; // ms from one to the next
   var HEIGHT = 100;
   var MARGIN = 3; // room for the line's width at both ends of the scale
   var still = window.matchMedia("(prefers-reduced-motion: reduce)");
@@ -19,7 +19,7 @@ var Chart = (function () {
     this.element = element;
     this.options = options;
     this.rows = []; // one array of values per step, or null for a hole
-    this.last = 0;
+    this.last = 0; // seconds, when the newest was measured
     this.ceiling = options.ceiling || options.floor;
     this.svg = make("svg", {
       // One step wider than the view: while the chart glides, the oldest value leaves at the left.
@@ -40,15 +40,17 @@ var Chart = (function () {
     return { area: area, line: line };
   };
 
-  Chart.prototype.push = function (values) {
-    var now = Date.now();
-    var missed = this.last ? Math.round((now - this.last) / STEP) - 1 : 0;
+  Chart.prototype.push = function (at, values) {
+    var missed = this.last ? Math.round(at - this.last) - 1 : 0;
+    if (missed < 0) {
+      this.rows = []; // told again from further back
+    }
     for (var i = 0; i < Math.min(missed, STEPS); i += 1) {
       this.rows.push(null);
     }
     this.rows.push(values);
     this.rows = this.rows.slice(-STEPS - 2);
-    this.last = now;
+    this.last = at;
     this.ceiling = this.options.ceiling || nice(Math.max(this.options.floor, this.highest()));
     this.draw();
     this.glide();

@@ -5,7 +5,7 @@
  * Knows nothing of what the messages mean or how the page looks.
  *
  * States: connecting    no answer yet
- *         live          the last answer was 200
+ *         online        the last answer was 200
  *         deactivated   503: the operator switched push off; we come back after Retry-After
  *         offline       no answer, or one we do not understand; we come back after a random pause
  */
@@ -111,7 +111,7 @@ var Registration = (function () {
     });
     if (this.channels.length) {
       this.listen();
-      this.enter("live");
+      this.enter("online");
     } else {
       this.enter("offline", { ended: true });
     }

@@ -1,7 +1,8 @@
 /* The wall: its form, and its list with the newest post on top.
  *
- * Posts are numbered. One that is the next in line is put on top; at any other number the page has
- * missed something (registration requests keep no position) and reads the wall again.
+ * Posts are numbered, for the page of 2010. One that is the next in line is put on top; at any
+ * other number that page has missed something (registration requests keep no position) and reads
+ * the wall again. Who follows the channel by positions just adds what comes.
  */
 var WallView = (function () {
   "use strict";
@@ -18,6 +19,7 @@ var WallView = (function () {
     this.note = document.getElementById("wall-note");
     this.latest = null; // number of the newest post shown; null until the wall was read
     this.reading = false;
+    this.opened = new Date();
     this.form.addEventListener("submit", this.submit.bind(this));
     this.field.addEventListener("input", this.count.bind(this));
     this.count();
@@ -61,9 +63,13 @@ var WallView = (function () {
   /* A post came over the channel. */
   WallView.prototype.show = function (post) {
     if (this.latest !== null && post.number === this.latest + 1) {
-      this.latest = post.number;
-      this.prepend(post).className = "new";
+      this.add(post);
     }
+  };
+
+  WallView.prototype.add = function (post) {
+    this.latest = post.number;
+    this.prepend(post).className = new Date(post.at) > this.opened ? "new" : "";
   };
 
   /* The server says which post is the newest one. */

@@ -1,0 +1,107 @@
+/**
+ * The browser client of asgi_comet: follows channels whatever the network does, and tells the page
+ * plainly what happened.
+ *
+ *     import { connect } from "/comet/comet.js"
+ *     const comet = connect()
+ *     for await (const quote of comet.channel<Quote>("ticker")) show(quote)
+ *
+ * Per channel a consumer gets every message in order, each once, or an error that says why not.
+ */
+
+/** Where a server tells a page to subscribe: `channel.reference()` there. */
+export interface Reference {
+  url: string
+  channel: string
+  position: string
+}
+
+/** What goes wrong ends a consumer, once: an iterator throws it, a callback is given it. */
+export class CometError extends Error {}
+
+/** Messages were missed. Nothing ever comes if there is no `position` to go on from. */
+export class ChannelFull extends CometError {
+  readonly channel: string
+  readonly position?: string
+}
+
+/** The channel is over for this page. */
+export class ChannelClosed extends CometError {
+  readonly channel: string
+  readonly reason: "ended" | "failed" | "unknown" | "forbidden"
+}
+
+/** The client process is gone, and its own channels (`~name`) with it. */
+export class ProcessClosed extends CometError {}
+
+export interface ChannelOptions<T> {
+  /** `now` (the default), `last:10`, or a position. */
+  from?: string
+  /** Called with each message in place of the iterator. */
+  onmessage?: (data: T, position: string) => void
+  /** Called when messages were missed; `"resume"` goes on from where the server says. */
+  onfull?: "resume" | ((error: ChannelFull) => void)
+  /** Called when the channel is over. */
+  onclosed?: (error: ChannelClosed) => void
+  /** Called with any error that has no function of its own. Without one it is reported. */
+  onerror?: (error: CometError) => void
+}
+
+/** One reader of a channel. Leaving a `for await` loop closes it. */
+export interface Consumer<T> extends AsyncIterableIterator<T> {
+  /** After which message it is; `null` until the server has said. */
+  readonly position: string | null
+  /** Reads no more. */
+  close(): void
+}
+
+/** How reactive a page is; times in seconds. Of several wishes the most reactive holds. */
+export interface Activity {
+  /** Stays connected when hidden. Default: false. */
+  alwaysActive?: boolean
+  /** Stays connected when hidden as long as messages come. Default: false. */
+  activeUntilTimeout?: boolean
+  /** How long a hidden page stays connected. Default: 180. */
+  timeout?: number
+  /** Pause between two polls. Default: 0. */
+  timeBetweenRequests?: number
+  /** `[a, b, c]`: a page idle for `t` polls after `min(a·t + b, c)`. Default: `[0.5, 60, 600]`. */
+  timeBetweenRequestsWhenIdle?: [number, number, number]
+}
+
+export interface ConnectOptions extends Activity {
+  /** Where comet is mounted. Default: where this module came from. */
+  url?: string
+}
+
+export type Status = "connecting" | "online" | "offline" | "deactivated" | "closed"
+
+/** Everything a page follows, over one connection, and its client process. */
+export interface Comet extends EventTarget {
+  /** Changes with the event `status`. */
+  readonly status: Status
+  /** Follows a channel of the site, of this page (`~name`), or that the page was given. */
+  channel<T = any>(name: string, options?: ChannelOptions<T>): Consumer<T>
+  /** Follows what a reference leads to, also on another server. */
+  open<T = any>(reference: Reference, options?: ChannelOptions<T>): Consumer<T>
+  /** `fetch`, telling the application which client process asks. */
+  fetch(input: RequestInfo | URL, init?: RequestInit): Promise<Response>
+  /** The client process, opened when first needed. */
+  process(): Promise<{ process: string; url: string; processTimeout: number }>
+  /** Adds a wish. */
+  configure(activity: Activity): void
+  /** Ends everything, the client process included. */
+  close(): void
+  /**
+   * `status`: `comet.status` has changed. `process-closed`: another client process was opened in
+   * place of one that is gone; channels of the site go on.
+   */
+  addEventListener(
+    type: "status" | "process-closed",
+    listener: (event: Event) => void,
+    options?: boolean | AddEventListenerOptions,
+  ): void
+}
+
+/** Makes the page's `Comet`. Its connection is made with the first channel. */
+export function connect(options?: ConnectOptions): Comet
