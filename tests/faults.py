@@ -1,16 +1,59 @@
-"""A proxy that misbehaves: it cuts a connection after so many bytes of the answer."""
+"""Proxies that misbehave, and one that cuts a connection after so many bytes of the answer."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import Self
 
 from tests.serving import Address
 
 
-class CuttingProxy:
+class Proxy(ABC):
+    """Stands between clients and a server while the context of `run` lasts.
+
+    Args:
+        upstream: The server.
+
+    Attributes:
+        address: Where clients connect.
+    """
+
+    def __init__(self, upstream: Address) -> None:
+        self.upstream = upstream
+        self._listening = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.address = Address(*self._listening.getsockname())
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                client, _ = self._listening.accept()
+                self.accept(client)
+
+    @abstractmethod
+    def accept(self, client: socket.socket) -> None:
+        """Take a connection from a client."""
+
+    @contextlib.contextmanager
+    def run(self) -> Iterator[Self]:
+        self._thread.start()
+        try:
+            yield self
+        finally:
+            self._listening.shutdown(socket.SHUT_RDWR)
+            self._listening.close()
+            self._thread.join(10)
+            self.closed()
+
+    def closed(self) -> None:  # noqa: B027 - most proxies have nothing of their own to free
+        """Nobody connects any more."""
+
+
+class CuttingProxy(Proxy):
     """Passes requests on, and answers only up to `limit` bytes; then it resets the connection.
 
     Attributes:
@@ -19,19 +62,13 @@ class CuttingProxy:
     """
 
     def __init__(self, upstream: Address) -> None:
-        self.upstream = upstream
+        super().__init__(upstream)
         self.limit: int | None = None
         self.passed = 0
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.address = Address(*self._listening.getsockname())
-        self._thread = threading.Thread(target=self._accept, daemon=True)
 
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):  # closed
-            while True:
-                client, _ = self._listening.accept()
-                with client, self.upstream.connect() as server:
-                    self._pass(client, server)
+    def accept(self, client: socket.socket) -> None:
+        with client, self.upstream.connect() as server:
+            self._pass(client, server)
 
     def _pass(self, client: socket.socket, server: socket.socket) -> None:
         server.sendall(_read_message(client))
@@ -42,16 +79,6 @@ class CuttingProxy:
         client.sendall(allowed)
         if len(allowed) < len(answer):  # a reset, not a polite end
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
-
-    @contextlib.contextmanager
-    def run(self) -> Iterator[CuttingProxy]:
-        self._thread.start()
-        try:
-            yield self
-        finally:
-            self._listening.shutdown(socket.SHUT_RDWR)
-            self._listening.close()
-            self._thread.join(10)
 
 
 def _read_message(connection: socket.socket) -> bytes:

@@ -431,7 +431,9 @@ NOT_FINITE: list[tuple[Any, Callable[[float], Any], Any]] = [
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf], ids=str)
-@pytest.mark.parametrize(("type_", "make", "expected"), NOT_FINITE, ids=lambda v: str(v)[:40])
+@pytest.mark.parametrize(
+    ("type_", "make", "expected"), NOT_FINITE, ids=[str(type_) for type_, _, _ in NOT_FINITE]
+)
 def test_what_is_not_finite_is_null_everywhere(
     type_: Any, make: Any, expected: Any, value: float
 ) -> None:

@@ -47,7 +47,10 @@ export interface ChannelOptions<T> {
   onerror?: (error: CometError) => void
 }
 
-/** One reader of a channel. Leaving a `for await` loop closes it. */
+/**
+ * One reader of a channel. Leaving a `for await` loop closes it. If several calls of `next()` wait, an
+ * error is for the first, and the others get `{done: true}`.
+ */
 export interface Consumer<T> extends AsyncIterableIterator<T> {
   /** After which message it is; `null` until the server has said. */
   readonly position: string | null
@@ -55,13 +58,16 @@ export interface Consumer<T> extends AsyncIterableIterator<T> {
   close(): void
 }
 
-/** How reactive a page is; times in seconds. Of several wishes the most reactive holds. */
+/**
+ * How reactive a page is; times in seconds. Of several wishes the most reactive holds. A hidden page
+ * that has no WebSocket but another connection gives that back at once, unless `alwaysActive`.
+ */
 export interface Activity {
   /** Stays connected when hidden. Default: false. */
   alwaysActive?: boolean
-  /** Stays connected when hidden as long as messages come. Default: false. */
+  /** Keeps its WebSocket when hidden as long as messages come. Default: false. */
   activeUntilTimeout?: boolean
-  /** How long a hidden page stays connected. Default: 180. */
+  /** How long a hidden page keeps its WebSocket. Default: 180. */
   timeout?: number
   /** Pause between two polls. Default: 0. */
   timeBetweenRequests?: number

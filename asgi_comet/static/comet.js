@@ -4,8 +4,8 @@
 const SECOND = 1000
 const FIRST_EVENT = 4 * SECOND
 const SILENCE = 35 * SECOND
-const HELD = 60 * SECOND
-const HOUR = 3600 * SECOND
+const MINUTE = 60 * SECOND
+const HOUR = 60 * MINUTE
 
 export class CometError extends Error {
   constructor(message, data) {
@@ -83,17 +83,16 @@ class Consumer {
 
   fail(error) {
     if (this.#over) return
-    this.#end()
     const { onmessage, onfull, onclosed, onerror } = this.options
     const own = { ChannelFull: onfull, ChannelClosed: onclosed }[error.name]
-    const told = own?.call ? own : onerror
     if (!onmessage) this.#say(error)
-    else if (told) told(error)
-    else reportError(error) // it must not be missed
+    this.close()
+    if (onmessage) (own?.call ? own : onerror || reportError)(error) // it must not be missed
   }
 
   close() {
-    if (!this.#over) this.#end()
+    this.#over = true
+    this.follower.remove(this)
     for (const { resolve } of this.#waiting.splice(0)) resolve({ done: true })
   }
 
@@ -115,11 +114,6 @@ class Consumer {
     return this
   }
 
-  #end() {
-    this.#over = true
-    this.follower.remove(this)
-  }
-
   #say(result) {
     if (!this.#waiting.length) return this.#queue.push(result)
     const { resolve, reject } = this.#waiting.shift()
@@ -127,10 +121,10 @@ class Consumer {
   }
 }
 
-class Failure extends Error {
-  constructor(kind, wait = 0) {
-    super(kind)
-    Object.assign(this, { kind, wait })
+// The kind is a status, or that the process is gone.
+class Failure extends CometError {
+  constructor(kind, wait) {
+    super(kind, { kind, wait })
   }
 }
 
@@ -150,7 +144,7 @@ async function request(url, init) {
   throw new Failure({ 403: "gone", 410: "gone", 503: "deactivated" }[answer.status], wait)
 }
 
-const post = (url, body, signal) =>
+const post = (url, body, signal = AbortSignal.timeout(FIRST_EVENT)) =>
   request(url, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
@@ -160,13 +154,12 @@ const post = (url, body, signal) =>
 
 async function overHTTP(signal, work) {
   const stop = new AbortController()
-  const abort = () => stop.abort()
-  const wait = patience(abort)
-  signal.addEventListener("abort", abort)
+  const wait = patience(() => stop.abort())
+  signal.addEventListener("abort", () => stop.abort())
   try {
     await work(stop.signal, wait)
-  } catch (error) {
-    if (!signal.aborted) throw error
+  } catch (failure) {
+    if (!signal.aborted) throw failure
   } finally {
     wait()
   }
@@ -205,7 +198,7 @@ const websocket = (follower, signal) =>
       else follower.hear(events)
     }
     socket.onclose = ({ code }) =>
-      end(new Failure({ 1013: "deactivated", 4000: "gone", 4001: "gone" }[code]))
+      end(new Failure({ 1012: "connecting", 1013: "deactivated", 4000: "gone", 4001: "gone" }[code]))
   })
 
 const sse = (follower, signal) =>
@@ -217,12 +210,16 @@ const sse = (follower, signal) =>
     const { body } = await request(`${follower.url}/events?${query}`, { signal })
     const reader = body.pipeThrough(new TextDecoderStream()).getReader()
     const parse = eventParser()
+    let kind
     follower.acknowledge = (ack) => post(`${follower.url}/ack`, ack).catch(() => {})
     for (;;) {
       const { value, done } = await reader.read()
-      if (done) throw new Failure()
+      if (done) throw new Failure(kind)
+      if (value.startsWith("retry")) kind = "connecting" // it may say no more
+      const events = parse(value).flatMap((event) => fromSSE(event, starts))
+      if (!follower.heard && !events.length) continue
       wait(SILENCE)
-      follower.hear(parse(value).flatMap((event) => fromSSE(event, starts)))
+      follower.hear(events)
     }
   })
 
@@ -235,20 +232,22 @@ function fromSSE({ event, data, id = "" }, starts) {
     return Object.entries(positions).map(([name, position]) => ({ channel: name, position }))
   }
   if (!channel) throw new Failure(event === ":deactivated" ? "deactivated" : "gone")
-  const position = event === ":full" && of(channel) !== "-" ? of(channel) : undefined
+  const position = of(channel) === "-" ? undefined : of(channel)
   return { channel, error: event.slice(1), reason, position }
 }
 
-const poll = (follower, signal, idle = false) =>
+const poll = (follower, signal) =>
   overHTTP(signal, async (signal, wait) => {
     // The first is answered at once.
-    for (let hold = false; !signal.aborted && follower.size && !(idle && hold); hold = true) {
-      wait(hold ? HELD : FIRST_EVENT)
+    for (let hold = false; !signal.aborted && follower.channels.size; hold = true) {
+      wait(hold ? MINUTE : FIRST_EVENT)
       const body = { channels: follower.starts(), idle: !hold }
       const { events, replaced } = await (await post(`${follower.url}/poll`, body, signal)).json()
       if (replaced) throw new Failure("gone")
       follower.hear(events)
+      wait()
       await follower.pause()
+      if (follower.resting) return
     }
   })
 
@@ -272,12 +271,12 @@ class Follower {
   lastData = Date.now()
   change = null
   acknowledge = null
-  #channels = new Map()
+  channels = new Map()
   #asked = 0
   #answered = 0
   #acks = null
-  #after = 0
-  #learn
+  #failures = 0
+  #silent
   #stop = new AbortController()
 
   constructor(comet, open) {
@@ -285,37 +284,33 @@ class Follower {
     this.#run()
   }
 
-  get size() {
-    return this.#channels.size
-  }
-
   add(consumer) {
     const { name, start } = consumer
-    const channel = this.#channels.get(name) ?? { consumers: new Set() }
+    const channel = this.channels.get(name) ?? { consumers: new Set() }
     const placed = [...channel.consumers].find(({ position }) => position)
     channel.consumers.add(consumer)
-    this.#channels.set(name, channel)
+    this.channels.set(name, channel)
     if (placed && start === "now") consumer.position = placed.position
     else this.#changed(name)
   }
 
   remove(consumer) {
-    const channel = this.#channels.get(consumer.name)
+    const channel = this.channels.get(consumer.name)
     if (!channel?.consumers.delete(consumer) || channel.consumers.size) return
-    this.#channels.delete(consumer.name)
+    this.channels.delete(consumer.name)
     this.#changed(consumer.name)
   }
 
   // Where to begin: the first who has no place decides, else who is furthest behind.
-  starts(names = this.#channels.keys()) {
+  starts(names = this.channels.keys()) {
     const starts = { __proto__: null }
     for (const name of names) {
-      const channel = this.#channels.get(name)
+      const channel = this.channels.get(name)
       if (!channel) continue
       const consumers = [...channel.consumers]
-      const behind = (low, { position }) => (low && !isBehind(position, low) ? low : position)
+      const behind = (one, other) => (isBehind(other.position, one.position) ? other : one)
       const unplaced = consumers.find(({ position }) => !position)
-      channel.asked = starts[name] = unplaced?.start ?? consumers.reduce(behind, null)
+      channel.asked = starts[name] = unplaced?.start ?? consumers.reduce(behind).position
       channel.floor = null
       channel.from = this.#asked
     }
@@ -329,12 +324,13 @@ class Follower {
   }
 
   hear(events) {
-    if (!this.heard) this.#learn()
-    this.heard = true
+    if (!this.heard && !this.resting) this.#remember(this)
+    this.heard = Date.now()
+    this.#failures = 0
     this.comet.tell("online", this)
     for (const event of events) {
       if (event.channel === ":") this.#answered++
-      const channel = this.#channels.get(event.channel)
+      const channel = this.channels.get(event.channel)
       if (!channel || channel.from > this.#answered) continue
       if (event.error) this.#fail(channel, event)
       else if ("data" in event) this.#deliver(channel, event)
@@ -343,7 +339,7 @@ class Follower {
   }
 
   each(act) {
-    for (const { consumers } of [...this.#channels.values()]) [...consumers].forEach(act)
+    for (const { consumers } of [...this.channels.values()]) [...consumers].forEach(act)
   }
 
   again() {
@@ -354,8 +350,8 @@ class Follower {
   poke() {}
 
   pause() {
-    const { timeBetweenRequests } = this.comet.activity
-    return timeBetweenRequests ? this.#wait(timeBetweenRequests * SECOND) : null
+    const seconds = this.comet.idleDelay(this.transport) || this.comet.activity.timeBetweenRequests
+    return seconds && this.#wait(seconds * SECOND)
   }
 
   #deliver({ consumers, floor }, { channel, position, data }) {
@@ -382,8 +378,7 @@ class Follower {
     for (const consumer of consumers) {
       if (!consumer.position && consumer.start === channel.asked) consumer.position = position
     }
-    const misses = ({ position: at }) => !at || isBehind(at, position)
-    if (consumers.some(misses)) this.#changed(name)
+    if (consumers.some(({ position: at }) => !at || isBehind(at, position))) this.#changed(name)
   }
 
   #fail({ consumers, asked }, { channel: name, error, position, reason = error }) {
@@ -399,7 +394,7 @@ class Follower {
   }
 
   #changed(name) {
-    const channel = this.#channels.get(name)
+    const channel = this.channels.get(name)
     if (channel) channel.from = Infinity
     this.poke()
     if (this.change) this.change(name)
@@ -407,53 +402,49 @@ class Follower {
   }
 
   async #run() {
-    for (let attempt = 0; !this.comet.closed; attempt = this.heard ? 0 : attempt + 1) {
-      if (!this.size || this.comet.asleep) await this.#wait()
-      else if (!(await this.#attempt())) await this.#wait(Math.max(backoff(attempt), this.#after))
+    while (!this.comet.closed) {
+      if (!this.channels.size || this.comet.asleep) await this.#wait()
+      else await this.#attempt()
     }
   }
 
   async #attempt() {
-    const stop = (this.#stop = new AbortController())
-    this.#after = 0
-    this.heard = false
+    const { signal } = (this.#stop = new AbortController())
+    this.heard = 0
     try {
       this.url = await this.open()
-      const idle = await this.comet.idleDelay()
-      if (stop.signal.aborted) return true
-      if (idle) {
-        await poll(this, stop.signal, true)
-        await this.#wait((await this.comet.idleDelay()) * SECOND)
-      } else await this.#follow(stop.signal)
-      return true
-    } catch (failure) {
-      const { kind, wait } = failure
+      await this.#follow(signal)
+    } catch ({ kind, wait }) {
       if (kind === "gone") this.comet.renew(this)
-      this.#after = wait || (kind === "deactivated" ? (5 + 10 * Math.random()) * SECOND : 0)
-      this.comet.tell(kind === "deactivated" ? kind : this.heard ? "connecting" : "offline", this)
-      return false
+      const pause = { deactivated: 5 + 10 * Math.random(), connecting: 0.5 + Math.random() }[kind]
+      this.#silent = this.heard && Date.now() - this.heard >= SILENCE
+      this.comet.tell(pause ? kind : this.heard ? "connecting" : "offline", this)
+      await this.#wait(Math.max(backoff(this.#failures++), wait || pause * SECOND || 0))
     }
   }
 
   async #follow(signal) {
-    const names = choices(stored(this.url))
-    for (const name of names) {
+    for (const name of choices(stored(this.url))) {
       if (signal.aborted) return
+      this.transport = name
+      this.resting = this.comet.idleDelay(name)
       try {
         this.#asked = this.#answered = 0
-        this.#learn = () => this.#remember(name, names[0])
-        return await TRANSPORTS[name](this, signal)
+        return await (this.resting ? poll : TRANSPORTS[name])(this, signal)
       } catch (failure) {
-        if (this.heard || failure.kind || name === "poll") throw failure
+        if (this.heard || failure.kind || this.resting || name === "poll") throw failure
+        if (this.#silent) this.comet.tell("offline", this)
       }
     }
   }
 
   // For a minute: the server may be starting. Then for an hour.
-  #remember(name, first) {
-    const until = Date.now() + (stored(this.url) ? HOUR : HOUR / 60)
-    if (name !== first) stored(this.url, `${name} ${until}`)
-    else if (name === "websocket") stored(this.url, "")
+  #remember({ url, transport }) {
+    const text = stored(url)
+    if (transport === "websocket") stored(url, "")
+    else if (transport !== choices(text)[0]) {
+      stored(url, `${transport} ${Date.now() + (text ? HOUR : MINUTE)}`)
+    }
   }
 
   #wait(milliseconds) {
@@ -469,7 +460,6 @@ class Follower {
 
 class Comet extends EventTarget {
   status = "connecting"
-  closed = false
   asleep = false
   #followers = new Map()
   #home
@@ -482,17 +472,20 @@ class Comet extends EventTarget {
   constructor({ url, ...wish } = {}) {
     super()
     this.prefix = new URL(url ?? ".", url ? location : import.meta.url).href.replace(/\/$/, "")
-    this.#home = new Follower(this, async () => (await this.process()).url)
+    this.#home = new Follower(this, () => this.process().then(({ url }) => url))
     this.#followers.set(this.prefix, this.#home)
     const { signal } = this.#ear
-    const again = () => this.#each((follower) => follower.again())
-    addEventListener("online", again, { signal })
-    addEventListener("offline", again, { signal })
+    addEventListener("online", () => this.#again(), { signal })
+    addEventListener("offline", () => this.#again(), { signal })
     document.addEventListener("visibilitychange", () => this.#turn(), { signal })
     addEventListener("pageshow", ({ persisted }) => persisted && this.#sleep(false), { signal })
     const leave = ({ persisted }) => (persisted ? this.#sleep(true) : this.close())
     addEventListener("pagehide", leave, { signal })
     this.configure(wish)
+  }
+
+  get closed() {
+    return this.status === "closed"
   }
 
   channel(name, options = {}) {
@@ -533,19 +526,16 @@ class Comet extends EventTarget {
 
   close() {
     if (this.closed) return
-    this.closed = true
+    this.tell("closed")
     this.#ear.abort()
     clearTimeout(this.#timer)
-    this.#each((follower) => {
-      follower.each((consumer) => consumer.close())
-      follower.again()
-    })
+    this.#followers.forEach((follower) => follower.each((consumer) => consumer.close()))
+    this.#again()
     this.#process?.then(({ url }) => navigator.sendBeacon(`${url}/close`), () => {})
-    this.tell("closed")
   }
 
   tell(status, follower = this.#home) {
-    if (follower !== this.#home || status === this.status || (this.closed && status !== "closed")) return
+    if (follower !== this.#home || status === this.status || this.closed) return
     this.status = status
     this.dispatchEvent(new Event("status"))
   }
@@ -558,47 +548,45 @@ class Comet extends EventTarget {
     this.dispatchEvent(new Event("process-closed"))
   }
 
-  async idleDelay() {
+  idleDelay(transport) {
     const { alwaysActive, activeUntilTimeout, timeout, timeBetweenRequestsWhenIdle } = this.activity
     const since = Math.max(this.#hidden, activeUntilTimeout && this.#home.lastData)
-    const idleFor = (Date.now() - since) / SECOND - timeout
+    const idleFor = (Date.now() - since) / SECOND - (transport === "websocket" && timeout)
     if (!this.#hidden || alwaysActive || idleFor < 0) return 0
-    return idleDelay(timeBetweenRequestsWhenIdle, idleFor, (await this.process()).processTimeout)
+    return idleDelay(timeBetweenRequestsWhenIdle, idleFor, this.processTimeout)
   }
 
-  #each(act) {
-    this.#followers.forEach(act)
+  #again() {
+    this.#followers.forEach((follower) => follower.again())
   }
 
   #consume(prefix, name, options) {
-    if (!this.#followers.has(prefix)) this.#followers.set(prefix, new Follower(this, () => prefix))
-    const follower = this.#followers.get(prefix)
+    const follower = this.#followers.get(prefix) ?? new Follower(this, () => prefix)
+    this.#followers.set(prefix, follower)
     const consumer = new Consumer(follower, name, options)
     follower.add(consumer)
     return consumer
   }
 
   async #openProcess() {
-    const opened = this.#page.process
-      ? this.#page
-      : await (await request(`${this.prefix}/open`, { method: "POST" })).json()
+    const opened = this.#page.process ? this.#page : await (await post(`${this.prefix}/open`)).json()
+    this.processTimeout = opened.processTimeout
     return { ...opened, url: new URL(opened.url, this.prefix).href }
   }
 
   #turn() {
     clearTimeout(this.#timer)
     this.#hidden = document.hidden && (this.#hidden || Date.now())
-    if (!this.#hidden) return this.#each((follower) => follower.poke())
-    const again = async () => {
-      if (await this.idleDelay()) this.#each((follower) => follower.again())
-      else this.#turn()
-    }
-    this.#timer = setTimeout(again, this.activity.timeout * SECOND)
+    this.#followers.forEach((follower) => {
+      if (!this.idleDelay(follower.transport)) follower.poke()
+      else if (!follower.resting) follower.again()
+    })
+    if (this.#hidden) this.#timer = setTimeout(() => this.#turn(), (this.activity.timeout || 1) * SECOND)
   }
 
   #sleep(asleep) {
     this.asleep = asleep
-    this.#each((follower) => follower.again())
+    this.#again()
   }
 }
 

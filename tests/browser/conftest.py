@@ -6,11 +6,20 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse
+from starlette.routing import Route
 
-from tests.serving import bound_socket
+from asgi_comet import SITE, Channel, Comet, CometMiddleware
+from tests.browser.following import TRANSPORTS, Network, Tab
+from tests.clients.servers import Server, reserved_port
+from tests.serving import Address, bound_socket, serve
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -64,3 +73,63 @@ def demo() -> Iterator[str]:
     _, log = process.communicate(timeout=20)
     assert "Traceback" not in log
     assert process.returncode in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
+
+
+@pytest.fixture(scope="module")
+def own_server() -> Iterator[Server]:
+    """One for all tests of a module; not started yet, and a test may leave it stopped."""
+    with reserved_port() as port:
+        server = Server(port)
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+# For the tests of the browser client
+
+
+@pytest.fixture
+def network(comet: Comet) -> Network:
+    async def page(request: Request) -> HTMLResponse:
+        return HTMLResponse("<!doctype html><title>a page</title><link rel=icon href=data:,>")
+
+    async def mine(request: Request) -> JSONResponse:
+        between.processes.append(comet.process())
+        return JSONResponse(None)
+
+    routes = [Route("/", page), Route("/mine", mine)]
+    middleware = [Middleware(CometMiddleware, comet=comet)]
+    between = Network(Starlette(routes=routes, middleware=middleware))
+    return between
+
+
+@pytest.fixture
+def address(network: Network) -> Iterator[Address]:
+    with serve(network) as address:
+        yield address
+
+
+@pytest.fixture
+def leaving(page: Page, address: Address) -> Iterator[Page]:
+    """The page; closed before the server stops, which waits for streams."""
+    yield page
+    for one in page.context.pages:
+        one.close()
+
+
+@pytest.fixture
+def tab(leaving: Page, address: Address) -> Tab:
+    return Tab(leaving, address.url)
+
+
+@pytest.fixture(params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest, network: Network) -> str:
+    """The only one that the network lets through."""
+    network.only(request.param)
+    return str(request.param)
+
+
+@pytest.fixture
+def news(comet: Comet) -> Channel[Any]:
+    return comet.create(scope=SITE, name="news")

@@ -13,6 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+from tests.faults import Proxy
 from tests.serving import Address
 from tests.streams import LINGER, reset
 
@@ -103,40 +104,36 @@ class Link:
                 end.close()
 
 
-class FaultyProxy:
+class FaultyProxy(Proxy):
     """Passes bytes on; while the faults last, every 200 ms another one befalls all connections.
 
     Args:
         upstream: The server.
 
     Attributes:
-        address: Where clients connect.
         befell: How many connections each fault has met.
     """
 
     def __init__(self, upstream: Address) -> None:
+        super().__init__(upstream)
         self.befell: Counter[str] = Counter()
-        self._upstream = upstream
         self._links: list[Link] = []
         self._lock = threading.Lock()
-        self._listening = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.address = Address(*self._listening.getsockname())
-        self._thread = threading.Thread(target=self._accept, daemon=True)
 
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):  # closed
-            while True:
-                client, _ = self._listening.accept()
-                try:
-                    server = self._upstream.connect()
-                except OSError:
-                    reset(client)
-                    continue
-                for end in (client, server):
-                    end.settimeout(None)
-                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                with self._lock:
-                    self._links.append(Link(client, server))
+    def accept(self, client: socket.socket) -> None:
+        try:
+            server = self.upstream.connect()
+        except OSError:
+            reset(client)
+            return
+        for end in (client, server):
+            end.settimeout(None)
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with self._lock:
+            self._links.append(Link(client, server))
+
+    def closed(self) -> None:
+        self._all(Link.reset)
 
     def _strike(self, fault: str) -> bool:
         """Have a fault befall all connections; tell whether there was any."""
@@ -192,14 +189,3 @@ class FaultyProxy:
             thread.join(10)
             self._all(Link.heal)
             assert not wrong, wrong
-
-    @contextlib.contextmanager
-    def run(self) -> Iterator[FaultyProxy]:
-        self._thread.start()
-        try:
-            yield self
-        finally:
-            self._listening.shutdown(socket.SHUT_RDWR)
-            self._listening.close()
-            self._thread.join(10)
-            self._all(Link.reset)

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from asgi_comet import SITE, ClientProcess, Comet, CometMiddleware, Settings
 from asgi_comet.testing import wait_for_listeners
 from tests.browser.conftest import QUIET
-from tests.clients.servers import Server, reserved_port
+from tests.clients.servers import Server
 from tests.conftest import KEY
 from tests.serving import Address, serve
 
@@ -137,12 +137,13 @@ class Tab:
 
 
 class Log:
-    """Notes each request."""
+    """Notes each request; refuses WebSockets if it is told so."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.changed = threading.Condition()
+        self.refuses_websocket = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
@@ -151,7 +152,10 @@ class Log:
                 method = scope.get("method", "WebSocket")
                 self.requests.append((method, scope["path"], headers))
                 self.changed.notify_all()
-        await self.app(scope, receive, send)
+        if scope["type"] == "websocket" and self.refuses_websocket:
+            await send({"type": "websocket.close"})  # 403
+        else:
+            await self.app(scope, receive, send)
 
     def count(self, end: str) -> int:
         """Return how many were of paths with this end."""
@@ -272,18 +276,8 @@ OpenTab = Callable[..., Tab]
 # The server goes away, and comes back
 
 
-@pytest.fixture
-def own_server() -> Iterator[Server]:
-    with reserved_port() as port:
-        server = Server(port)
-        server.start()
-        try:
-            yield server
-        finally:
-            server.stop()
-
-
 def test_a_server_that_was_killed_and_started_again(own_server: Server, page: Page) -> None:
+    own_server.start()
     page.goto(own_server.url)
     tab = Tab(page)
     tab.follow("news")
@@ -760,29 +754,73 @@ def test_eight_tabs_leave_room_for_ordinary_requests(site: Site, open_tab: OpenT
     assert [tab.next("news") for tab in tabs] == [1] * 8
 
 
-def test_without_websocket_a_hidden_tab_gives_its_connection_back(
+ASK = "fetch('/plain', {signal: AbortSignal.timeout(2000)}).then((answer) => answer.text(), String)"
+
+
+def test_without_websocket_hidden_tabs_leave_room_for_ordinary_requests(
     site: Site, open_tab: OpenTab, page: Page
 ) -> None:
-    """Six streams are all that a browser opens; idle tabs do not have one."""
-    page.context.add_init_script(NO_WEBSOCKET)
+    """Six streams are all that a browser opens; hidden tabs do not have one."""
+    site.log.refuses_websocket = True
     page.clock.install()
-    tabs = [open_tab(timeout=10) for _ in range(6)]
-    for tab in tabs:
+    shown, *hidden = tabs = [open_tab() for _ in range(8)]
+    shown.follow("news")
+    for n, tab in enumerate(hidden):
+        if n % 2:  # opened in the background
+            tab.hide()
         tab.follow("news")
-    wait_for_listeners(site.news, 6, PATIENCE)
-    assert site.log.count("/events") >= 6
-    tabs[1].evaluate("""
-        window.asked = fetch("/plain", {signal: AbortSignal.timeout(20000)})
-            .then((answer) => answer.text(), String)
-        null
-    """)
-    tabs[0].hide()
-    tabs[0].page.clock.fast_forward(10_000)
-    assert tabs[1].evaluate("asked") == "plain"
+        tab.hide()
+    wait_for_listeners(site.news, 1, PATIENCE)
+    assert [tab.evaluate(ASK) for tab in tabs] == ["plain"] * 8
+    assert [tab.evaluate("comet.status") for tab in tabs] == ["online"] * 8
+
     site.news.publish(1)
-    assert [tab.next("news") for tab in tabs[1:]] == [1] * 5
+    assert shown.next("news") == 1
+    assert [tab.seen("news") for tab in hidden] == [[]] * 7
+    page.clock.fast_forward(61_000)
+    assert [tab.next("news") for tab in hidden] == [1] * 7
+    assert [tab.evaluate("closings") for tab in tabs] == [0] * 8
+
+
+def test_without_websocket_the_tab_that_is_shown_has_the_stream(
+    site: Site, open_tab: OpenTab
+) -> None:
+    site.log.refuses_websocket = True
+    tabs = [open_tab() for _ in range(2)]
+    for n in range(4):
+        shown, other = tabs[n % 2], tabs[1 - n % 2]
+        other.hide()
+        shown.hide(False)
+        if n < 2:
+            shown.follow("news")
+        wait_for_listeners(site.news, 1, PATIENCE)
+        site.news.publish(n)
+        shown.until("(n) => seen.news.at(-1) === n", n)
+    assert tabs[1].seen("news") == [1, 2, 3]
     tabs[0].hide(False)
-    assert tabs[0].next("news") == 1
+    tabs[0].until("() => seen.news.length === 4")
+    assert tabs[0].seen("news") == [0, 1, 2, 3]
+
+
+def test_without_websocket_a_tab_that_is_always_active_keeps_its_connection(
+    site: Site, open_tab: OpenTab
+) -> None:
+    site.log.refuses_websocket = True
+    resting, active = [open_tab() for _ in range(2)]
+    for tab in (resting, active):
+        tab.follow("news")
+        tab.hide()
+        wait_for_listeners(site.news, 0, PATIENCE)
+    active.evaluate("comet.configure({alwaysActive: true})")
+    wait_for_listeners(site.news, 1, PATIENCE)
+    site.news.publish(1)
+    assert active.next("news") == 1
+    active.hide(False)
+    active.hide()
+    site.news.publish(2)
+    assert active.next("news") == 2
+    assert resting.seen("news") == []
+    assert site.news.listeners == 1
 
 
 # What a page is given

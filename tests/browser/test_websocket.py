@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page
 
-from tests.clients.servers import Server, reserved_port
+from tests.clients.servers import Server
 
 pytestmark = pytest.mark.browser
 
@@ -50,16 +49,6 @@ class Socket:
     def protocol(self) -> str:
         found: str = self.page.evaluate("(name) => sockets[name].socket.protocol", self._name)
         return found
-
-
-@pytest.fixture(scope="module")
-def own_server() -> Iterator[Server]:
-    with reserved_port() as port:
-        server = Server(port)
-        try:
-            yield server
-        finally:
-            server.stop()
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, BrowserContext
 
-from tests.browser.conftest import browser
-from tests.clients.servers import Server, reserved_port
+from tests.browser.conftest import browser, own_server
+from tests.clients.servers import Server
 
-__all__ = ["browser"]
+__all__ = ["browser", "own_server"]
 
 
 @pytest.fixture
@@ -16,16 +16,6 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
     context = browser.new_context()
     yield context
     context.close()
-
-
-@pytest.fixture(scope="module")
-def own_server() -> Iterator[Server]:
-    with reserved_port() as port:
-        server = Server(port)
-        try:
-            yield server
-        finally:
-            server.stop()
 
 
 @pytest.fixture

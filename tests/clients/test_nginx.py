@@ -89,22 +89,6 @@ def nginx(folder: Path, server: Server, *changes: Change, more: str = "") -> Ite
             process.stderr.close()
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[Server]:
-    with reserved_port() as port:
-        server = Server(port)
-        server.start()
-        try:
-            yield server
-        finally:
-            server.stop()
-
-
-@pytest.fixture
-def own_server(running: Server) -> Server:
-    return running
-
-
 @pytest.fixture
 def stack() -> Iterator[ExitStack]:
     with ExitStack() as stack:

@@ -153,7 +153,16 @@ def running(kind: Kind, app: str = APP, **environ: str) -> Iterator[Running]:
         if kind.server == "granian":
             server.wait_for("Started worker-1")
             _knock(server.address)
-        yield server
+        try:
+            yield server
+        except BaseException as error:
+            _kill(process)
+            thread.join(LIMIT)  # until the log is complete
+            with contextlib.suppress(queue.Empty):
+                while line := lines.get_nowait():
+                    server.log.append(line)
+            error.add_note(f"The server said:\n{''.join(server.log)}")
+            raise
 
 
 def _knock(address: Address) -> None:

@@ -531,6 +531,28 @@ def test_a_stop_of_the_server_ends_it_cleanly_and_a_browser_resumes(
     assert re.fullmatch(rb"retry: [1-5]\d{3}\n", b"".join(late.chunks))
 
 
+def test_a_process_that_closes_elsewhere_is_told_before_the_end_of_its_channels(
+    comet: Comet, server: Address, open_stream: Open
+) -> None:
+    tab = Tab(server)
+    process = process_of(comet, tab)
+    comet.create(scope=process, name="b")
+    site = comet.create(scope=SITE, name="a")
+    stream = open_stream(["a", "~b"], tab.url, Cookie=tab.cookie)
+    read_open(stream)
+
+    def close_as_a_thread_does_it_while_the_loop_is_at_work() -> None:
+        process.closed = True
+        for feed in process.place.directory.feeds():
+            comet.channels.end(feed, "ended", keep=False)
+
+    in_loop(comet, close_as_a_thread_does_it_while_the_loop_is_at_work)
+    site.publish("after the end of the other one was seen")
+    assert stream.next().name == "a"
+    in_loop(comet, process._close)
+    assert [event.name for event in stream.rest()] == [":process-closed"]
+
+
 def test_set_timeout_is_about_polls(comet: Comet, open_stream: Open) -> None:
     channel = comet.create(scope=SITE, name="a")
     stream = open_stream(["a"])
