@@ -6,26 +6,35 @@ from .brokers.memory import MemoryBroker
 from .channels import Channel, Channels, ExternalChannel
 from .clock import Clock
 from .comet import Comet
+from .declarations import DeclaredChannel
 from .delivery import Delivery
 from .errors import (
     ChannelClosed,
     ChannelFull,
     CometError,
+    InvalidDeclaration,
+    InvalidKey,
     InvalidMessage,
     InvalidName,
     MessageTooLarge,
     NoClientProcess,
     NonUniqueChannelName,
+    NotifierFull,
     NotRunning,
     ProcessClosed,
+    TooManyFamilyChannels,
     TooManyProcesses,
     TooManyVirtualChannels,
     UnknownCommand,
 )
+from .handlers import exception_handlers
+from .locals import ProcessLocal
 from .messages import Position
 from .middleware import CometMiddleware
+from .notify import Notifier
 from .outcomes import Outcome
 from .processes import ClientProcess, Session
+from .receipts import Notification, Receipt
 from .scopes import CLIENT_PROCESS, SITE, Scope
 from .settings import Settings
 
@@ -43,8 +52,11 @@ __all__ = [
     "Comet",
     "CometError",
     "CometMiddleware",
+    "DeclaredChannel",
     "Delivery",
     "ExternalChannel",
+    "InvalidDeclaration",
+    "InvalidKey",
     "InvalidMessage",
     "InvalidName",
     "MemoryBroker",
@@ -52,15 +64,22 @@ __all__ = [
     "NoClientProcess",
     "NonUniqueChannelName",
     "NotRunning",
+    "Notification",
+    "Notifier",
+    "NotifierFull",
     "Outcome",
     "Position",
     "ProcessClosed",
+    "ProcessLocal",
+    "Receipt",
     "Scope",
     "Session",
     "Settings",
+    "TooManyFamilyChannels",
     "TooManyProcesses",
     "TooManyVirtualChannels",
     "UnknownCommand",
+    "exception_handlers",
 ]
 
 __version__ = "0.1.0"

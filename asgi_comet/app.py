@@ -18,7 +18,7 @@ from .origin import PREFLIGHT
 from .processes import ClientProcess
 from .protocol import registration
 from .protocol.events import CONTENT_TYPES, PROCESS_CLOSED
-from .transports.access import Find, ProcessGone, process_of
+from .transports.access import Find, NotYet, ProcessGone, own_process, process_of
 from .transports.exchange import (
     JSON,
     TEXT,
@@ -47,10 +47,10 @@ Endpoint = Callable[[Hub, ClientProcess, Exchange], Awaitable[None]]
 
 Stream = Callable[[Hub, Find, Exchange], Awaitable[None]]
 
-Refused = Refusal | BadRequest | ProcessGone | ClientGone
+Refused = Refusal | BadRequest | ProcessGone | NotYet | ClientGone
 """What an endpoint raises instead of an answer."""
 
-REFUSED = (Refusal, BadRequest, ProcessGone, ClientGone)
+REFUSED = (Refusal, BadRequest, ProcessGone, NotYet, ClientGone)
 
 OF_PROCESS: dict[str, Endpoint] = {
     "poll": poll,
@@ -121,6 +121,8 @@ class CometApp:
                 await self._refuse(exchange, error)
             case BadRequest():
                 await self._refuse(exchange, Refusal(400, str(error)))
+            case NotYet():
+                await self._refuse(exchange, Refusal(503, str(error), Retry_After="1"))
             case ProcessGone():
                 old = exchange.kind == REGISTRATION
                 kind, body = (TEXT, b"") if old else (JSON, PROCESS_CLOSED)
@@ -166,10 +168,12 @@ class CometApp:
         if endpoint is None:
             raise Refusal(404, "Not Found")
         check_origin(self._hub, exchange)
+        if endpoint is not poll:
+            await endpoint(self._hub, own_process(self._hub, exchange, token), exchange)
+            return
         process = await process_of(self._hub, exchange, token)
-        if endpoint is poll and exchange.kind == REGISTRATION:
-            endpoint = register
-        await endpoint(self._hub, process, exchange)
+        serve = register if exchange.kind == REGISTRATION else poll
+        await serve(self._hub, process, exchange)
 
     async def _route_socket(self, exchange: Exchange) -> None:
         match exchange.path.lstrip("/").split("/"):

@@ -14,29 +14,31 @@ Divergences from `Ocsigen_comet.Channels` and `Eliom_comet.Channel`:
 
 from __future__ import annotations
 
-import json
 import weakref
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
+from .annotations import item_type
 from .brokers.base import Broker
+from .channel import Channel, ExternalChannel
 from .delivery import Delivery
 from .directory import Place
-from .encoding import Encode, item_type, make_encode
+from .encoding import Encode, encode_text, make_encode
 from .errors import ChannelFull, MessageTooLarge, TooManyVirtualChannels
 from .fanout import Fanout
-from .feeds import Feed, Kind
+from .feeds import Authorize, Feed, Kind
 from .history import History
 from .lingering import Forget, Linger
-from .names import check_name, fresh_name
+from .names import check_name, check_own_name, fresh_name
+from .reserved import Reserved
 from .runtime import Runtime
 from .settings import Settings
 from .sources import Demand, Pump, close_source
 
-__all__ = ["Channel", "Channels", "ExternalChannel", "Source"]
+__all__ = ["Channel", "Channels", "ExternalChannel", "Options", "Source"]
 
 T = TypeVar("T")
 
@@ -45,115 +47,21 @@ Source = AsyncIterator[T] | Callable[[], AsyncIterator[T]]
 the type of the channel."""
 
 
-class Channel(Generic[T]):
-    """A named, ordered stream of messages from the server to its clients. Made by `create`.
-
-    An unnamed site channel lives as long as somebody keeps this object, or listens. Thread-safe.
-    """
-
-    __slots__ = ("__weakref__", "_channels", "_encode", "_feed", "_place", "name")
-
-    def __init__(
-        self, channels: Channels, feed: Feed, place: Place, name: str | None, encode: Encode
-    ) -> None:
-        self.name: str | None = name  # as declared; None for one that was given an identifier only
-        self._channels = channels
-        self._feed = feed
-        self._place = place
-        self._encode = encode
-
-    def __repr__(self) -> str:
-        state = f"listeners={self.listeners}" if self._feed.closed is None else self._feed.closed
-        return f"<Channel {self.id!r} {state}>"
-
-    @property
-    def id(self) -> str:
-        """The identifier that clients subscribe to: the name, or 144 random bits.
-
-        Those of a client process begin with `~`.
-        """
-        return self._feed.name
-
-    @property
-    def listeners(self) -> int:
-        """How many client connections are open on the channel right now, as the server knows.
-
-        A client that vanished without a word still counts until its connection breaks; the
-        outcome of a write tells.
-        """
-        return len(self._feed.listeners)
-
-    def publish(self, value: T) -> Delivery:
-        """Send a value to everyone who listens, and keep it in the history.
-
-        Values published by one caller arrive in that order. Thread-safe; never waits.
-
-        Args:
-            value: What to send.
-
-        Returns:
-            The delivery: `await` it for the outcome, or drop it.
-
-        Raises:
-            InvalidMessage: The value does not fit the channel's type, or has no JSON form.
-            MessageTooLarge: It is over `Settings.message_limit` bytes as JSON.
-            ChannelClosed: The channel has ended.
-            ChannelFull: It belongs to a client process that did not ask for what it holds.
-            TypeError: It reads its source on demand, so nothing else may come between.
-        """
-        if self._feed.kind is Kind.UNLIMITED:
-            raise TypeError(
-                f"expected a channel that may be published on, got {self.id!r}, which reads its "
-                "source as its client asks"
-            )
-        return self._channels.publish(self._feed, self._encode(self._feed.name, value))
-
-    write = publish
-    """`publish` by the name it has in `Ocsigen_comet.Channels`."""
-
-    def reference(self) -> dict[str, str]:
-        """Tell a client where to subscribe and from which position: nothing is lost in between.
-
-        Returns:
-            `{"url": "/comet/p/TOKEN", "channel": "~inbox", "position": "k3x9Qp.0"}`, for JSON.
-            In a request the URL includes the application's `root_path`. The position is the end of
-            a site channel's history, the place before the last message of a newest one, and the
-            first message that a client process has not acknowledged.
-        """
-        feed = self._feed
-        with feed.lock:
-            feed.visits += 1
-            history = feed.history
-            first = history.first - 1
-            offset = {Kind.SITE: history.top, Kind.NEWEST: first}.get(feed.kind, first)
-        position = str(feed.position(offset))
-        return {"url": self._place.url(), "channel": feed.name, "position": position}
-
-    def close(self) -> None:
-        """End the channel: listeners get what remains and are told. Idempotent, thread-safe.
-
-        Its name is free at once; what it holds can be read for another `Settings.linger` seconds.
-        """
-        self._channels.end(self._feed, "ended")
-
-
-@dataclass(frozen=True, slots=True)
-class ExternalChannel:
-    """A channel of another server, which clients connect to there.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a channel is to be like.
 
     Attributes:
-        prefix: The URL where that server's comet is mounted.
-        name: The channel's name there.
-        start: Where clients begin: `last:N`.
+        size: How many messages it holds.
+        name: Its name, without the `~` of a process channel; `None` for a fresh identifier.
+        type: The type of its values, anything pydantic knows; `None` for any value.
+        authorize: Who may read it, at the site; `None` is everyone.
     """
 
-    prefix: str
-    name: str
-    start: str
-
-    def reference(self) -> dict[str, str]:
-        """Tell a client where to subscribe, as `Channel.reference` does."""
-        return {"url": self.prefix, "channel": self.name, "position": self.start}
+    size: int
+    name: str | None = None
+    type: Any = None
+    authorize: Authorize | None = None
 
 
 class Channels:
@@ -165,6 +73,10 @@ class Channels:
         broker: Where messages go.
         fanout: Who is told when a channel ends.
         runtime: Where sources are read and deadlines pass.
+
+    Attributes:
+        reserved: The names that are declared.
+        restarts: How often the source of a declared channel was started again.
 
     Source: `Ocsigen_comet.Channels`.
     """
@@ -179,6 +91,8 @@ class Channels:
         runtime: Runtime,
     ) -> None:
         self.site: Place = site
+        self.reserved: Reserved = Reserved()
+        self.restarts: int = 0
         self._settings = settings
         self._broker = broker
         self._fanout = fanout
@@ -206,11 +120,20 @@ class Channels:
 
         Raises:
             InvalidName: No channel may have that name.
-            NonUniqueChannelName: A live channel has it.
+            NonUniqueChannelName: A live channel has it, or it is declared.
             TooManyVirtualChannels: There are `Settings.max_virtual_channels` already.
         """
-        feed = self._make_feed(Kind.SITE, self.site, name, self._settings.history_size)
+        options = Options(name=name, size=self._settings.history_size)
+        self._check_name(self.site, name)
+        feed = self.make_feed(Kind.SITE, self.site, options)
         return self._make_channel(feed, self.site, name, encode_text)
+
+    def make(
+        self, kind: Kind, place: Place, source: Source[Any] | None, options: Options
+    ) -> Channel[Any]:
+        """Make a channel of any kind for the application, see `Comet.create` and its sisters."""
+        self._check_name(place, options.name)
+        return self._open(kind, place, source, options)
 
     def open(
         self,
@@ -222,26 +145,50 @@ class Channels:
         size: int,
         type_: Any,
     ) -> Channel[Any]:
-        """Make a channel of any kind, see `Comet.create` and its sisters."""
-        if size < 1:
-            raise ValueError(f"expected size to be a number of messages, at least 1, got {size!r}")
-        if type_ is None and callable(source):
-            type_ = item_type(source)
-        encode = make_encode(type_)
-        iterator = _open_source(source)
-        try:
-            feed = self._make_feed(kind, place, name, size)
-        except Exception:
-            if iterator is not None:  # it is ours by now
-                self._runtime.background.start(partial(close_source, iterator))
-            raise
-        if iterator is not None:
-            self._read(feed, iterator, encode)
-        return self._make_channel(feed, place, name, encode)
+        """Make a channel of our own, which may have a name that is reserved or declared."""
+        return self._open(kind, place, source, Options(name=name, size=size, type=type_))
 
     def find(self, name: str) -> Feed | None:
         """Return the feed of a site channel that lives, or can still be read."""
         return self.site.directory.find(name)
+
+    def make_feed(self, kind: Kind, place: Place, options: Options) -> Feed:
+        """Make the feed of a new channel, which lives from now on."""
+        self.collect()
+        name = options.name
+        own = fresh_name() if name is None else check_name(name)
+        history = History(
+            size=1 if kind is Kind.NEWEST else options.size, max_bytes=self._settings.history_bytes
+        )
+        feed = Feed(place.prefix + own, kind, history, place.directory)
+        feed.authorize = options.authorize
+        limit = self._settings.max_virtual_channels
+        with self._lock:
+            if limit is not None and self._live >= limit:
+                raise TooManyVirtualChannels(limit)
+            waiting = place.directory.add(feed)
+            self._live += 1
+        if waiting:
+            self._runtime.loop.run(lambda: self._fanout.join(waiting, feed))
+        return feed
+
+    def renew(self, feed: Feed) -> Feed:
+        """Let a channel go on in another incarnation; its readers are told `full`.
+
+        In the loop's thread. What the old one holds can still be read by those who listen to it.
+
+        Returns:
+            The feed of the new incarnation; the old one, if it ended in this very moment.
+        """
+        history = History(size=feed.history.size, max_bytes=feed.history.max_bytes)
+        new = Feed(feed.name, feed.kind, history, feed.directory)
+        new.authorize, new.stop, new.visits = feed.authorize, feed.stop, feed.visits
+        new.observers = feed.observers
+        if not feed.directory.replace(feed, new):
+            return feed
+        feed.observers = ()
+        self._fanout.close(feed, "restarted")
+        return new
 
     def publish(self, feed: Feed, data: bytes) -> Delivery:
         """Publish encoded data on a feed, see `Channel.publish`."""
@@ -253,6 +200,15 @@ class Channels:
             self.end(feed, "full")
             raise
         return Delivery(self._runtime, feed, stored, self._settings.timeout)
+
+    def ask_first(self, feed: Feed) -> None:
+        """Ask an on-demand source for its first value, if somebody waited for it to be made."""
+
+        def ask() -> None:
+            if feed.listeners:
+                self._broker.want(feed, 1)
+
+        self._runtime.loop.run(ask)
 
     def end(self, feed: Feed, reason: str, *, keep: bool = True) -> None:
         """End a feed and free its name, see `Channel.close`. Idempotent, thread-safe.
@@ -275,6 +231,11 @@ class Channels:
         self._fanout.close(feed, reason)
         if feed.stop is not None:
             feed.stop()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the lifespan has stopped, or is about to: no source is to be read."""
+        return self._stopping
 
     def begin(self) -> None:
         """The lifespan starts: sources are read from now on."""
@@ -310,22 +271,31 @@ class Channels:
                 linger = Linger(feed, self._runtime.timers, self._settings.linger, self.end_unused)
                 self._runtime.loop.run(linger.begin)
 
-    def _make_feed(self, kind: Kind, place: Place, name: str | None, size: int) -> Feed:
-        self.collect()
-        own = fresh_name() if name is None else check_name(name)
-        history = History(
-            size=1 if kind is Kind.NEWEST else size, max_bytes=self._settings.history_bytes
-        )
-        feed = Feed(place.prefix + own, kind, history, place.directory)
-        limit = self._settings.max_virtual_channels
-        with self._lock:
-            if limit is not None and self._live >= limit:
-                raise TooManyVirtualChannels(limit)
-            waiting = place.directory.add(feed)
-            self._live += 1
-        if waiting:
-            self._runtime.loop.run(lambda: self._fanout.join(waiting, feed))
-        return feed
+    def _check_name(self, place: Place, name: str | None) -> None:
+        if name is not None:
+            self.reserved.check(
+                place.prefix + (check_own_name if place.prefix else check_name)(name)
+            )
+
+    def _open(
+        self, kind: Kind, place: Place, source: Source[Any] | None, options: Options
+    ) -> Channel[Any]:
+        type_, size = options.type, options.size
+        if size < 1:
+            raise ValueError(f"expected size to be a number of messages, at least 1, got {size!r}")
+        if type_ is None and callable(source):
+            type_ = item_type(source)
+        encode = make_encode(type_)
+        iterator = _open_source(source)
+        try:
+            feed = self.make_feed(kind, place, options)
+        except Exception:
+            if iterator is not None:  # it is ours by now
+                self._runtime.background.start(partial(close_source, iterator))
+            raise
+        if iterator is not None:
+            self._read(feed, iterator, encode)
+        return self._make_channel(feed, place, options.name, encode)
 
     def _make_channel(
         self, feed: Feed, place: Place, name: str | None, encode: Encode
@@ -348,14 +318,10 @@ class Channels:
         feed.stop = pump.stop
         if demand is not None:
             feed.want = demand.ask
-            self._runtime.loop.run(lambda: self._want_first(feed))
+            self.ask_first(feed)
         if self._stopping:
             self.end(feed, "ended", keep=False)
         self._runtime.background.start(pump.run)
-
-    def _want_first(self, feed: Feed) -> None:
-        if feed.listeners:  # who waited for it to be made
-            self._broker.want(feed, 1)
 
     def _drop(self, feed: Feed) -> None:
         self._dropped.append(feed)
@@ -372,21 +338,3 @@ def _open_source(source: Source[Any] | None) -> AsyncIterator[Any] | None:
         "expected a source to be an async iterator, or a function without parameters that makes "
         f"one, got {type(source).__name__}"
     )
-
-
-def encode_text(name: str, text: str) -> bytes:
-    """Encode a text as JSON.
-
-    Raises:
-        TypeError: It is not a text.
-        ValueError: It has a lone surrogate, so it is not Unicode text.
-    """
-    if not isinstance(text, str):
-        raise TypeError(f"expected a text (str) for channel {name!r}, got {type(text).__name__}")
-    try:
-        return json.dumps(text, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"expected Unicode text for channel {name!r}, "
-            f"got a lone surrogate at index {error.start - 1}"
-        ) from error

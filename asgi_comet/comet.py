@@ -7,42 +7,45 @@ import threading
 from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.types import Scope as ASGIScope
 
 from .activation import Activation
 from .admin.endpoints import Credential
 from .app import CometApp
+from .authorisation import Guards
 from .background import Background
 from .brokers.base import Broker
 from .brokers.memory import MemoryBroker
-from .channels import Channel, Channels, ExternalChannel, Source
+from .channels import Channel, Channels, ExternalChannel
 from .clock import Clock, MonotonicClock
 from .cookies import Cookie
+from .declarations import Declarations, DeclaredChannel
 from .directory import Directory, Place
 from .drain import Drain
+from .facets.declaring import Declaring
+from .facets.making import Making
+from .facets.notifying import Notifying
+from .facets.people import People
 from .fanout import Fanout
-from .feeds import Kind
 from .hub import Hub
 from .identity import Identity, SecretKey, load_keys
 from .lifespan import Lifespan
-from .names import check_name
 from .origin import OriginRule
 from .pages import Markup, render_script
 from .processes import ClientProcess, Household
 from .registry import Processes
 from .runtime import Runtime
-from .scopes import SITE, Scope
 from .settings import Settings
 from .threads import LoopThread
 from .timers import Timers
+from .users import Users
 from .visits import Visit, Visits
 
 __all__ = ["Comet"]
 
 
-class Comet:
+class Comet(Declaring, Making, Notifying, People):
     """Server push for one application.
 
     Args:
@@ -87,21 +90,8 @@ class Comet:
         )
         self.activation: Activation = Activation(settings, fanout, runtime.loop)
         visits = self._make_visits(Identity(keys), settings, runtime)
-        self._hub = Hub(
-            settings=settings,
-            clock=runtime.clock,
-            loop=runtime.loop,
-            timers=runtime.timers,
-            background=runtime.background,
-            drain=Drain(fanout),
-            fanout=fanout,
-            channels=self.channels,
-            activation=self.activation,
-            origins=OriginRule(allowed_origins),
-            broker=broker,
-            processes=visits.processes,
-            visits=visits,
-        )
+        origins = OriginRule(allowed_origins)
+        self._hub = self._make_hub(settings, runtime, fanout, broker, visits, origins)
         self._lifespan = Lifespan(self._hub)
         self.app: CometApp = CometApp(self._hub, admin)
         """The mountable ASGI application: `app.mount("/comet", comet.app)`."""
@@ -110,7 +100,10 @@ class Comet:
         """Run while the context lasts: `FastAPI(lifespan=comet.lifespan)`.
 
         An application with a lifespan of its own enters this in it:
-        `async with comet.lifespan(): yield`. `CometMiddleware` does it by itself.
+        `async with comet.lifespan(): yield`, after what the sources of its declared channels need:
+        they are read from here on, and have closed when this ends. `CometMiddleware` does all that
+        by itself, around the application, but sources are read only once that has started, and
+        close before it stops.
 
         Args:
             app: Ignored; servers pass the application.
@@ -118,141 +111,10 @@ class Comet:
         del app
         return self._lifespan.running()
 
-    def create(
-        self,
-        source: Source[Any] | None = None,
-        *,
-        scope: Scope | ClientProcess | None = None,
-        name: str | None = None,
-        size: int | None = None,
-        type: Any = None,  # noqa: A002 - the word users know from pydantic
-    ) -> Channel[Any]:
-        """Make a channel that reads its source as soon as values come.
-
-        Thread-safe; also before the lifespan runs, with which the source begins to be read.
-
-        Args:
-            source: An async iterator, or a function that makes one; it is closed in the end,
-                whatever happens. Without one the channel is written with `publish`.
-            scope: `SITE`: all who know the name read one history. A client process, by default the
-                current one: only that tab reads it, and if it does not, the channel is full when a
-                message that was never sent would have to go.
-            name: How clients know it, without the `~` of a process channel; by default an
-                identifier of 144 random bits. An unnamed site channel is reclaimed when nobody
-                holds it.
-            size: How many messages it holds; by default `Settings.history_size`.
-            type: The type of its values, anything pydantic knows; by default that of the function
-                `source`, or else any value.
-
-        Raises:
-            NoClientProcess: There is no current one.
-            ProcessClosed: The client process has closed.
-            InvalidName: No channel may have that name.
-            NonUniqueChannelName: A live channel has it.
-            TooManyVirtualChannels: There are `Settings.max_virtual_channels` already.
-            ValueError: `size` is less than 1.
-            TypeError: `source` is no async iterator, or pydantic does not know `type`.
-
-        Source: `Eliom_comet.Channel.create`; semantics.md, "Kinds of channel".
-        """
-        if size is None:
-            size = self._hub.settings.history_size
-        if scope is SITE:
-            kind, place = Kind.SITE, self.channels.site
-        else:
-            kind, place = Kind.PROCESS, self._place(scope)
-        return self.channels.open(kind, place, source, name=name, size=size, type_=type)
-
-    def create_unlimited(
-        self,
-        source: Source[Any],
-        *,
-        scope: Scope | ClientProcess | None = None,
-        name: str | None = None,
-        type: Any = None,  # noqa: A002 - the word users know from pydantic
-    ) -> Channel[Any]:
-        """Make a channel of a client process that reads its source only while the client asks.
-
-        It is one message ahead of what the client took, and never full: the source waits. What the
-        source itself keeps meanwhile is the caller's risk. For the rest see `create`.
-
-        Source: `Eliom_comet.Channel.create_unlimited`.
-        """
-        if source is None:
-            raise TypeError("expected a source to read on demand, got None")
-        place = self._place(scope)
-        size = self._hub.settings.history_size
-        return self.channels.open(Kind.UNLIMITED, place, source, name=name, size=size, type_=type)
-
-    def create_newest(
-        self,
-        source: Source[Any] | None = None,
-        *,
-        name: str | None = None,
-        type: Any = None,  # noqa: A002 - the word users know from pydantic
-    ) -> Channel[Any]:
-        """Make a site channel of which clients get only the last message, otherwise as `create`.
-
-        Source: `Eliom_comet.Channel.create_newest`.
-        """
-        site = self.channels.site
-        return self.channels.open(Kind.NEWEST, site, source, name=name, size=1, type_=type)
-
-    def external_channel(
-        self, *, prefix: str, name: str, history: int = 1, newest: bool = False
-    ) -> ExternalChannel:
-        """Refer to a channel of another server that speaks `comet.v1`; clients connect there.
-
-        That server decides who may: its `allowed_origins` must have this one's origin.
-
-        Args:
-            prefix: The URL where its comet is mounted, like `https://live.example.com/comet`.
-            name: The channel's name there.
-            history: With how many of the last messages clients begin.
-            newest: Whether it is a newest channel, of which there is one at most.
-
-        Raises:
-            InvalidName: No channel has that name.
-            ValueError: `prefix` is no such URL, or `history` is negative.
-
-        Source: `Eliom_comet.Channel.external_channel`.
-        """
-        parts = urlsplit(prefix)
-        if parts.scheme not in ("http", "https") or not parts.netloc or prefix.endswith("/"):
-            raise ValueError(
-                f"expected prefix like 'https://live.example.com/comet', got {prefix!r}"
-            )
-        if history < 0:
-            raise ValueError(f"expected history to be at least 0, got {history}")
-        return ExternalChannel(prefix, check_name(name), f"last:{1 if newest else history}")
-
-    def open_process(self) -> ClientProcess:
-        """Open a client process for the page that the current request serves.
-
-        The answer sets the session's cookie. Works in sync endpoints, too.
-
-        Raises:
-            NoClientProcess: This is outside of a request that `CometMiddleware` serves.
-            TooManyProcesses: The session, or the server, has as many as it may.
-        """
-        return self._hub.visits.current().open_process()
-
-    def process(self) -> ClientProcess:
-        """Return the current client process.
-
-        It is the one that was opened in the request, or that the header `Comet-Process` names, or
-        the default one of the session's cookie.
-
-        Raises:
-            NoClientProcess: There is none; the text says why.
-            ProcessClosed: The one that the header names has closed.
-        """
-        return self._hub.visits.current().process()
-
     def script(
         self,
         process: ClientProcess | None = None,
-        **channels: Channel[Any] | ExternalChannel,
+        **channels: Channel[Any] | DeclaredChannel[Any, Any] | ExternalChannel,
     ) -> Markup:
         """Render a client process and channels for a page, where `comet.js` picks them up.
 
@@ -279,23 +141,9 @@ class Comet:
             opened |= {"process": url.rpartition("/")[2], "url": url, "processTimeout": timeout}
         return render_script(opened)
 
-    async def wait_timeout(self, seconds: float, process: ClientProcess | None = None) -> None:
-        """Return once a client process has been inactive for that many seconds, or has closed.
-
-        It is active while a connection to its endpoints is open; requests to the site's endpoints
-        do not count.
-
-        Args:
-            seconds: How long, since the last connection closed.
-            process: By default the current one.
-
-        Raises:
-            NoClientProcess: There is no current one.
-            NotRunning: The lifespan does not run.
-
-        Source: `Eliom_comet.Channel.wait_timeout`.
-        """
-        await (process if process is not None else self.process()).wait_inactive(seconds)
+    def begin_lifespan(self) -> AbstractAsyncContextManager[Lifespan]:
+        """Run while the context lasts, around an application; for `CometMiddleware`."""
+        return self._lifespan.around()
 
     def begin_visit(self, scope: ASGIScope) -> AbstractContextManager[Visit]:
         """Make a request the current one; for `CometMiddleware`."""
@@ -312,20 +160,45 @@ class Comet:
             close=self._close_process,
         )
         processes = Processes(settings, household, self.channels.site.directory.lock)
+        users = Users(processes, self.channels, runtime.loop)
         cookie = Cookie(settings.cookie_name, settings.cookie_samesite)
-        return Visits(identity, cookie, processes)
+        return Visits(identity, cookie, processes, users)
 
-    def _place(self, scope: Scope | ClientProcess | None) -> Place:
-        if scope is SITE:
-            raise ValueError("expected a client process as scope, got SITE")
-        process = scope if isinstance(scope, ClientProcess) else self.process()
-        process.check_open()
-        return process.place
+    def _make_hub(
+        self,
+        settings: Settings,
+        runtime: Runtime,
+        fanout: Fanout,
+        broker: Broker,
+        visits: Visits,
+        origins: OriginRule,
+    ) -> Hub:
+        declarations = Declarations(settings, self.channels, runtime)
+        return Hub(
+            settings=settings,
+            clock=runtime.clock,
+            loop=runtime.loop,
+            timers=runtime.timers,
+            background=runtime.background,
+            drain=Drain(fanout, runtime.timers),
+            fanout=fanout,
+            channels=self.channels,
+            declarations=declarations,
+            activation=self.activation,
+            origins=origins,
+            broker=broker,
+            processes=visits.processes,
+            visits=visits,
+            users=visits.users,
+            guard=Guards(self.channels, declarations, runtime.loop),
+        )
 
     def _close_process(self, process: ClientProcess) -> None:
         for feed in process.place.directory.close():
             self.channels.end(feed, "ended", keep=False)
         self._hub.processes.forget(process)
+        for forget in list(self._hub.notifiers.values()):
+            forget(process)
 
     def _url(self) -> str:
         return self._hub.visits.current_root_path() + self.prefix

@@ -75,6 +75,19 @@ class Directory:
         self._past.pop(feed.name, None)
         return self._expected.pop(feed.name, set())
 
+    def replace(self, feed: Feed, successor: Feed) -> bool:
+        """Let a live feed be followed by its next incarnation.
+
+        Returns:
+            Whether it was live: otherwise it has ended in this very moment, and stays so.
+        """
+        with self.lock:
+            if self._closed or self._live.get(feed.name) is not feed:
+                return False
+            self._live[feed.name] = successor
+            successor.succeed(feed)
+            return True
+
     def find(self, name: str) -> Feed | None:
         """Return the feed of a channel that lives, or can still be read."""
         return self._live.get(name) or self._ended.get(name)
@@ -84,6 +97,11 @@ class Directory:
         with self.lock:
             self._closed = True
         return self.feeds()
+
+    def names(self) -> list[str]:
+        """Return the names of the live channels."""
+        with self.lock:
+            return list(self._live)
 
     def feeds(self) -> list[Feed]:
         """Return all feeds, live or readable."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from .fanout import Fanout
 from .feeds import Wake
 from .interrupts import Interrupt
+from .timers import Timers
 
 __all__ = ["Drain"]
 
@@ -18,20 +19,23 @@ class Drain:
 
     Args:
         fanout: Whose listeners are answered as at their timeout.
+        timers: Whose waits end that an endpoint may be in.
     """
 
-    def __init__(self, fanout: Fanout) -> None:
+    def __init__(self, fanout: Fanout, timers: Timers) -> None:
         self._fanout = fanout
+        self._timers = timers
         self.begun: bool = False
         self.reading: set[Interrupt] = set()  # requests whose body is still coming
 
     def reset(self) -> None:
         """The server starts."""
-        self.begun = False
+        self.begun = self._timers.hastened = False
 
     def begin(self) -> None:
         """Let nobody wait from now on. Idempotent."""
         self.begun = True
         self._fanout.end(Wake.TIMEOUT)
+        self._timers.hasten()
         for interrupt in list(self.reading):
             interrupt.fire()

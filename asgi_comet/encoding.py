@@ -9,19 +9,19 @@ of URLs). Serializers that a model has for JSON only are not asked then.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import AsyncIterable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from functools import lru_cache, partial
-from inspect import isfunction, ismethod
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
 from .errors import InvalidMessage
 
-__all__ = ["Encode", "item_type", "make_encode"]
+__all__ = ["Encode", "encode_text", "make_encode"]
 
 Encode = Callable[[str, Any], bytes]
 """Encodes a value for the channel of a name, or raises `InvalidMessage`."""
@@ -60,24 +60,22 @@ def make_encode(type_: Any) -> Encode:
     return partial(_encode, lambda value: dump(adapter.validate_python(value)))
 
 
-def item_type(source: Callable[..., Any]) -> Any:
-    """Return what a function that makes a source yields, by its annotation; `None` if it is mute.
+def encode_text(name: str, text: str) -> bytes:
+    """Encode a text as JSON.
 
-    Args:
-        source: Annotated to return an `AsyncIterator[T]`, or one of its kind; also a partial one,
-            or an object that is called.
+    Raises:
+        TypeError: It is not a text.
+        ValueError: It has a lone surrogate, so it is not Unicode text.
     """
-    while isinstance(source, partial):
-        source = source.func
-    function = source if isfunction(source) or ismethod(source) else type(source).__call__
+    if not isinstance(text, str):
+        raise TypeError(f"expected a text (str) for channel {name!r}, got {type(text).__name__}")
     try:
-        returned = get_type_hints(function, include_extras=True).get("return")
-    except Exception:
-        return None
-    origin, items = get_origin(returned), get_args(returned)
-    if items and isinstance(origin, type) and issubclass(origin, AsyncIterable):
-        return items[0]
-    return None
+        return json.dumps(text, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"expected Unicode text for channel {name!r}, "
+            f"got a lone surrogate at index {error.start - 1}"
+        ) from error
 
 
 def _encode(dump: Dump, name: str, value: Any) -> bytes:

@@ -4,13 +4,17 @@
 
     CometError
     ├── NotRunning              a request, or a wait, without a running lifespan
+    ├── InvalidDeclaration      a declared channel that cannot work            (also a TypeError)
     ├── InvalidName             a channel name outside the alphabet or length  (also a ValueError)
     ├── NonUniqueChannelName    a second live channel of the same name
     ├── TooManyVirtualChannels  more live channels than `max_virtual_channels`
+    ├── TooManyFamilyChannels   more live members of families than `max_family_channels`
     ├── MessageTooLarge         a message over `message_limit`                 (also a ValueError)
     ├── InvalidMessage          a value that does not fit the channel's type   (also a ValueError)
     ├── ChannelClosed           published on a channel that has ended
     ├── ChannelFull             published on a process channel that nobody reads
+    │   └── NotifierFull        notified faster than it can be handed out
+    ├── InvalidKey              a key that does not fit the notifier           (also a TypeError)
     ├── NoClientProcess         no current client process: outside of a request, or an unknown one
     ├── ProcessClosed           something asked of a client process that has closed
     ├── TooManyProcesses        more client processes than a session, or the server, may have
@@ -25,13 +29,17 @@ __all__ = [
     "ChannelClosed",
     "ChannelFull",
     "CometError",
+    "InvalidDeclaration",
+    "InvalidKey",
     "InvalidMessage",
     "InvalidName",
     "MessageTooLarge",
     "NoClientProcess",
     "NonUniqueChannelName",
     "NotRunning",
+    "NotifierFull",
     "ProcessClosed",
+    "TooManyFamilyChannels",
     "TooManyProcesses",
     "TooManyVirtualChannels",
     "UnknownCommand",
@@ -70,6 +78,20 @@ class InvalidName(CometError, ValueError):
         self.name = name
 
 
+class InvalidDeclaration(CometError, TypeError):
+    """A declared channel cannot work as it was declared.
+
+    Attributes:
+        name: The name that was declared.
+        reason: What was expected and what came.
+    """
+
+    def __init__(self, name: object, reason: str) -> None:
+        super().__init__(f"channel {name!r:.80} cannot be declared so: {reason}")
+        self.name = name
+        self.reason = reason
+
+
 class NonUniqueChannelName(CometError):
     """A live channel already has this name.
 
@@ -78,7 +100,10 @@ class NonUniqueChannelName(CometError):
     """
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"expected a name that no live channel has, got {name!r}, which is taken")
+        super().__init__(
+            f"expected a name that no live channel has and none is declared for, got {name!r}, "
+            "which is taken"
+        )
         self.name = name
 
 
@@ -92,6 +117,20 @@ class TooManyVirtualChannels(CometError):
     def __init__(self, limit: int) -> None:
         super().__init__(
             f"expected at most {limit} live channels (max_virtual_channels), got one more"
+        )
+        self.limit = limit
+
+
+class TooManyFamilyChannels(CometError):
+    """As many members of families live as `Settings.max_family_channels` allows.
+
+    Attributes:
+        limit: The greatest number of live members of all families.
+    """
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"expected at most {limit} live members of families (max_family_channels), got one more"
         )
         self.limit = limit
 
@@ -148,6 +187,43 @@ class ChannelFull(CometError):
             "never asked for: it is full, and was emptied and ended"
         )
         self.name = name
+
+
+class NotifierFull(ChannelFull):
+    """As many notifications wait to be handed out as a notifier may have. This one was not taken.
+
+    Attributes:
+        name: The notifier.
+        limit: How many may wait.
+        max_bytes: How many bytes they may have.
+    """
+
+    def __init__(self, name: str, limit: int, max_bytes: int) -> None:
+        CometError.__init__(
+            self,
+            f"expected at most {limit} notifications of {name!r}, or {max_bytes} bytes, to wait to "
+            "be handed out, got one more: notify less often, or await some of them",
+        )
+        self.name = name
+        self.limit = limit
+        self.max_bytes = max_bytes
+
+
+class InvalidKey(CometError, TypeError):
+    """A key does not fit the notifier. Nothing was done.
+
+    Attributes:
+        name: The notifier.
+        key: The key that came.
+    """
+
+    def __init__(self, name: str, expected: str, key: object) -> None:
+        super().__init__(
+            f"expected a key of notifier {name!r} to be {expected}, "
+            f"got {type(key).__name__} {key!r:.80}"
+        )
+        self.name = name
+        self.key = key
 
 
 class InvalidMessage(CometError, ValueError):

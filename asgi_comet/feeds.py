@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -25,12 +25,17 @@ from .timers import Timer
 
 if TYPE_CHECKING:
     from .directory import Directory
+    from .processes import Caller
 
-__all__ = ["Encoder", "Feed", "Kind", "Listener", "Rendered", "Wake"]
+__all__ = ["Authorize", "Encoder", "Feed", "Kind", "Listener", "Rendered", "Wake"]
 
 Encoder = Callable[[str, str, list[Message]], Any]
 """Writes a run of messages as a transport does, given the channel's name and epoch: bytes or text.
 Encoders that are equal write the same."""
+
+Authorize = Callable[..., Awaitable[bool] | bool]
+"""Tells whether somebody may read a channel, given the connection, an `HTTPConnection`, and the
+words of the channel's name."""
 
 
 class Kind(Enum):
@@ -50,6 +55,7 @@ class Wake(Enum):
     DEACTIVATED = "deactivated"
     REPLACED = "replaced"
     CLOSED = "closed"  # its client process
+    MOVED = "moved"  # its session has another id: it resumes with the new cookie
     GONE = "gone"
 
 
@@ -72,6 +78,19 @@ class Rendered:
         self.handed: bool = False
 
 
+class Lineage:
+    """The incarnations of one channel, of which none holds another but the newest.
+
+    Attributes:
+        newest: The last of them.
+    """
+
+    __slots__ = ("newest",)
+
+    def __init__(self, newest: Feed) -> None:
+        self.newest: Feed = newest
+
+
 class Feed:
     """What all listeners of one channel share.
 
@@ -85,10 +104,12 @@ class Feed:
     __slots__ = (
         "_rendered",
         "_rendered_bytes",
+        "authorize",
         "closed",
         "directory",
         "history",
         "kind",
+        "lineage",
         "listeners",
         "lock",
         "marked",
@@ -107,11 +128,13 @@ class Feed:
         self.kind: Kind = kind
         self.history: History = history
         self.lock: threading.Lock = threading.Lock()
+        self.authorize: Authorize | None = None  # who may read it; `None` is everyone
+        self.lineage: Lineage | None = None  # of a declared channel that was started again
         # In the order in which they came, which is about that of their memory: measured with 1,000
         # listeners, a set costs a third more per delivery.
         self.listeners: dict[Listener, None] = {}
         self.outcomes: Outcomes = Outcomes()
-        self.closed: str | None = None  # why it ended: `ended`, `failed` or `full`
+        self.closed: str | None = None  # why it ended: `ended`, `failed`, `full` or `restarted`
         self.sent: int = 0  # the highest offset that was ever in an answer
         self.marked: bool = False  # whether it waits for the flush
         self.visits: int = 0  # how many listeners or references there ever were
@@ -122,6 +145,22 @@ class Feed:
         # publish.
         self._rendered: dict[tuple[Encoder, int, int | None], Rendered] = {}
         self._rendered_bytes = 0
+
+    @property
+    def latest(self) -> Feed:
+        """The newest incarnation of the channel; this one, if it was not restarted."""
+        return self if self.lineage is None else self.lineage.newest
+
+    @property
+    def successor(self) -> Feed | None:
+        """The newest incarnation, if this one is not it."""
+        latest = self.latest
+        return None if latest is self else latest
+
+    def succeed(self, feed: Feed) -> None:
+        """Be the next incarnation of a channel, after another feed."""
+        self.lineage = feed.lineage = feed.lineage or Lineage(self)
+        self.lineage.newest = self
 
     @property
     def readable(self) -> bool:
@@ -255,10 +294,11 @@ class Listener(Timer):
     Attributes:
         cursors: For each feed the last offset that the client has.
         expected: The channels it waits for that do not exist yet.
+        caller: Whose connection it is; `None` for nobody's that we know.
         woken: Why it woke; `None` while it waits.
     """
 
-    __slots__ = ("cursors", "expected", "woken")
+    __slots__ = ("caller", "cursors", "expected", "woken")
 
     stays: ClassVar[bool] = False
     """Whether it is told more than once, so that it reads on from where it begins."""
@@ -267,6 +307,7 @@ class Listener(Timer):
         super().__init__()
         self.cursors: dict[Feed, int] = {}
         self.expected: tuple[tuple[Directory, str], ...] = ()
+        self.caller: Caller | None = None
         self.woken: Wake | None = None
 
     def has_news(self, feed: Feed) -> bool:
@@ -305,6 +346,10 @@ class Listener(Timer):
     def expire(self) -> None:
         """The hold has lasted long enough."""
         self.wake(Wake.TIMEOUT)
+
+    @abstractmethod
+    def forbid(self, feed: Feed) -> None:
+        """It may not read a feed any more: nothing of it is told from now on, but that."""
 
     @abstractmethod
     def rouse(self) -> None:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from .activation import Activation
+from .authorisation import Guards
 from .background import Background
 from .brokers.base import Broker
 from .channels import Channels
 from .clock import Clock
+from .declarations import Declarations
 from .drain import Drain
 from .fanout import Fanout
 from .origin import OriginRule
+from .processes import ClientProcess
 from .registry import Processes
 from .settings import Settings
 from .threads import LoopThread
 from .timers import Timers
+from .users import Users
 from .visits import Visits
 
 __all__ = ["Hub"]
@@ -23,7 +28,11 @@ __all__ = ["Hub"]
 
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """What transports and admin work on. One per `Comet`."""
+    """What transports and admin work on. One per `Comet`.
+
+    Attributes:
+        notifiers: By name what each is called with, at once, when a client process has closed.
+    """
 
     settings: Settings
     clock: Clock
@@ -31,6 +40,7 @@ class Hub:
     timers: Timers
     fanout: Fanout
     channels: Channels
+    declarations: Declarations
     activation: Activation
     origins: OriginRule
     broker: Broker
@@ -38,3 +48,6 @@ class Hub:
     drain: Drain
     processes: Processes
     visits: Visits
+    users: Users
+    guard: Guards
+    notifiers: dict[str, Callable[[ClientProcess], None]] = field(default_factory=dict)

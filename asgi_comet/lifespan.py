@@ -1,7 +1,8 @@
 """The running time of a `Comet`: its tasks, its loop, and the drain at the end.
 
 Owns the one task group in which everything runs that is not a request. A task that crashes is
-logged and started again; when the lifespan ends none is left.
+logged and started again; when the lifespan ends none is left. Also when the sources of declared
+channels are read: while the application runs, not while it starts or stops.
 """
 
 from __future__ import annotations
@@ -34,32 +35,86 @@ class Lifespan:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._depth = 0
+        self._users = 0  # how many of these want the sources of declared channels read
+        self._begun = False
+        self._patience = PATIENCE  # what is left of it
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run while the context lasts. Entered again inside (mounted twice), it counts.
+        """Run while the context lasts, and read the sources of declared channels.
 
-        When the context ends, held requests are answered as at their timeout.
+        Entered again inside (mounted twice), it counts. When the context ends, held requests are
+        answered as at their timeout.
+        """
+        async with self.around():
+            self.begin()
+            self._users += 1
+            try:
+                yield
+            finally:
+                self._users -= 1
+                if not self._users and self._depth > 1:  # else it ends anyway
+                    await self.finish()
+
+    @asynccontextmanager
+    async def around(self) -> AsyncIterator[Lifespan]:
+        """Run while the context lasts, around an application that has a lifespan of its own.
+
+        The sources of declared channels are read from `begin` to `finish`.
         """
         self._depth += 1
         try:
             if self._depth > 1:
                 self._hub.loop.check_here()
-                yield
+                yield self
             else:
                 async with self._tasks():
-                    yield
+                    yield self
         finally:
             self._depth -= 1
+
+    def begin(self) -> None:
+        """The application has started: read the sources of declared channels. Idempotent.
+
+        Raises:
+            TooManyVirtualChannels: There are more than `Settings.max_virtual_channels`.
+        """
+        if self._begun:
+            return
+        if self._hub.channels.stopping:  # it was finished before
+            self._open()
+        self._hub.declarations.begin()
+        self._begun = True
+
+    async def finish(self) -> None:
+        """The application is to stop: let nobody wait, and close all client processes and sources.
+
+        Returns once that is done, but for what takes longer than `PATIENCE`.
+        """
+        hub = self._hub
+        self._begun = False
+        hub.drain.begin()
+        await hub.fanout.flush()
+        hub.processes.close_all()
+        hub.declarations.stop()
+        hub.channels.stop()
+        before = anyio.current_time()
+        with anyio.move_on_after(self._patience):
+            await hub.background.wait_idle()
+        self._patience -= min(anyio.current_time() - before, self._patience)
+
+    def _open(self) -> None:
+        self._patience = PATIENCE
+        self._hub.drain.reset()
+        self._hub.channels.begin()
+        self._hub.processes.start()
 
     @asynccontextmanager
     async def _tasks(self) -> AsyncIterator[None]:
         hub = self._hub
         failure: BaseException | None = None
         hub.loop.enter()
-        hub.drain.reset()
-        hub.channels.begin()
-        hub.processes.start()
+        self._open()
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._supervise, hub.fanout.run)
@@ -70,12 +125,7 @@ class Lifespan:
                         yield
                     except BaseException as error:  # raised again, outside of the group
                         failure = error
-                hub.drain.begin()
-                await hub.fanout.flush()
-                hub.processes.close_all()
-                hub.channels.stop()
-                with anyio.move_on_after(PATIENCE):
-                    await hub.background.wait_idle()
+                await self.finish()
                 tasks.cancel_scope.cancel()
         finally:
             hub.loop.leave()

@@ -12,7 +12,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .app import INTERCEPTED, REFUSED, route_path
 from .comet import Comet
+from .handlers import HANDLED, make_response
 from .headers import essence, read_headers
+from .lifespan import Lifespan
 from .transports.exchange import Exchange
 
 __all__ = ["CometMiddleware"]
@@ -27,6 +29,10 @@ class CometMiddleware:
     `app = CometMiddleware(app, comet=comet)`. Foreign requests reach the application with the very
     same `scope` and `receive`; `send` adds nothing but the cookie of a client process that the
     application opens in the request.
+
+    It runs the lifespan, in this order: the tasks start; the application starts; the sources of
+    declared channels are read; the server serves. When that stops: whoever waits is answered,
+    client processes and sources close; the application stops; the tasks end.
 
     Args:
         app: The application.
@@ -78,26 +84,34 @@ class CometMiddleware:
     async def _visit(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request of the application, which may ask whose it is."""
         with self._comet.begin_visit(scope) as visit:
+            await visit.recognise()
 
             async def send_with_cookies(message: Message) -> None:
                 if message["type"] == "http.response.start":
+                    await visit.identify()
                     visit.answered = True
                     if visit.cookies:
                         headers = [*message.get("headers", ()), *visit.cookies]
                         message = {**message, "headers": headers}
                 await send(message)
 
-            await self._app(scope, receive, send_with_cookies)
+            try:
+                await self._app(scope, receive, send_with_cookies)
+            except HANDLED as error:
+                if visit.answered:
+                    raise
+                await make_response(error)(scope, receive, send_with_cookies)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run around the application's lifespan, and in its stead if it has none.
 
-        The server hears that all is over only when ours is, too: hypercorn cancels what still
-        runs then.
+        The sources of declared channels may use what the application opens as it starts, so they
+        are read from then on, and have closed when it hears that it is to stop. The server hears
+        that all is over only when ours is, too: hypercorn cancels what still runs then.
         """
         conversation = _Conversation(receive, send)
         try:
-            async with self._comet.lifespan():
+            async with self._comet.begin_lifespan() as conversation.lifespan:
                 try:
                     await self._app(scope, conversation.receive, conversation.send)
                 except Exception as error:
@@ -112,7 +126,14 @@ class CometMiddleware:
 
 
 class _Conversation:
-    """What an application and its server say to each other about the lifespan."""
+    """What an application and its server say to each other about the lifespan.
+
+    Attributes:
+        lifespan: Ours. It begins when the application has started, and finishes before that stops.
+        answered: Whether the application has said anything.
+    """
+
+    lifespan: Lifespan
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
@@ -122,14 +143,18 @@ class _Conversation:
         self.answered = False
 
     async def receive(self) -> Message:
-        """Pass on what the server says."""
+        """Pass on what the server says; that it stops, once our sources have closed."""
         message = await self._receive()
         self._started = True
+        if message["type"] == "lifespan.shutdown":
+            await self.lifespan.finish()
         return message
 
     async def send(self, message: Message) -> None:
         """Pass on what the application says, but keep its last word."""
         self.answered = True
+        if message["type"] == "lifespan.startup.complete":
+            self.lifespan.begin()
         if message["type"].startswith("lifespan.shutdown."):
             self._last = message
         else:
@@ -139,6 +164,12 @@ class _Conversation:
         """Answer the server for an application that does not."""
         if not self._started:
             await self._receive()
+        try:
+            self.lifespan.begin()
+        except Exception as error:
+            # A server that hears nothing takes it that there is no lifespan, and goes on.
+            await self._send({"type": "lifespan.startup.failed", "message": str(error)})
+            raise
         await self._send({"type": "lifespan.startup.complete"})
         await self._receive()
         self._last = {"type": "lifespan.shutdown.complete"}

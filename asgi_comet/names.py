@@ -7,10 +7,11 @@ import unicodedata
 
 from .errors import InvalidName
 
-__all__ = ["check_name", "fresh_name"]
+__all__ = ["check_name", "check_own_name", "fresh_name"]
 
 NAME_LIMIT = 255  # bytes of UTF-8
 RESERVED = frozenset({"open", "error"})  # events that `EventSource` itself dispatches
+OWN_RESERVED = frozenset({"comet"})  # channels of a client process that we write ourselves
 FIRST_RESERVED = (":", "~")  # our own events, and the channels of a client process
 
 
@@ -35,6 +36,17 @@ def check_name(name: str) -> str:
     if any(unicodedata.category(character) == "Cc" for character in name):
         raise InvalidName(name, "it has a control character")
     return name
+
+
+def check_own_name(name: str) -> str:
+    """Return the name if the application may give it to a channel of a client process.
+
+    Raises:
+        InvalidName: It may not; the text says why.
+    """
+    if name in OWN_RESERVED:
+        raise InvalidName(name, f"~{name} is reserved for what we tell a client process ourselves")
+    return check_name(name)
 
 
 def fresh_name() -> str:

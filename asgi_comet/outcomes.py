@@ -53,6 +53,10 @@ class Awaited(Timer):
         """Nobody had it in time."""
         self.settled(self.at_worst)
 
+    def hasten(self) -> None:
+        """Nobody has it so far."""
+        self.settled(self.at_worst)
+
 
 class Ranges:
     """A set of offsets as disjoint ranges; at most `RANGES`, the oldest go first.
@@ -72,6 +76,11 @@ class Ranges:
 
     def __len__(self) -> int:
         return len(self._ranges)
+
+    @property
+    def top(self) -> int:
+        """The highest offset; 0 if there is none."""
+        return self._ranges[-1][1] if self._ranges else 0
 
     def add(self, after: int, upto: int) -> bool:
         """Add the offsets `after + 1 … upto`, and tell whether any of them could be new."""
@@ -113,6 +122,11 @@ class Outcomes:
         self._unconfirmed = Ranges()
         self._sent: dict[int, int] = {}  # where answers ended, and the lowest offset they began at
         self._awaited: set[Awaited] = set()
+
+    @property
+    def confirmed(self) -> int:
+        """The highest offset that somebody has; 0 if nobody ever had any."""
+        return self._confirmed.top
 
     def of(self, offset: int) -> Outcome | None:
         """Return the outcome of a message so far; also `UNKNOWN` when it is too long ago."""

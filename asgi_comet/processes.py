@@ -38,15 +38,16 @@ class Session:
     """One browser: one cookie jar.
 
     Attributes:
-        id: 144 random bits, made here.
+        id: 144 random bits, made here; another one after a login or logout.
         user: Who the application says it belongs to; `None` for a visitor.
     """
 
-    __slots__ = ("_default", "_processes", "id", "user")
+    __slots__ = ("_default", "_processes", "id", "user", "visitors")
 
-    def __init__(self, id_: str) -> None:
+    def __init__(self, id_: str, user: Any = None) -> None:
         self.id: str = id_
-        self.user: Any = None
+        self.user: Any = user
+        self.visitors: set[Listener] = set()  # its connections to the site's endpoints
         self._processes: dict[str, ClientProcess] = {}
         self._default: ClientProcess | None = None
 
@@ -59,6 +60,29 @@ class Session:
         return list(self._processes.values())
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whose a request or connection is, as its cookie said when it was looked at.
+
+    Attributes:
+        session: The session.
+        id: The id that it had.
+    """
+
+    session: Session
+    id: str
+
+    @classmethod
+    def of(cls, session: Session) -> Caller:
+        """Return whose it is as of now."""
+        return cls(session, session.id)
+
+    @property
+    def moved(self) -> bool:
+        """Whether somebody logged in or out since: then what it knew is worth nothing."""
+        return self.session.id != self.id
+
+
 class Registered:
     """What a client process that speaks the registration protocol has, kept by the server.
 
@@ -66,15 +90,17 @@ class Registered:
         cursors: For each feed the last offset the client has for certain.
         expected: The channels it asked for that did not exist yet.
         number: The number of its last request; `None` if it had none.
+        lost: Names of channels that ended while it asked for others, to be told once.
         answer: The last answer, to be repeated if the same number comes again.
         pending: The offsets that this answer reaches to; the client has them once it comes back.
     """
 
-    __slots__ = ("answer", "cursors", "expected", "number", "pending")
+    __slots__ = ("answer", "cursors", "expected", "lost", "number", "pending")
 
     def __init__(self) -> None:
         self.cursors: dict[Feed, int] = {}
         self.expected: set[str] = set()
+        self.lost: dict[str, None] = {}
         self.number: str | None = None
         self.answer: bytes | None = None
         self.pending: dict[Feed, int] = {}
@@ -120,6 +146,7 @@ class ClientProcess:
         "connections",
         "id",
         "listeners",
+        "locals",
         "place",
         "reader",
         "registered",
@@ -135,6 +162,7 @@ class ClientProcess:
         self.listeners: set[Listener] = set()  # those of them that are held
         self.reader: Listener | None = None  # the one connection that reads its own channels
         self.registered: Registered | None = None  # if it speaks the registration protocol
+        self.locals: object | None = None  # what `ProcessLocal` keeps of it
         self._household = household
         self._idle_since = household.runtime.clock.now()
         self._callbacks: list[Callback] = []
@@ -184,6 +212,7 @@ class ClientProcess:
             # Its connections first: they are to hear of this, not of each channel's end.
             self._household.runtime.loop.run(self._close)
             self._household.close(self)
+            self.locals = None
             self._call_back()
 
     async def wait_closed(self) -> None:
@@ -316,3 +345,6 @@ class _Inactivity(Timer):
 
     def expire(self) -> None:
         self.begin()
+
+    def hasten(self) -> None:
+        self.over.set()  # the process is about to close

@@ -59,6 +59,9 @@ class Settings:
     max_virtual_channels: Count | None = None
     """The greatest number of live channels."""
 
+    max_family_channels: Count = 10_000
+    """The greatest number of live members that all families of declared channels have together."""
+
     history_size: Count = 1000
     """The greatest number of messages a channel holds."""
 

@@ -135,10 +135,12 @@ class Pump:
                 count += 1
                 if count % BATCH == 0:  # a source need not wait for anything, but others do
                     await checkpoint()
-        except (StopAsyncIteration, ChannelClosed, ChannelFull):  # the latter in the very moment
+        except StopAsyncIteration:
             pass
         except (Exception, GeneratorExit, asyncio.CancelledError) as error:
             pass_cancellation(error)
+            if isinstance(error, ChannelClosed | ChannelFull) and error.name == self._feed.name:
+                return "ended"  # it was, in this very moment; not some other that the source writes
             _logger.exception("the source of channel %r failed", self._feed.name)
             return "failed"
         return "ended"

@@ -6,12 +6,17 @@ Owns the only knowledge of asyncio and trio apart from anyio in this package's c
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 
 from .errors import NotRunning
 
 __all__ = ["LoopThread"]
+
+_logger = logging.getLogger(__name__)
+
+PATIENCE = 5.0  # seconds that another thread waits for the loop
 
 
 class LoopThread:
@@ -55,6 +60,27 @@ class LoopThread:
             function()
         else:
             self.run_soon(function)
+
+    def run_now(self, function: Callable[[], None]) -> None:
+        """Run a function in the loop's thread, and return when that is done.
+
+        For what must have happened before the caller goes on. A loop that is blocked is waited for
+        `PATIENCE` seconds at most; the function runs then when the loop comes to it.
+        """
+        if self._ident == threading.get_ident():
+            function()
+            return
+        done = threading.Event()
+
+        def run() -> None:
+            try:
+                function()
+            finally:
+                done.set()
+
+        self.run_soon(run)
+        if self.running and not done.wait(PATIENCE):
+            _logger.warning("the event loop has been blocked for %g s", PATIENCE)
 
     def run_soon(self, function: Callable[[], None]) -> None:
         """Run a function in the loop's next turn. Also for signal handlers and finalizers."""

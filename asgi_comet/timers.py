@@ -34,6 +34,9 @@ class Timer(ABC):
     def expire(self) -> None:
         """Called once, in the loop's thread, when the deadline has passed. Must not raise."""
 
+    def hasten(self) -> None:  # noqa: B027 - most can wait
+        """The server stops: let nobody wait for this any more. Must not raise."""
+
 
 class Timers:
     """The deadlines, and the sweeper that sees them pass.
@@ -49,6 +52,7 @@ class Timers:
         self._order: list[int] = []  # a heap of the buckets' numbers
         self._nap: anyio.CancelScope | None = None
         self._wake_at = 0
+        self.hastened: bool = False  # whether the server stops
 
     def __len__(self) -> int:
         return sum(map(len, self._buckets.values()))
@@ -66,12 +70,20 @@ class Timers:
             if self._nap is not None and number < self._wake_at:
                 self._nap.cancel()
         bucket.add(timer)
+        if self.hastened:
+            timer.hasten()
 
     def stop(self, timer: Timer) -> None:
         """Forget a timer; nothing happens if it does not run."""
         if timer._bucket is not None:
             self._buckets[timer._bucket].discard(timer)
             timer._bucket = None
+
+    def hasten(self) -> None:
+        """The server stops: what holds that up, for an endpoint awaits it, ends now."""
+        self.hastened = True
+        for timer in [timer for bucket in self._buckets.values() for timer in bucket]:
+            timer.hasten()
 
     async def run(self) -> None:
         """Sweep until cancelled: the one task that expires timers."""

@@ -6,21 +6,31 @@ request, sync endpoints in threads included. A visit costs nothing until it is a
 
 from __future__ import annotations
 
+import logging
 import secrets
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from .cookies import Cookie
 from .errors import NoClientProcess, ProcessClosed
 from .headers import read_headers
 from .identity import Identity
-from .processes import ClientProcess
+from .processes import Caller, ClientProcess, Session
 from .registry import Processes
+from .users import Moved, Users, check_user
 
-__all__ = ["Visit", "Visits"]
+__all__ = ["Visit", "Visits", "current_process"]
+
+_logger = logging.getLogger(__name__)
+
+PARTS = frozenset(
+    [b"audio", b"font", b"image", b"manifest", b"script", b"style", b"track", b"video", b"worker"]
+)
+"""What browsers say in `Sec-Fetch-Dest` that they load for a page."""
 
 _current: ContextVar[Visit | None] = ContextVar("asgi_comet_visit", default=None)
 
@@ -32,12 +42,16 @@ class Visits:
         identity: What is signed.
         cookie: Where the session is.
         processes: Who there is.
+        users: Who they belong to.
     """
 
-    def __init__(self, identity: Identity, cookie: Cookie, processes: Processes) -> None:
+    def __init__(
+        self, identity: Identity, cookie: Cookie, processes: Processes, users: Users
+    ) -> None:
         self.identity: Identity = identity
         self.cookie: Cookie = cookie
         self.processes: Processes = processes
+        self.users: Users = users
 
     @contextmanager
     def begin(self, scope: Scope) -> Iterator[Visit]:
@@ -49,6 +63,10 @@ class Visits:
         finally:
             _current.reset(token)
 
+    def make_cookie(self, scope: Scope, session: str) -> tuple[bytes, bytes]:
+        """Return the header that names a session to the client, in answer to a request."""
+        return self.cookie.write(scope, self.identity.sign_session(session))
+
     def current(self) -> Visit:
         """Return the current request, as this `Comet` sees it.
 
@@ -58,8 +76,9 @@ class Visits:
         visit = self._find()
         if visit is None:
             raise NoClientProcess(
-                "this is outside of a request that CometMiddleware serves; "
-                "pass scope=process, or scope=SITE"
+                "this is outside of a request that CometMiddleware serves, as a route for a "
+                "WebSocket is, too: give the client process where a call takes one (`scope=` of "
+                "`create`, or SITE); nobody can log in or out here"
             )
         return visit
 
@@ -75,6 +94,17 @@ class Visits:
         return visit
 
 
+@contextmanager
+def _unless_moved() -> Iterator[None]:
+    """Go on when the application cannot say whose a request is; nothing has changed then."""
+    try:
+        yield
+    except Moved:
+        pass  # somebody logged in meanwhile, whose answer has the cookie
+    except Exception:
+        _logger.exception("the application could not say who a request belongs to")
+
+
 class Visit:
     """One request.
 
@@ -85,11 +115,14 @@ class Visit:
     """
 
     __slots__ = (
+        "_begun",
+        "_caller",
+        "_grant",
+        "_named",
         "_process",
+        "_process_caller",
         "_scope",
-        "_session",
         "answered",
-        "cookies",
         "outer",
         "root_path",
         "visits",
@@ -102,16 +135,29 @@ class Visit:
         self.root_path: str = scope.get("root_path", "").rstrip("/")
         self.answered: bool = False
         self._scope = scope
-        self._session: str | None = None
+        self._named: str | None = None  # the session that its cookie names
+        self._caller: Caller | None = None  # whose it is, once that was looked at
+        self._grant: Caller | None = None  # what the answer's cookie names
+        self._begun = False  # whether its session was
         self._process: ClientProcess | None = None
-        self.cookies: list[tuple[bytes, bytes]] = []  # the headers that its answer gets
+        self._process_caller: Caller | None = None
+
+    @property
+    def cookies(self) -> list[tuple[bytes, bytes]]:
+        """The headers that its answer gets now: none if somebody else has logged in meanwhile."""
+        grant = self._grant
+        if grant is None or grant.moved:
+            return []
+        return [self.visits.make_cookie(self._scope, grant.id)]
 
     def session(self) -> str | None:
         """Return the session that the request's cookie names, or that was begun in its answer."""
-        if self._session is None:
+        if self._caller is not None:
+            return self._caller.id
+        if self._named is None:
             named = map(self.visits.identity.unsign_session, self.visits.cookie.read(self._scope))
-            self._session = next(filter(None, named), None)
-        return self._session
+            self._named = next(filter(None, named), None)
+        return self._named
 
     def open_process(self) -> ClientProcess:
         """Open a client process for the page being served, in a session begun if need be.
@@ -121,16 +167,79 @@ class Visit:
             NoClientProcess: The answer has begun, so its cookie cannot be set any more.
             TooManyProcesses: There are too many.
         """
-        self.visits.processes.check_running()
-        if self.answered:
-            raise NoClientProcess("the answer has begun, so it is too late to set a cookie")
-        session = self.session() or secrets.token_urlsafe(18)
-        process = self.visits.processes.open(session)
-        self._session = session
-        self._process = process
-        value = self.visits.identity.sign_session(session)
-        self.cookies = [self.visits.cookie.write(self._scope, value)]
+        self._check()
+        session, moved = self._look()
+        process = self.visits.processes.open(session or _fresh_session())
+        self._keep(process)
+        self._caller = self._process_caller
+        if not moved:  # else the answer to a login is on its way, whose cookie must stay
+            self._grant = self._caller
+            self._begun = self._begun or session is None
         return process
+
+    def take(self, caller: Caller, process: ClientProcess | None = None) -> None:
+        """It is known by now whose request it is."""
+        self._caller = caller
+        if process is not None:
+            self._keep(process)
+
+    def known_session(self) -> Session | None:
+        """Return the session of the request, if it has an open client process or a user."""
+        session, _ = self._look()
+        if session is None or self._caller is not None:
+            return session
+        return self.visits.processes.find_session(session.id)
+
+    def login(self, user: Hashable) -> None:
+        """Let the session belong to a user; its id changes.
+
+        Raises:
+            NotRunning: The lifespan does not run.
+            NoClientProcess: The answer has begun, so its cookie cannot be set any more.
+            TypeError: The user is `None`, or not hashable.
+        """
+        if user is None:
+            raise TypeError("expected a user, got None; logout() makes the session a visitor's")
+        self._change(check_user(user))
+
+    def logout(self) -> None:
+        """Let the session be a visitor's; its id changes, and its client processes close.
+
+        Raises:
+            NotRunning: The lifespan does not run.
+            NoClientProcess: The answer has begun, so its cookie cannot be set any more.
+        """
+        self._change(None)
+
+    async def recognise(self) -> None:
+        """Ask the application whose the session is, before it serves the request.
+
+        Not for what a page loads on its way: scripts, pictures and the like. An application that
+        fails to say so has changed nothing.
+        """
+        users = self.visits.users
+        if users.identify is None or read_headers(self._scope).get(b"sec-fetch-dest") in PARTS:
+            return
+        named = self.session()
+        if named is None:
+            return
+        current = self._current(self.visits.processes.session(named))
+        with _unless_moved():
+            session, renewed = await users.recognise(named, HTTPConnection(self._scope), current)
+            self._caller = Caller.of(session)
+            if renewed:
+                self._grant = self._caller
+
+    async def identify(self) -> None:
+        """Ask the same about a session that was begun in the request, with its first process."""
+        process = self._process
+        if self.visits.users.identify is None or process is None or not self._begun:
+            return
+        with _unless_moved():
+            session, connection = process.session, HTTPConnection(self._scope)
+            await self.visits.users.identify_session(session, connection, process)
+            self._keep(process)
+            self._caller = self._grant = self._process_caller
 
     def process(self) -> ClientProcess:
         """Return the client process of the request: opened in it, named by its header, or default.
@@ -141,13 +250,67 @@ class Visit:
             TooManyProcesses: There are too many for a default one.
         """
         self.visits.processes.check_running()
-        if self._process is None:
+        if self._process is None or self._process_caller is None:
             token = read_headers(self._scope).get(b"comet-process")
-            self._process = self._default() if token is None else self._named(token)
+            return self._keep(self._default() if token is None else self._find_named(token))
+        if self._process_caller.moved:
+            raise NoClientProcess(_MOVED)
         return self._process
 
+    def _look(self) -> tuple[Session | None, bool]:
+        """Return the session of the request, if it has one; and whether that moved, so is not."""
+        caller = self._caller
+        if caller is not None:
+            return (None, True) if caller.moved else (caller.session, False)
+        named = self.session()
+        if named is None:
+            return None, False
+        if self.visits.processes.heir(named) is not None:
+            return None, True
+        return self.visits.processes.session(named), False
+
+    def _keep(self, process: ClientProcess) -> ClientProcess:
+        self._process, self._process_caller = process, Caller.of(process.session)
+        return process
+
+    def _change(self, user: Hashable) -> None:
+        self._check()
+        session, moved = self._look()
+        if session is None:
+            session = (self._heir(user) if moved else None) or _fresh_session()
+        current = self._process or self._current(session)
+        caller = self.visits.users.change(session, user, current=current, keep=user is not None)
+        self._caller = self._grant = caller
+        if self._process is not None and self._process.session is session:
+            self._process_caller = caller
+
+    def _heir(self, user: Hashable) -> Session | None:
+        """Return what became of the session, if it is of that very user: a second click on login.
+
+        With the cookie of before a login it may as well be a stranger's.
+        """
+        caller, named = self._caller, self.session()
+        heir = caller.session if caller is not None else self.visits.processes.heir(named or "")
+        return heir if heir is not None and user is not None and heir.user == user else None
+
+    def _current(self, session: Session) -> ClientProcess | None:
+        """The tab that the request says it is of, if that is so."""
+        token = read_headers(self._scope).get(b"comet-process")
+        if token is None:
+            return None
+        named = self.visits.identity.unsign_process(token.decode("latin-1"))
+        process = None if named is None else self.visits.processes.find(named)
+        return process if process is not None and process.session is session else None
+
+    def _check(self) -> None:
+        self.visits.processes.check_running()
+        if self.answered:
+            raise NoClientProcess("the answer has begun, so it is too late to set a cookie")
+
     def _default(self) -> ClientProcess:
-        session = self.session()
+        session, moved = self._look()
+        if moved:
+            raise NoClientProcess(_MOVED)
         if session is None:
             raise NoClientProcess(
                 "the request has neither a Comet-Process header nor a session's cookie; "
@@ -155,7 +318,7 @@ class Visit:
             )
         return self.visits.processes.default(session)
 
-    def _named(self, token: bytes) -> ClientProcess:
+    def _find_named(self, token: bytes) -> ClientProcess:
         named = self.visits.identity.unsign_process(token.decode("latin-1"))
         if named is None:
             raise NoClientProcess("the request's Comet-Process header is not one of ours")
@@ -165,3 +328,25 @@ class Visit:
         if process.session.id != self.session():
             raise NoClientProcess("the request's Comet-Process header is of another session")
         return process
+
+
+_MOVED = "somebody has logged in or out meanwhile, and its session has another cookie by now"
+
+
+def _fresh_session() -> Session:
+    return Session(secrets.token_urlsafe(18))
+
+
+def current_process() -> ClientProcess:
+    """Return the client process of the current request, whichever `Comet` serves it.
+
+    Raises:
+        NoClientProcess: There is no current request, or none is its own.
+        ProcessClosed: The one it names has closed.
+    """
+    visit = _current.get()
+    if visit is None:
+        raise NoClientProcess(
+            "this is outside of a request that CometMiddleware serves; pass process=process"
+        )
+    return visit.process()

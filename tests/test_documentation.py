@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from asgi_comet.testing import wait_for_listeners
-from tests.serving import hold_registration, serve
+from tests.serving import hold_registration, poll, serve
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,12 +23,15 @@ def test_the_thirty_lines_of_the_readme_are_the_example_that_runs(
     from examples import quickstart
 
     with serve(quickstart.app) as server:
+        (begun, *told) = poll(server, {"news": "last:1"})
+        (first,) = told or poll(server, {"news": begun["position"]})
+        assert re.fullmatch(r"It is \d\d:\d\d\.", first["data"])
         held = hold_registration(server, "registration=news")
-        wait_for_listeners(quickstart.news, 1)
+        wait_for_listeners(quickstart.news.channel(), 1)
         posted = server.request("POST", "/news", "Hello", {"Content-Type": "text/plain"})
         assert posted.status == 200
         assert held.answer().body == b"news:Hello"
-        assert b"/comet/events" in server.request("GET", "/").body
+        assert b"/comet/comet.js" in server.request("GET", "/").body
 
 
 def test_links_between_the_documents_lead_somewhere() -> None:

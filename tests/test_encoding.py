@@ -3,21 +3,12 @@ from __future__ import annotations
 import base64
 import json
 import math
-import typing
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterable,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Iterator,
-)
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
 import pytest
@@ -35,10 +26,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from typing_extensions import TypedDict
 
 from asgi_comet import InvalidMessage
-from asgi_comet.encoding import item_type, make_encode
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator as OnlyForTypeCheckers
+from asgi_comet.encoding import make_encode
 
 T = TypeVar("T")
 
@@ -479,71 +467,3 @@ def test_floats_come_back_exactly_or_as_null(values: list[float], text: str) -> 
 def test_bytes_come_back_exactly(data: bytes) -> None:
     for type_ in (Blob, None):
         assert base64.urlsafe_b64decode(encoded(Blob(data=data), type_)["data"]) == data
-
-
-# The type of a source
-
-
-def make_source(annotation: Any) -> Callable[[], Any]:
-    def source() -> Any:
-        raise NotImplementedError
-
-    source.__annotations__ = {} if annotation is None else {"return": annotation}
-    return source
-
-
-@pytest.mark.parametrize(
-    ("annotation", "expected"),
-    [
-        (AsyncIterator[int], int),
-        (AsyncGenerator[int, None], int),
-        (AsyncIterable[Point], Point),
-        (typing.AsyncIterator[int], int),
-        (AsyncIterator[Annotated[int, "meta"]], Annotated[int, "meta"]),
-        (AsyncIterator[Point | None], Point | None),
-        (AsyncIterator[Any], Any),
-        ("AsyncIterator[Point]", Point),
-        (AsyncIterator, None),
-        (AsyncGenerator, None),
-        (typing.AsyncIterator, None),
-        (typing.AsyncGenerator, None),
-        (Any, None),
-        (int, None),
-        (list[int], None),
-        (Iterator[int], None),
-        (Awaitable[int], None),
-        (None, None),
-    ],
-    ids=str,
-)
-def test_the_annotation_of_a_source_tells_its_type(annotation: Any, expected: Any) -> None:
-    assert item_type(make_source(annotation)) == expected
-
-
-async def quotes(market: str) -> AsyncIterator[Point]:
-    yield Point(x=len(market))
-
-
-class Market:
-    def __call__(self) -> AsyncIterator[Point]:
-        return quotes("a")
-
-    def watch(self) -> AsyncIterator[Point]:
-        return quotes("a")
-
-
-def hidden() -> OnlyForTypeCheckers[Point]:
-    return quotes("a")
-
-
-@pytest.mark.parametrize(
-    "function",
-    [quotes, Market().watch, partial(quotes, "a"), Market(), lambda: quotes("a"), hidden],
-    ids=["function", "method", "partial", "callable object", "lambda", "only for type checkers"],
-)
-def test_whatever_makes_a_source_may_be_asked_for_its_type(function: Callable[..., Any]) -> None:
-    assert item_type(function) in (Point, None)
-
-
-def test_the_type_of_a_function_and_of_a_method_is_found() -> None:
-    assert item_type(quotes) is item_type(Market().watch) is Point

@@ -19,7 +19,7 @@ from asgi_comet.history import History
 from asgi_comet.messages import Message
 from asgi_comet.testing import ManualClock
 from asgi_comet.threads import LoopThread
-from asgi_comet.timers import BATCH
+from asgi_comet.timers import BATCH, Timers
 
 pytestmark = pytest.mark.anyio
 
@@ -33,6 +33,9 @@ class Ear(Listener):
 
     def rouse(self) -> None:
         self.roused += 1
+
+    def forbid(self, feed: Feed) -> None:
+        raise AssertionError("nobody takes a right away here")
 
 
 def make_feed(size: int = 10, max_bytes: int = 100) -> Feed:
@@ -158,7 +161,7 @@ async def test_everybody_can_be_ended_and_the_first_reason_counts() -> None:
         attach(fanout, ear, feed)
         fanout.end(Wake.DEACTIVATED)
         attach(fanout, late, feed)
-        Drain(fanout).begin()
+        Drain(fanout, Timers(ManualClock())).begin()
         ear.expire()
         await wait_all_tasks_blocked()
         assert {ear.woken, late.woken} <= {Wake.DEACTIVATED, Wake.TIMEOUT}

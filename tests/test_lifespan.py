@@ -5,13 +5,16 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import anyio
 import pytest
 from anyio import wait_all_tasks_blocked
 
-from asgi_comet import Comet
+from asgi_comet import SITE, Channel, Comet
 from asgi_comet.feeds import Wake
+from asgi_comet.lifespan import PATIENCE
 from asgi_comet.signals import chained_signals
 from asgi_comet.testing import ManualClock
 from tests.conftest import KEY
@@ -98,6 +101,132 @@ async def test_a_crashed_task_is_logged_and_started_again(
             clock.advance(1.1)
             await wait_all_tasks_blocked()
             assert ear.woken is Wake.MESSAGE
+
+
+def declare(comet: Comet) -> list[str]:
+    """A channel of the site that says when its source begins, and when it closes."""
+    said: list[str] = []
+
+    @comet.channel("ticker")
+    async def ticker() -> AsyncIterator[int]:
+        said.append("begins")
+        try:
+            yield 1
+            await anyio.sleep_forever()
+        finally:
+            said.append("closes")
+
+    return said
+
+
+async def test_around_an_application_sources_are_read_from_begin_to_finish() -> None:
+    comet = Comet(KEY)
+    said = declare(comet)
+    for _ in range(2):
+        said.clear()
+        async with comet.begin_lifespan() as lifespan:
+            await wait_all_tasks_blocked()
+            assert said == []
+            lifespan.begin()
+            lifespan.begin()
+            await wait_all_tasks_blocked()
+            assert said == ["begins"]
+            await lifespan.finish()
+            assert said == ["begins", "closes"]
+            await lifespan.finish()
+            comet._hub.loop.check()
+        assert said == ["begins", "closes"]
+
+
+async def test_around_one_that_never_starts_no_source_is_read() -> None:
+    comet = Comet(KEY)
+    said = declare(comet)
+    channel: Channel[str] = comet.create(scope=SITE, name="other")
+    with suppress(LookupError):
+        async with comet.begin_lifespan():
+            channel.publish("x")
+            await wait_all_tasks_blocked()
+            raise LookupError("no database")
+    assert said == []
+    assert (len(comet._hub.background), comet._hub.loop.running) == (0, False)
+
+
+async def test_entered_within_sources_are_read_from_there_to_the_end_of_the_last() -> None:
+    comet = Comet(KEY)
+    said = declare(comet)
+    async with comet.begin_lifespan() as lifespan:
+        async with comet.lifespan():
+            await wait_all_tasks_blocked()
+            assert said == ["begins"]
+            async with comet.lifespan():
+                lifespan.begin()
+            await wait_all_tasks_blocked()
+            assert said == ["begins"]
+        assert said == ["begins", "closes"]
+        said.clear()
+        async with comet.lifespan():  # once more: it is as if the server started
+            await wait_all_tasks_blocked()
+            assert (said, comet._hub.drain.begun) == (["begins"], False)
+            process = comet._hub.processes.open("a session")
+        assert (said, process.closed) == (["begins", "closes"], True)
+
+
+async def test_what_an_application_publishes_as_it_starts_and_stops_goes_through() -> None:
+    comet = Comet(KEY)
+    said: list[object] = []
+
+    @comet.channel("news")
+    async def news() -> AsyncIterator[str]:
+        said.append("news")
+        await anyio.sleep_forever()
+        yield ""
+
+    @comet.newest("room:{room}")
+    async def rooms(room: int) -> AsyncIterator[str]:
+        said.append(room)
+        await anyio.sleep_forever()
+        yield ""
+
+    for _ in range(2):
+        said.clear()
+        async with comet.begin_lifespan() as lifespan:
+            before = news.channel()
+            before.publish("we start")
+            rooms.channel(room=1).publish("welcome")
+            await anyio.to_thread.run_sync(lambda: rooms.channel(room=1).publish("again"))
+            await wait_all_tasks_blocked()
+            assert said == []
+            lifespan.begin()
+            await wait_all_tasks_blocked()
+            assert sorted(map(str, said)) == ["1", "news"]
+            assert news.channel()._feed is before._feed
+            assert before._feed.history.top == 1
+            await lifespan.finish()
+            news.channel().publish("we stop")
+            assert rooms.channel(room=1)._feed.closed == "ended"
+            await wait_all_tasks_blocked()
+            assert len(said) == 2
+        assert len(comet._hub.background) == 0
+
+
+async def test_sources_that_do_not_close_hold_it_up_once() -> None:
+    clock = ManualClock()
+    comet = Comet(KEY, clock=clock)
+    waited: list[float] = []
+
+    async def wait_idle() -> None:
+        waited.append(comet._lifespan._patience)
+        await anyio.sleep(0.01)
+
+    async with comet.begin_lifespan() as lifespan:
+        comet._hub.background.wait_idle = wait_idle  # type: ignore[method-assign]  # a slow one
+        lifespan.begin()
+        await lifespan.finish()
+    first, second = waited
+    assert (first, second < PATIENCE) == (PATIENCE, True)
+    async with comet.begin_lifespan():
+        pass
+    assert waited[2] == PATIENCE
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])

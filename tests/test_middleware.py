@@ -3,27 +3,42 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import pytest
+from anyio import sleep_forever, wait_all_tasks_blocked
+from anyio.lowlevel import checkpoint
 from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
+from starlette.routing import Mount
 from starlette.testclient import TestClient
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from asgi_comet import SITE, Comet, CometMiddleware, NotRunning
+from asgi_comet import (
+    SITE,
+    Comet,
+    CometMiddleware,
+    NotRunning,
+    Settings,
+    TooManyVirtualChannels,
+)
 from asgi_comet.testing import wait_for_listeners
 from tests.conftest import KEY, TOKEN, application
-from tests.serving import COMET, hold_registration, serve
+from tests.serving import COMET, hold_registration, poll, serve
 
 pytestmark = pytest.mark.anyio
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
+
+
+async def nothing() -> AsyncIterator[int]:
+    return
+    yield
 
 
 class Recorder:
@@ -191,6 +206,143 @@ def test_the_lifespan_goes_around_that_of_the_application() -> None:
         pass
     assert seen == [True, True]
     assert not comet._hub.loop.running
+
+
+class Pool:
+    """What an application opens as it starts and closes as it stops, and sources read."""
+
+    def __init__(self) -> None:
+        self.open = False
+        self.said: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:
+        await checkpoint()
+        self.open = True
+        self.said.append("opens")
+        try:
+            yield
+        finally:
+            self.open = False
+            self.said.append("closes")
+
+    async def read(self, app: object = None) -> AsyncIterator[int]:
+        self.said.append("source begins")
+        assert self.open
+        try:
+            yield 1
+            await sleep_forever()
+        finally:
+            assert self.open
+            self.said.append("source closes")
+
+
+ORDER = ["opens", "source begins", "source closes", "closes"]
+
+
+def serve_pool(comet: Comet, app: ASGIApp, pool: Pool) -> None:
+    @comet.channel("ticker", type=int)
+    async def ticker() -> AsyncIterator[int]:
+        async with aclosing(pool.read()) as values:  # type: ignore[type-var]  # a generator
+            async for value in values:
+                yield value
+
+    with serve(app) as server:
+        (event,) = poll(server, {"ticker": "last:1"})[:1]
+        assert event["channel"] == "ticker"
+    assert comet.channels.restarts == 0
+    assert not comet._hub.loop.running
+
+
+def test_sources_run_within_the_lifespan_of_the_application() -> None:
+    comet, pool = Comet(KEY), Pool()
+    app = FastAPI(lifespan=pool.lifespan)
+    app.add_middleware(CometMiddleware, comet=comet)
+    serve_pool(comet, app, pool)
+    assert pool.said == ORDER
+
+
+def test_mounted_twice_sources_run_within_the_lifespan_of_the_application() -> None:
+    comet, pool = Comet(KEY), Pool()
+    app = CometMiddleware(Starlette(lifespan=pool.lifespan), comet=comet)
+    serve_pool(comet, CometMiddleware(app, comet=comet), pool)
+    assert pool.said == ORDER
+
+
+@pytest.mark.parametrize("with_middleware", [True, False])
+def test_in_the_lifespan_of_the_application_sources_run_from_there(with_middleware: bool) -> None:
+    comet, pool = Comet(KEY), Pool()
+
+    @asynccontextmanager
+    async def lifespan(app: object) -> AsyncIterator[None]:
+        async with pool.lifespan(), comet.lifespan():
+            await wait_all_tasks_blocked()
+            assert pool.said == ["opens", "source begins"]
+            yield
+
+    app: ASGIApp = Starlette(lifespan=lifespan, routes=[Mount("/comet", comet.app)])
+    serve_pool(comet, CometMiddleware(app, comet=comet) if with_middleware else app, pool)
+    assert pool.said == ORDER
+
+
+def test_without_a_lifespan_of_the_application_sources_run_within_ours() -> None:
+    comet, pool = Comet(KEY), Pool()
+    pool.open = True
+
+    async def bare(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
+
+    serve_pool(comet, CometMiddleware(bare, comet=comet), pool)
+    assert pool.said == ORDER[1:3]
+
+
+async def test_no_source_is_read_if_the_application_does_not_start() -> None:
+    comet, sent = Comet(KEY), list[str]()
+    read: list[str] = []
+
+    @comet.channel("ticker")
+    async def ticker() -> AsyncIterator[int]:
+        read.append("begins")
+        yield 1
+
+    async def failing(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        ticker.channel().publish(7)
+        await wait_all_tasks_blocked()
+        await send({"type": "lifespan.startup.failed", "message": "no database"})
+
+    async def receive() -> Any:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    await CometMiddleware(failing, comet=comet)({"type": "lifespan"}, receive, send)
+    assert (sent, read) == (["lifespan.startup.failed"], [])
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["lifespan of its own", "none"])
+async def test_too_many_channels_are_told_to_the_server_as_a_failure_to_start(own: bool) -> None:
+    comet, pool, sent = Comet(KEY, settings=Settings(max_virtual_channels=1)), Pool(), list[Any]()
+    for name in ("a", "b"):
+        comet.channel(name, type=int)(nothing)
+
+    async def bare(scope: Scope, receive: Receive, send: Send) -> None:
+        return
+
+    async def receive() -> Any:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    app = CometMiddleware(Starlette(lifespan=pool.lifespan) if own else bare, comet=comet)
+    with pytest.raises(TooManyVirtualChannels):
+        await app({"type": "lifespan", "state": {}}, receive, send)
+    (failed,) = sent
+    assert failed["type"] == "lifespan.startup.failed"
+    assert "at most 1 live channels" in failed["message"]
+    assert comet._hub.loop.running is pool.open is False
 
 
 def test_both_the_middleware_and_the_lifespan_count_as_one() -> None:

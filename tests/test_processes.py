@@ -41,7 +41,7 @@ def open_in(comet: Comet, session: str = "s") -> ClientProcess:
 
 def check_nothing_left(comet: Comet) -> None:
     assert len(processes_of(comet)) == 0
-    assert processes_of(comet).sessions == []
+    assert processes_of(comet).sessions() == []
     assert len(comet.channels) == 0
     assert len(comet._hub.timers) == 0
     assert len(comet._hub.background) == 0
@@ -546,7 +546,7 @@ async def test_where_a_session_may_have_one_it_is_replaced_and_the_session_stays
         new = open_in(comet)
         assert (old.closed, new.closed) == (True, False)
         assert old.session is new.session
-        assert processes_of(comet).sessions == [new.session]
+        assert processes_of(comet).sessions() == [new.session]
         new.close()
         check_nothing_left(comet)
 
@@ -554,12 +554,12 @@ async def test_where_a_session_may_have_one_it_is_replaced_and_the_session_stays
 async def test_max_processes_at_n_and_n_plus_one() -> None:
     async with running(max_processes=3) as (comet, _):
         opened = [open_in(comet, str(number)) for number in range(3)]
-        sessions = processes_of(comet).sessions
+        sessions = processes_of(comet).sessions()
         for session in ("0", "new"):
             with pytest.raises(TooManyProcesses, match=r"at most 3 .* on this server") as caught:
                 open_in(comet, session)
             assert (caught.value.limit, caught.value.of_session) == (3, False)
-        assert processes_of(comet).sessions == sessions
+        assert processes_of(comet).sessions() == sessions
         assert sessions[0].processes == [opened[0]]
         opened[1].close()
         open_in(comet, "new")
@@ -612,9 +612,9 @@ async def test_a_session_vanishes_with_its_last_process() -> None:
     async with running() as (comet, _):
         one, two, other = open_in(comet), open_in(comet), open_in(comet, "other")
         one.close()
-        assert {session.id for session in processes_of(comet).sessions} == {"s", "other"}
+        assert {session.id for session in processes_of(comet).sessions()} == {"s", "other"}
         two.close()
-        assert processes_of(comet).sessions == [other.session]
+        assert processes_of(comet).sessions() == [other.session]
         again = open_in(comet)
         assert again.session is not one.session
 
@@ -705,7 +705,7 @@ async def test_opening_and_closing_in_many_threads_leaves_nothing_and_keeps_the_
                 mine.append(process)
                 process.on_close(told.append)
                 assert len(processes) <= 10
-                assert all(open_ones(session) <= 4 for session in processes.sessions)
+                assert all(open_ones(session) <= 4 for session in processes.sessions())
                 if random.random() < 0.5:
                     random.choice(mine).close()
             for process in mine:

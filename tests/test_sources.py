@@ -636,3 +636,20 @@ async def test_a_callback_that_awaits_a_cancelled_task_ends_nothing_else(
         assert await is_alive(other)
         other.close()
     assert "a background job failed" in caplog.text
+
+
+async def test_a_source_that_writes_on_another_channel_that_has_ended_has_failed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with running() as (comet, _):
+        other = comet.channels.create("other")
+        other.close()
+
+        async def writes_on_another() -> AsyncIterator[int]:
+            yield 1
+            other.publish("x")
+
+        channel = comet.create(writes_on_another, scope=SITE, name="c")
+        await wait_all_tasks_blocked()
+        assert channel._feed.closed == "failed"
+        assert "the source of channel 'c' failed" in caplog.text

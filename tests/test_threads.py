@@ -25,6 +25,34 @@ async def test_in_its_own_thread_a_function_runs_at_once_and_from_another_soon()
         await done.wait()
 
 
+async def test_what_runs_now_is_done_when_the_caller_goes_on() -> None:
+    loop, seen = LoopThread(), list[int]()
+    loop.enter()
+
+    def run() -> bool:
+        loop.run_now(lambda: seen.append(threading.get_ident()))
+        return seen == [here]
+
+    here = threading.get_ident()
+    assert run()
+    seen.clear()
+    assert await anyio.to_thread.run_sync(run)
+
+
+async def test_a_loop_that_is_blocked_is_not_waited_for_for_ever(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("asgi_comet.threads.PATIENCE", 0.01)
+    loop, ran = LoopThread(), anyio.Event()
+    loop.enter()
+    thread = threading.Thread(target=loop.run_now, args=[ran.set])
+    thread.start()
+    thread.join()  # here we are the loop
+    assert "has been blocked for 0.01 s" in caplog.text
+    with anyio.fail_after(5):
+        await ran.wait()
+
+
 async def test_a_second_loop_is_refused() -> None:
     loop = LoopThread()
     loop.enter()
@@ -35,6 +63,7 @@ async def test_a_second_loop_is_refused() -> None:
 async def test_without_a_loop_nothing_runs_and_the_error_says_what_to_add() -> None:
     loop = LoopThread()
     loop.run(lambda: pytest.fail("ran"))
+    loop.run_now(lambda: pytest.fail("ran"))
     with pytest.raises(NotRunning, match="add_middleware"):
         loop.check()
     loop.enter()

@@ -248,7 +248,7 @@ def test_too_many_are_told_and_set_no_cookie(kind: str) -> None:
         answer = TestClient(browser.app).get(f"/{kind}/open")
         assert answer.text.startswith("TooManyProcesses: ")
         assert "set-cookie" not in answer.headers
-        assert len(comet._hub.processes.sessions) == 1
+        assert len(comet._hub.processes.sessions()) == 1
 
 
 def test_outside_of_a_request_there_is_none(comet: Comet) -> None:

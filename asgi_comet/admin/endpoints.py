@@ -7,15 +7,14 @@ Owns the credential and the table of wire.md, section 6, for `PREFIX/admin`. Wha
 from __future__ import annotations
 
 import hmac
-import inspect
 import json
 import logging
 from collections.abc import Awaitable, Callable
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
 
+from asgi_comet.calls import call
 from asgi_comet.hub import Hub
 from asgi_comet.transports.exchange import (
     JSON,
@@ -101,6 +100,7 @@ class Admin:
             "channels": len(hub.channels),
             "listeners": len(hub.fanout.listeners),
             "processes": len(hub.processes),
+            "restarts": hub.channels.restarts,
         }
 
     async def _serve(self, exchange: Exchange, path: str) -> None:
@@ -128,12 +128,7 @@ class Admin:
         credential = self._credential
         authorization = connection.headers.get("authorization")
         if callable(credential):
-            if inspect.iscoroutinefunction(credential):
-                allowed = await credential(connection)
-            else:
-                found = await run_in_threadpool(credential, connection)
-                allowed = await found if inspect.isawaitable(found) else found
-            if allowed is not True:
+            if await call(credential, connection) is not True:
                 raise Refusal(403, "not allowed")
             return
         if authorization is None:

@@ -31,13 +31,13 @@ export class ChannelClosed extends CometError {
   readonly reason: "ended" | "failed" | "unknown" | "forbidden"
 }
 
-/** The client process is gone, and its own channels (`~name`) with it. */
+/** The client process is gone, or was another page's, and its own channels (`~name`) with it. */
 export class ProcessClosed extends CometError {}
 
 export interface ChannelOptions<T> {
-  /** `now` (the default), `last:10`, or a position. */
+  /** `now` (the default; where the page was given the channel, its position), `last:10`, or a position. */
   from?: string
-  /** Called with each message in place of the iterator. */
+  /** Called with each message in place of the iterator. What any of these functions throws is reported. */
   onmessage?: (data: T, position: string) => void
   /** Called when messages were missed; `"resume"` goes on from where the server says. */
   onfull?: "resume" | ((error: ChannelFull) => void)
@@ -86,21 +86,33 @@ export type Status = "connecting" | "online" | "offline" | "deactivated" | "clos
 export interface Comet extends EventTarget {
   /** Changes with the event `status`. */
   readonly status: Status
-  /** Follows a channel of the site, of this page (`~name`), or that the page was given. */
+  /**
+   * Follows a channel of the site, of this page (`~name`), or that the page was given. At most 128 of
+   * one server. After `close()` it is over at once.
+   *
+   * @throws TypeError: a name that is no text of 1 to 255 bytes, or a `from` that is none of its kinds.
+   * @throws RangeError: there are 128 already.
+   */
   channel<T = any>(name: string, options?: ChannelOptions<T>): Consumer<T>
-  /** Follows what a reference leads to, also on another server. */
+  /** Follows what a reference leads to, also on another server. Throws as `channel` does. */
   open<T = any>(reference: Reference, options?: ChannelOptions<T>): Consumer<T>
-  /** `fetch`, telling the application which client process asks. */
+  /**
+   * `fetch`, telling the application which client process asks. If that is gone (410), another one is
+   * opened, and the request is repeated once, unless its body can be read only once.
+   *
+   * Rejects as `fetch` does; with a `CometError` if the server opens no client process, with a
+   * `TimeoutError` if it does not answer within 4 seconds.
+   */
   fetch(input: RequestInfo | URL, init?: RequestInit): Promise<Response>
-  /** The client process, opened when first needed. */
+  /** The client process, opened when first needed. Rejects as `fetch` does. */
   process(): Promise<{ process: string; url: string; processTimeout: number }>
-  /** Adds a wish. */
+  /** Adds a wish; what it does not name stays as it is. */
   configure(activity: Activity): void
   /** Ends everything, the client process included. */
   close(): void
   /**
    * `status`: `comet.status` has changed. `process-closed`: another client process was opened in
-   * place of one that is gone; channels of the site go on.
+   * place of one that is gone, or that another page has; channels of the site go on.
    */
   addEventListener(
     type: "status" | "process-closed",
@@ -109,5 +121,8 @@ export interface Comet extends EventTarget {
   ): void
 }
 
-/** Makes the page's `Comet`. Its connection is made with the first channel. */
+/**
+ * Makes the page's `Comet`: once per page, for a second one has another client process. Its connection
+ * is made with the first channel; until then it is `connecting`.
+ */
 export function connect(options?: ConnectOptions): Comet

@@ -1,11 +1,9 @@
-// The browser client of asgi_comet, described in comet.d.ts. Each reader of a channel has a position,
-// handed back on every connection; what was missed the server decides.
+// Described in comet.d.ts, and inside in docs/browser.md.
 
 const SECOND = 1000
 const FIRST_EVENT = 4 * SECOND
 const SILENCE = 35 * SECOND
-const MINUTE = 60 * SECOND
-const HOUR = 60 * MINUTE
+const LONGEST = 2e9 // for a timer
 
 export class CometError extends Error {
   constructor(message, data) {
@@ -20,8 +18,6 @@ export class ProcessClosed extends CometError {}
 export const backoff = (attempt, random = Math.random) =>
   random() * Math.min(20 * SECOND, 2 ** attempt * 0.5 * SECOND)
 
-export const retryAfter = (header) => header * SECOND || 0
-
 export const idleDelay = ([a, b, c], idleFor, processTimeout = Infinity) =>
   Math.min(a * idleFor + b, c, processTimeout / 2.5)
 
@@ -33,20 +29,22 @@ export const ACTIVITY = {
   timeBetweenRequestsWhenIdle: [0.5, 60, 600],
 }
 
-export const mostReactive = (one, other) => ({
-  alwaysActive: one.alwaysActive || other.alwaysActive,
-  activeUntilTimeout: one.activeUntilTimeout || other.activeUntilTimeout,
-  timeout: Math.max(one.timeout, other.timeout),
-  timeBetweenRequests: Math.min(one.timeBetweenRequests, other.timeBetweenRequests),
-  timeBetweenRequestsWhenIdle: one.timeBetweenRequestsWhenIdle.map((figure, at) =>
-    Math.min(figure, other.timeBetweenRequestsWhenIdle[at]),
-  ),
-})
+const least = (one, other) =>
+  one.map?.((figure, at) => Math.min(figure, other[at])) ?? Math.min(one, other)
+
+export function mostReactive(one, other) {
+  const most = { ...one }
+  for (const [key, wish] of Object.entries(other)) {
+    if (key.includes("Between")) most[key] = least(most[key], wish)
+    else if (wish > most[key]) most[key] = wish
+  }
+  return most
+}
 
 export function isBehind(position, other) {
   const [epoch, offset] = position.split(".")
   const [otherEpoch, otherOffset] = other.split(".")
-  return epoch === otherEpoch && +offset < +otherOffset
+  return epoch !== otherEpoch || +offset < +otherOffset
 }
 
 export function eventParser() {
@@ -59,35 +57,49 @@ export function eventParser() {
   }
 }
 
+function call(callback, ...told) {
+  try {
+    callback(...told)
+  } catch (error) {
+    reportError(error)
+  }
+}
+
 class Consumer {
   #queue = []
   #waiting = []
   #over = false
 
-  constructor(follower, name, options) {
-    const start = options.from ?? "now"
-    const position = /^(now|last:\d+)$/.test(start) ? null : start
-    Object.assign(this, { follower, name, options, start, position })
+  constructor(follower, name, options, at) {
+    if (typeof name !== "string" || !/^\P{Cs}+$/su.test(name) || new Blob([name]).size > 255) {
+      throw new TypeError(`expected a name of 1 to 255 bytes, got ${name}`)
+    }
+    if (!/^(now|(last:|[\w-]{1,32}\.)(0|[1-9]\d{0,15}))$/.test(at)) {
+      throw new TypeError(`expected now, last:10 or a position, got ${at}`)
+    }
+    Object.assign(this, { follower, name, options, at })
+  }
+
+  get position() {
+    return this.at.includes(".") ? this.at : null
   }
 
   deliver(value, position) {
-    this.position = position
+    if (this.#over) return
+    this.at = position
     const { onmessage } = this.options
-    if (!onmessage) return this.#say({ value, done: false })
-    try {
-      onmessage(value, position)
-    } catch (error) {
-      reportError(error)
-    }
+    if (value === undefined) return
+    onmessage ? call(onmessage, value, position) : this.#say({ value, done: false })
   }
 
   fail(error) {
     if (this.#over) return
     const { onmessage, onfull, onclosed, onerror } = this.options
+    if (error.position && onfull === "resume") return (this.at = error.position)
     const own = { ChannelFull: onfull, ChannelClosed: onclosed }[error.name]
     if (!onmessage) this.#say(error)
     this.close()
-    if (onmessage) (own?.call ? own : onerror || reportError)(error) // it must not be missed
+    if (onmessage) call(own?.call ? own : onerror || reportError, error)
   }
 
   close() {
@@ -121,27 +133,25 @@ class Consumer {
   }
 }
 
-// The kind is a status, or that the process is gone.
-class Failure extends CometError {
-  constructor(kind, wait) {
-    super(kind, { kind, wait })
-  }
+const KINDS = {
+  400: "offline",
+  403: "gone",
+  410: "gone",
+  503: "deactivated",
+  1012: "connecting",
+  1013: "deactivated",
+  4000: "gone",
+  4001: "gone",
+  4400: "offline",
 }
 
-const patience = (late) => {
-  let timer
-  return (milliseconds) => {
-    clearTimeout(timer)
-    timer = milliseconds && setTimeout(late, milliseconds)
-  }
-}
+const failure = (code, wait) => new CometError(code, { kind: KINDS[code], wait })
 
 async function request(url, init) {
   const answer = await fetch(url, { credentials: "include", cache: "no-store", ...init })
   if (answer.ok) return answer
-  const wait = retryAfter(answer.headers.get("Retry-After"))
   if (answer.status === 400) console.error("comet:", await answer.text())
-  throw new Failure({ 403: "gone", 410: "gone", 503: "deactivated" }[answer.status], wait)
+  throw failure(answer.status, answer.headers.get("Retry-After") * SECOND)
 }
 
 const post = (url, body, signal = AbortSignal.timeout(FIRST_EVENT)) =>
@@ -152,104 +162,79 @@ const post = (url, body, signal = AbortSignal.timeout(FIRST_EVENT)) =>
     signal,
   })
 
-async function overHTTP(signal, work) {
-  const stop = new AbortController()
-  const wait = patience(() => stop.abort())
-  signal.addEventListener("abort", () => stop.abort())
-  try {
-    await work(stop.signal, wait)
-  } catch (failure) {
-    if (!signal.aborted) throw failure
-  } finally {
-    wait()
-  }
-}
-
-const websocket = (follower, signal) =>
-  new Promise((resolve, reject) => {
+const websocket = (follower, signal, wait) =>
+  new Promise((_, reject) => {
     const socket = new WebSocket(follower.url.replace(/^http/, "ws") + "/socket", "comet.v1")
     const send = (frame) => socket.send(JSON.stringify(frame))
-    const end = (failure) => {
-      wait()
-      follower.change = follower.acknowledge = socket.onmessage = socket.onclose = null
+    signal.addEventListener("abort", () => {
+      socket.onmessage = null
       socket.onopen = () => socket.close()
       socket.close()
-      failure ? reject(failure) : resolve()
-    }
-    const wait = patience(() => end(new Failure()))
-    wait(FIRST_EVENT)
-    signal.addEventListener("abort", () => end())
-    socket.onopen = () => {
-      send({ subscribe: follower.canary() })
-      send({ subscribe: follower.starts() })
-      follower.acknowledge = (ack) => send({ ack })
-    }
-    follower.change = (name) => {
+    })
+    follower.change = (...names) => {
       if (socket.readyState !== 1) return
       // What comes after the canary is of the new subscription.
-      send({ unsubscribe: [name], subscribe: follower.canary() })
-      const starts = follower.starts([name])
-      if (starts[name]) send({ subscribe: starts })
+      send({ unsubscribe: names, subscribe: follower.canary() })
+      const subscribe = follower.starts(names)
+      if (Object.keys(subscribe)[0]) send({ subscribe })
+    }
+    socket.onopen = () => {
+      follower.change(...follower.channels.keys())
+      follower.acknowledge = (ack) => send({ ack })
     }
     socket.onmessage = ({ data }) => {
       wait(SILENCE)
       const { events, error } = JSON.parse(data)
-      if (error) console.error("comet:", error)
-      else follower.hear(events)
+      error ? console.error("comet:", error) : follower.hear(events)
     }
-    socket.onclose = ({ code }) =>
-      end(new Failure({ 1012: "connecting", 1013: "deactivated", 4000: "gone", 4001: "gone" }[code]))
+    socket.onclose = ({ code }) => reject(failure(code))
   })
 
-const sse = (follower, signal) =>
-  overHTTP(signal, async (signal, wait) => {
-    wait(FIRST_EVENT)
-    const starts = Object.entries(follower.starts())
-    const query = new URLSearchParams(starts.map(([name]) => ["channel", name]))
-    for (const [, start] of starts) query.append("position", start)
-    const { body } = await request(`${follower.url}/events?${query}`, { signal })
-    const reader = body.pipeThrough(new TextDecoderStream()).getReader()
-    const parse = eventParser()
-    let kind
-    follower.acknowledge = (ack) => post(`${follower.url}/ack`, ack).catch(() => {})
-    for (;;) {
-      const { value, done } = await reader.read()
-      if (done) throw new Failure(kind)
-      if (value.startsWith("retry")) kind = "connecting" // it may say no more
-      const events = parse(value).flatMap((event) => fromSSE(event, starts))
-      if (!follower.heard && !events.length) continue
-      wait(SILENCE)
-      follower.hear(events)
-    }
-  })
+async function sse(follower, signal, wait) {
+  const starts = Object.entries(follower.starts())
+  const query = starts.map(([name, start]) => `channel=${encodeURIComponent(name)}&position=${start}`)
+  const { body } = await request(`${follower.url}/events?${query.join("&")}`, { signal })
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader()
+  const parse = eventParser()
+  let code
+  follower.acknowledge = (ack) => post(`${follower.url}/ack`, ack).catch(() => {})
+  for (;;) {
+    const { value, done } = await reader.read()
+    if (done) throw failure(code)
+    if (value.startsWith("retry")) code = 1012
+    const events = parse(value).flatMap((event) => fromSSE(event, starts))
+    if (!follower.heard && !events.length) continue
+    wait(SILENCE)
+    follower.hear(events)
+  }
+}
 
 function fromSSE({ event, data, id = "" }, starts) {
-  const of = (name) => id.split(",")[starts.findIndex(([channel]) => channel === name)]
+  const of = (name) => id.split(",")[starts.map(([channel]) => channel).indexOf(name)]
   const found = JSON.parse(data)
   if (event[0] !== ":") return { channel: event, position: of(event), data: found }
   const { channel, reason, positions } = found
-  if (positions) {
-    return Object.entries(positions).map(([name, position]) => ({ channel: name, position }))
-  }
-  if (!channel) throw new Failure(event === ":deactivated" ? "deactivated" : "gone")
+  if (positions) return Object.entries(positions).map(([channel, position]) => ({ channel, position }))
+  if (!channel) throw failure(event === ":deactivated" ? 1013 : 4001)
   const position = of(channel) === "-" ? undefined : of(channel)
   return { channel, error: event.slice(1), reason, position }
 }
 
-const poll = (follower, signal) =>
-  overHTTP(signal, async (signal, wait) => {
-    // The first is answered at once.
-    for (let hold = false; !signal.aborted && follower.channels.size; hold = true) {
-      wait(hold ? MINUTE : FIRST_EVENT)
-      const body = { channels: follower.starts(), idle: !hold }
-      const { events, replaced } = await (await post(`${follower.url}/poll`, body, signal)).json()
-      if (replaced) throw new Failure("gone")
-      follower.hear(events)
-      wait()
-      await follower.pause()
-      if (follower.resting) return
-    }
-  })
+async function poll(follower, signal, wait) {
+  // The first is answered at once.
+  for (let hold = false; !signal.aborted; hold = true) {
+    if (hold) wait(SILENCE, () => follower.again())
+    const body = { channels: follower.starts(), idle: !hold }
+    const answer = await post(`${follower.url}/poll`, body, signal)
+    wait(SILENCE)
+    const { events, replaced } = await answer.json()
+    if (replaced) throw failure(4000)
+    follower.hear(events)
+    wait()
+    await follower.pause()
+    if (follower.resting) return
+  }
+}
 
 const TRANSPORTS = { websocket, sse, poll }
 
@@ -269,15 +254,13 @@ export function choices(text, now = Date.now()) {
 
 class Follower {
   lastData = Date.now()
-  change = null
-  acknowledge = null
   channels = new Map()
   #asked = 0
   #answered = 0
-  #acks = null
+  #acks
   #failures = 0
   #silent
-  #stop = new AbortController()
+  #again
 
   constructor(comet, open) {
     Object.assign(this, { comet, open })
@@ -285,13 +268,12 @@ class Follower {
   }
 
   add(consumer) {
-    const { name, start } = consumer
+    const { name } = consumer
     const channel = this.channels.get(name) ?? { consumers: new Set() }
-    const placed = [...channel.consumers].find(({ position }) => position)
-    channel.consumers.add(consumer)
+    if (!channel.consumers.size && this.channels.size > 127) throw new RangeError("at most 128 channels")
     this.channels.set(name, channel)
-    if (placed && start === "now") consumer.position = placed.position
-    else this.#changed(name)
+    channel.consumers.add(consumer)
+    this.#changed(name)
   }
 
   remove(consumer) {
@@ -301,23 +283,23 @@ class Follower {
     this.#changed(consumer.name)
   }
 
-  // Where to begin: the first who has no place decides, else who is furthest behind.
+  // Who has no place goes first, then another epoch, then who is furthest behind.
   starts(names = this.channels.keys()) {
     const starts = { __proto__: null }
     for (const name of names) {
       const channel = this.channels.get(name)
       if (!channel) continue
-      const consumers = [...channel.consumers]
-      const behind = (one, other) => (isBehind(other.position, one.position) ? other : one)
-      const unplaced = consumers.find(({ position }) => !position)
-      channel.asked = starts[name] = unplaced?.start ?? consumers.reduce(behind).position
-      channel.floor = null
+      const turn = ({ at }) => {
+        const [epoch, offset] = at.split(".")
+        return !offset ? -2 : epoch === (channel.epoch ?? epoch) ? offset : -1
+      }
+      const [first] = [...channel.consumers].sort((one, other) => turn(one) - turn(other))
+      channel.base = starts[name] = first.at
       channel.from = this.#asked
     }
     return starts
   }
 
-  // No channel: answered at once, and in its turn.
   canary() {
     this.#asked++
     return { ":": "now" }
@@ -332,9 +314,7 @@ class Follower {
       if (event.channel === ":") this.#answered++
       const channel = this.channels.get(event.channel)
       if (!channel || channel.from > this.#answered) continue
-      if (event.error) this.#fail(channel, event)
-      else if ("data" in event) this.#deliver(channel, event)
-      else this.#place(channel, event)
+      event.error ? this.#fail(channel, event) : this.#move(channel, event)
     }
   }
 
@@ -343,25 +323,30 @@ class Follower {
   }
 
   again() {
-    this.#stop.abort()
+    this.#again = true
+    this.stop?.()
     this.poke()
   }
-
-  poke() {}
 
   pause() {
     const seconds = this.comet.idleDelay(this.transport) || this.comet.activity.timeBetweenRequests
     return seconds && this.#wait(seconds * SECOND)
   }
 
-  #deliver({ consumers, floor }, { channel, position, data }) {
-    this.lastData = Date.now()
+  // What comes is all that there is after the base.
+  #move(channel, { channel: name, position, data }) {
+    const { base, consumers } = channel
+    if (position === base) return
+    channel.base = position
+    channel.epoch = position.split(".")[0]
     for (const consumer of [...consumers]) {
-      const at = consumer.position
-      if (!at || at === position || isBehind(position, at) || (floor && isBehind(at, floor))) continue
-      consumer.deliver(data, position)
+      const { at } = consumer
+      if (!isBehind(at, position)) continue
+      isBehind(at, base) ? this.#changed(name) : consumer.deliver(data, position)
     }
-    if (channel[0] !== "~") return
+    if (data === undefined) return
+    this.lastData = Date.now()
+    if (name[0] !== "~") return
     if (!this.#acks) {
       this.#acks = {}
       setTimeout(() => {
@@ -369,26 +354,17 @@ class Follower {
         this.#acks = null
       }, SECOND)
     }
-    this.#acks[channel] = position
+    this.#acks[name] = position
   }
 
-  #place(channel, { channel: name, position }) {
-    const consumers = [...channel.consumers]
-    channel.floor = position
-    for (const consumer of consumers) {
-      if (!consumer.position && consumer.start === channel.asked) consumer.position = position
-    }
-    if (consumers.some(({ position: at }) => !at || isBehind(at, position))) this.#changed(name)
-  }
-
-  #fail({ consumers, asked }, { channel: name, error, position, reason = error }) {
+  #fail(channel, { channel: name, error, position, reason = error }) {
+    const { base, consumers } = channel
+    channel.epoch = position?.split(".")[0]
+    let told = new ChannelClosed(`${name}: ${reason}`, { channel: name, reason })
+    if (error === "full") told = new ChannelFull(`${name}: messages were missed`, { channel: name, position })
+    if (name[0] === "~" && reason === "unknown") told = new ProcessClosed("process closed")
     for (const consumer of [...consumers]) {
-      if (error !== "full") {
-        consumer.fail(new ChannelClosed(`${name}: ${reason}`, { channel: name, reason }))
-      } else if (position && consumer.position && consumer.position !== asked) {
-        continue
-      } else if (position && consumer.options.onfull === "resume") consumer.position = position
-      else consumer.fail(new ChannelFull(`${name}: messages were missed`, { channel: name, position }))
+      if (!position || consumer.at === base) consumer.fail(told)
     }
     if (consumers.size) this.#changed(name)
   }
@@ -396,9 +372,8 @@ class Follower {
   #changed(name) {
     const channel = this.channels.get(name)
     if (channel) channel.from = Infinity
-    this.poke()
     if (this.change) this.change(name)
-    else queueMicrotask(() => this.change ?? this.#stop.abort())
+    else queueMicrotask(() => this.change ?? this.again())
   }
 
   async #run() {
@@ -409,47 +384,66 @@ class Follower {
   }
 
   async #attempt() {
-    const { signal } = (this.#stop = new AbortController())
+    this.#again = false
     this.heard = 0
     try {
       this.url = await this.open()
-      await this.#follow(signal)
+      await this.#follow()
     } catch ({ kind, wait }) {
-      if (kind === "gone") this.comet.renew(this)
-      const pause = { deactivated: 5 + 10 * Math.random(), connecting: 0.5 + Math.random() }[kind]
+      if (kind === "gone") this.comet.renew(this.url)
+      const pause = { deactivated: 10, connecting: 1, offline: 20 }[kind] * (0.5 + Math.random()) * SECOND || 0
       this.#silent = this.heard && Date.now() - this.heard >= SILENCE
       this.comet.tell(pause ? kind : this.heard ? "connecting" : "offline", this)
-      await this.#wait(Math.max(backoff(this.#failures++), wait || pause * SECOND || 0))
+      this.change = () => {}
+      await this.#wait(Math.max(backoff(this.#failures++), wait || pause))
+      this.change = null
     }
   }
 
-  async #follow(signal) {
+  async #follow() {
     for (const name of choices(stored(this.url))) {
-      if (signal.aborted) return
+      if (this.#again || !this.channels.size) return
       this.transport = name
       this.resting = this.comet.idleDelay(name)
+      this.#asked = this.#answered = 0
       try {
-        this.#asked = this.#answered = 0
-        return await (this.resting ? poll : TRANSPORTS[name])(this, signal)
-      } catch (failure) {
-        if (this.heard || failure.kind || this.resting || name === "poll") throw failure
+        return await this.#take(this.resting ? poll : TRANSPORTS[name])
+      } catch (error) {
+        if (this.heard || error.kind || this.resting || name === "poll") throw error
         if (this.#silent) this.comet.tell("offline", this)
       }
     }
   }
 
-  // For a minute: the server may be starting. Then for an hour.
+  #take(transport) {
+    const over = new AbortController()
+    let timer
+    return new Promise((resolve, reject) => {
+      this.stop = resolve
+      const wait = (milliseconds, late = reject) => {
+        clearTimeout(timer)
+        timer = milliseconds && setTimeout(late, milliseconds, failure())
+      }
+      wait(FIRST_EVENT)
+      transport(this, over.signal, wait).then(resolve, reject)
+    }).finally(() => {
+      clearTimeout(timer)
+      this.change = this.acknowledge = null
+      over.abort()
+    })
+  }
+
   #remember({ url, transport }) {
     const text = stored(url)
     if (transport === "websocket") stored(url, "")
     else if (transport !== choices(text)[0]) {
-      stored(url, `${transport} ${Date.now() + (text ? HOUR : MINUTE)}`)
+      stored(url, `${transport} ${Date.now() + SECOND * (text?.startsWith(transport) ? 3600 : 60)}`)
     }
   }
 
   #wait(milliseconds) {
     return new Promise((resolve) => {
-      const timer = milliseconds >= 0 && setTimeout(resolve, milliseconds)
+      const timer = milliseconds >= 0 && setTimeout(resolve, Math.min(milliseconds, LONGEST))
       this.poke = () => {
         clearTimeout(timer)
         resolve()
@@ -464,8 +458,9 @@ class Comet extends EventTarget {
   #followers = new Map()
   #home
   #page = readPage()
-  #process = null
-  #hidden = 0
+  #process
+  #url = null
+  #hidden
   #timer
   #ear = new AbortController()
 
@@ -479,8 +474,7 @@ class Comet extends EventTarget {
     addEventListener("offline", () => this.#again(), { signal })
     document.addEventListener("visibilitychange", () => this.#turn(), { signal })
     addEventListener("pageshow", ({ persisted }) => persisted && this.#sleep(false), { signal })
-    const leave = ({ persisted }) => (persisted ? this.#sleep(true) : this.close())
-    addEventListener("pagehide", leave, { signal })
+    addEventListener("pagehide", ({ persisted }) => (persisted ? this.#sleep(true) : this.close()), { signal })
     this.configure(wish)
   }
 
@@ -488,17 +482,19 @@ class Comet extends EventTarget {
     return this.status === "closed"
   }
 
-  channel(name, options = {}) {
+  channel(name, options) {
     const reference = this.#page.channels?.[name]
-    if (!reference?.url || options.from) return this.#consume(this.prefix, name, options)
-    const gone = !this.#page.process && reference.channel[0] === "~"
-    return this.open(reference, gone ? { from: "now", ...options } : options)
+    return this.open(reference?.url ? reference : { url: this.prefix, channel: name }, options)
   }
 
-  open({ url, channel, position }, options = {}) {
+  open({ url, channel, position = "now" }, options = {}) {
     const { href } = new URL(url, this.prefix)
-    const ours = `${href}/`.startsWith(`${this.prefix}/`)
-    return this.#consume(ours ? this.prefix : href, channel, { from: position, ...options })
+    const prefix = `${href}/`.startsWith(`${this.prefix}/`) ? this.prefix : href
+    const follower = this.#followers.get(prefix) ?? new Follower(this, () => prefix)
+    this.#followers.set(prefix, follower)
+    const consumer = new Consumer(follower, channel, options, `${options.from ?? position}`)
+    this.closed ? consumer.close() : follower.add(consumer)
+    return consumer
   }
 
   process() {
@@ -510,17 +506,18 @@ class Comet extends EventTarget {
   }
 
   async fetch(input, init) {
-    const { process } = await this.process()
     const asked = new Request(input, init)
-    if (new URL(asked.url).origin === new URL(this.prefix).origin) {
-      asked.headers.set("Comet-Process", process)
-    }
-    return fetch(asked)
+    if (this.closed || new URL(asked.url).origin !== new URL(this.prefix).origin) return fetch(asked)
+    const { process, url } = await this.process()
+    asked.headers.set("Comet-Process", process)
+    const answer = await fetch(asked)
+    if (answer.status !== 410) return answer
+    await post(`${url}/ack`, { ":": "new.0" }).catch(({ kind }) => kind === "gone" && this.renew(url))
+    return url === this.#url ? answer : this.fetch(input, init).catch(() => answer)
   }
 
   configure(wish) {
-    const added = { ...ACTIVITY, ...wish }
-    this.activity = mostReactive(added, this.activity ?? added)
+    this.activity = this.activity ? mostReactive(this.activity, wish) : { ...ACTIVITY, ...wish }
     this.#turn()
   }
 
@@ -540,12 +537,10 @@ class Comet extends EventTarget {
     this.dispatchEvent(new Event("status"))
   }
 
-  renew(follower) {
-    if (follower !== this.#home) return
-    this.#process = null
-    this.#page.process = null
-    follower.each((consumer) => consumer.name[0] === "~" && consumer.fail(new ProcessClosed("process closed")))
-    this.dispatchEvent(new Event("process-closed"))
+  renew(url) {
+    if (url !== this.#url) return
+    this.#process = this.#url = null
+    this.#page.taken = true
   }
 
   idleDelay(transport) {
@@ -560,18 +555,17 @@ class Comet extends EventTarget {
     this.#followers.forEach((follower) => follower.again())
   }
 
-  #consume(prefix, name, options) {
-    const follower = this.#followers.get(prefix) ?? new Follower(this, () => prefix)
-    this.#followers.set(prefix, follower)
-    const consumer = new Consumer(follower, name, options)
-    follower.add(consumer)
-    return consumer
-  }
-
   async #openProcess() {
-    const opened = this.#page.process ? this.#page : await (await post(`${this.prefix}/open`)).json()
+    const { process, taken } = this.#page
+    const opened = process && !taken ? this.#page : await (await post(`${this.prefix}/open`)).json()
+    const url = (this.#url = new URL(opened.url, this.prefix).href)
     this.processTimeout = opened.processTimeout
-    return { ...opened, url: new URL(opened.url, this.prefix).href }
+    if (taken) {
+      this.#page.taken = false
+      this.#home.each((consumer) => consumer.name[0] === "~" && consumer.fail(new ProcessClosed("process closed")))
+      this.dispatchEvent(new Event("process-closed"))
+    }
+    return { ...opened, url }
   }
 
   #turn() {
@@ -581,7 +575,8 @@ class Comet extends EventTarget {
       if (!this.idleDelay(follower.transport)) follower.poke()
       else if (!follower.resting) follower.again()
     })
-    if (this.#hidden) this.#timer = setTimeout(() => this.#turn(), (this.activity.timeout || 1) * SECOND)
+    const wait = Math.min((this.activity.timeout || 1) * SECOND, LONGEST)
+    if (this.#hidden) this.#timer = setTimeout(() => this.#turn(), wait)
   }
 
   #sleep(asleep) {
@@ -590,11 +585,10 @@ class Comet extends EventTarget {
   }
 }
 
-// A duplicated tab, or a page from a cache, opens a process of its own.
 function readPage() {
   const page = JSON.parse(document.querySelector("script#comet")?.text || "{}")
   try {
-    if (sessionStorage[page.url]) page.process = null
+    page.taken = page.process && sessionStorage[page.url]
     sessionStorage[page.url] = "taken"
   } catch {}
   return page

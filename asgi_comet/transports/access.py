@@ -1,31 +1,47 @@
-"""Who may use the endpoints of a client process, and that somebody does.
+"""Who may use the endpoints of a client process, and whose a connection is.
 
-Owns the answers to a token that is not one, is of a closed process, or of another session.
+Owns the answers to a token that is not one, is of a closed process, or of another session; and that
+the application is asked whose a session is when it connects.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from starlette.requests import HTTPConnection
 
 from asgi_comet.errors import TooManyProcesses
 from asgi_comet.feeds import Listener, Wake
 from asgi_comet.hub import Hub
-from asgi_comet.processes import ClientProcess
+from asgi_comet.processes import Caller, ClientProcess, Session
+from asgi_comet.users import Moved
 from asgi_comet.visits import Visit
 
 from .exchange import Exchange, Refusal
 
 __all__ = [
     "Find",
+    "NotYet",
     "ProcessGone",
+    "admits",
+    "check_caller",
     "default_process",
+    "ended",
     "enter",
     "leave",
+    "let_cookie_arrive",
+    "own_process",
     "process_of",
+    "recognise",
     "still_reading",
     "too_many",
 ]
 
+_logger = logging.getLogger(__name__)
+
+ARRIVAL = 1.0  # seconds
 
 Find = Callable[[], Awaitable[ClientProcess | None]]
 """Finds whose endpoint a request came to; `None` is the site's. Raises as `process_of` does."""
@@ -35,13 +51,61 @@ class ProcessGone(Exception):
     """The client process of an endpoint has closed."""
 
 
+class NotYet(Exception):
+    """Who it is cannot be told right now: the client is to come back in a moment."""
+
+
+class Succeeded(NotYet):
+    """A request came with the cookie that its session had before a login.
+
+    Attributes:
+        process: The client process it is about.
+    """
+
+    def __init__(self, process: ClientProcess) -> None:
+        super().__init__(_ANOTHER)
+        self.process = process
+
+
+_ANOTHER = "the session has another cookie by now"
+
+
 async def process_of(hub: Hub, exchange: Exchange, token: str) -> ClientProcess:
+    """Return the client process that a token in a URL names, if a connection may be of it.
+
+    The application is asked whose its session is.
+
+    Raises:
+        Refusal: As `own_process`.
+        ProcessGone: As `own_process`; also if its user has left.
+        NotYet: As `own_process`; or the application could not say whose it is.
+    """
+    connection = HTTPConnection(exchange.scope)
+    with _not_yet():
+        try:
+            process = own_process(hub, exchange, token)
+        except Succeeded as error:
+            process = error.process
+            await hub.users.check_heir(process.session, connection)
+            _renew(hub, exchange, process.session)
+        else:
+            if hub.users.identify is not None:
+                session = process.session
+                if await hub.users.identify_session(session, connection, process):
+                    _renew(hub, exchange, session)
+    if process.closed:
+        raise ProcessGone
+    return process
+
+
+def own_process(hub: Hub, exchange: Exchange, token: str) -> ClientProcess:
     """Return the client process that a token in a URL names, if the request may use it.
 
     Raises:
         Refusal: 403 for a token that we did not sign, or without the cookie of its session.
         ProcessGone: It has closed. This is looked at before the cookie: after a restart of the
             server, a page without a valid cookie has to learn it, too.
+        Succeeded: It came with the cookie of before a login, a moment after.
 
     Source: wire.md, section 6.
     """
@@ -52,24 +116,118 @@ async def process_of(hub: Hub, exchange: Exchange, token: str) -> ClientProcess:
     if process is None or process.closed:
         # A process of another worker will be served from here once there is a broker for it.
         raise ProcessGone
-    if Visit(hub.visits, exchange.scope).session() != process.session.id:
+    named = Visit(hub.visits, exchange.scope).session()
+    if named != process.session.id:
+        if named is not None and hub.processes.heir(named) is process.session:
+            raise Succeeded(process)
         raise Refusal(403, "the client process belongs to another session")
+    exchange.caller = Caller(process.session, named)
     return process
 
 
-def default_process(hub: Hub, exchange: Exchange) -> ClientProcess | None:
-    """Return the default client process of the session a request's cookie names, if it has one.
+async def recognise(hub: Hub, exchange: Exchange) -> Caller | None:
+    """Return whose a connection to the site's endpoints is; `None` if it names no session.
 
     Raises:
+        NotYet: The application could not say whose it is; or it came with the cookie of before a
+            login, a moment after.
+    """
+    id_ = Visit(hub.visits, exchange.scope).session()
+    if id_ is None:
+        return None
+    with _not_yet():
+        session, renewed = await hub.users.recognise(id_, HTTPConnection(exchange.scope))
+    if renewed:
+        _renew(hub, exchange, session)
+    else:
+        exchange.caller = Caller.of(session)
+    return exchange.caller
+
+
+def check_caller(exchange: Exchange) -> None:
+    """Check, after a wait, that nobody has logged in meanwhile to whom a request does not belong.
+
+    Raises:
+        NotYet: Somebody has; the request came with the cookie of before.
+    """
+    if exchange.caller is not None and exchange.caller.moved:
+        raise NotYet(_ANOTHER)
+
+
+def _process_of(listener: Listener, session: Session) -> ClientProcess | None:
+    return next((p for p in session.processes if listener in p.listeners), None)
+
+
+def _renew(hub: Hub, exchange: Exchange, session: Session) -> None:
+    """Let the answer name the session by its id of now, if that is still so when it begins."""
+    exchange.caller = caller = Caller.of(session)
+
+    def make() -> Sequence[tuple[bytes, bytes]]:
+        return [] if caller.moved else [hub.visits.make_cookie(exchange.scope, caller.id)]
+
+    exchange.renew = make
+
+
+@contextmanager
+def _not_yet() -> Iterator[None]:
+    """Have a client come back when nobody can say right now whose it is."""
+    try:
+        yield
+    except Moved:
+        raise NotYet(_ANOTHER) from None
+    except (Refusal, ProcessGone):
+        raise
+    except Exception:
+        _logger.exception("the application could not say who a connection belongs to")
+        raise NotYet("try again in a moment") from None
+
+
+async def admits(hub: Hub, exchange: Exchange, listener: Listener, name: str) -> bool:
+    """Tell whether a connection may read a site channel, whether or not that lives.
+
+    Raises:
+        NotYet: The application could not say so.
+    """
+    guard = hub.guard.find(name)
+    if guard is None:
+        return True
+    connection = HTTPConnection(exchange.scope)
+    try:
+        if listener.caller is None and hub.users.identify is not None:
+            # For `revoke` alone: it has no cookie, so no session of ours.
+            stranger = Session("", await hub.users.ask(connection))
+            listener.caller = Caller.of(stranger)
+        with hub.visits.begin(exchange.scope) as visit:  # what `authorize` can ask for
+            if exchange.caller is not None:
+                visit.take(exchange.caller, _process_of(listener, exchange.caller.session))
+            return await guard.admits(connection)
+    except Exception:
+        _logger.exception("the application could not say who may read channel %r", name)
+        raise NotYet("try again in a moment") from None
+
+
+def default_process(hub: Hub, exchange: Exchange) -> ClientProcess | None:
+    """Return the default client process of the session that a request is of, if it is of one.
+
+    Raises:
+        NotYet: Somebody has logged in meanwhile.
         Refusal: 429 or 503: there are too many.
     """
-    session = Visit(hub.visits, exchange.scope).session()
-    if session is None:
+    if exchange.caller is None:
         return None
+    check_caller(exchange)
     try:
-        return hub.processes.default(session)
+        return hub.processes.default(exchange.caller.session)
     except TooManyProcesses as error:
         raise too_many(error) from None
+
+
+async def let_cookie_arrive(hub: Hub) -> None:
+    """Wait a moment before a poll is answered whose session got another id.
+
+    Its client comes back at once, and until the answer to the login is there with the old cookie.
+    """
+    await hub.clock.sleep_until(hub.clock.now() + ARRIVAL)
 
 
 def too_many(error: TooManyProcesses) -> Refusal:
@@ -77,20 +235,44 @@ def too_many(error: TooManyProcesses) -> Refusal:
     return Refusal(429 if error.of_session else 503, str(error), Retry_After="30")
 
 
-def enter(hub: Hub, process: ClientProcess | None, listener: Listener, seconds: float) -> None:
+def enter(
+    hub: Hub, exchange: Exchange, process: ClientProcess | None, listener: Listener, seconds: float
+) -> None:
     """Count a connection in: to its process, and as held from now. `leave` it in any case.
 
     Args:
         hub: The rooms.
-        process: Whose connection it is; `None` for nobody's.
-        listener: The connection.
+        exchange: The connection.
+        process: Whose it is; `None` for nobody's.
+        listener: The same, as it hears of messages.
         seconds: When it expires.
+
+    Raises:
+        NotYet: Somebody has logged in since it was looked at; then it was not counted.
     """
+    check_caller(exchange)
+    listener.caller = exchange.caller
     if process is not None:
         process.connect()
         process.listeners.add(listener)
+    elif exchange.caller is not None:
+        hub.processes.visit(listener, exchange.caller)
     hub.fanout.listeners.add(listener)
     hub.timers.start(listener, seconds)
+
+
+ENDS = frozenset([Wake.CLOSED, Wake.DEACTIVATED, Wake.GONE, Wake.MOVED, Wake.REPLACED])
+
+
+def ended(listener: Listener) -> Wake | None:
+    """Tell why nothing may be told to a held request any more, whatever came for it meanwhile.
+
+    A wait for the application may have lasted, and what came first has woken it.
+    """
+    if listener.woken in ENDS:
+        return listener.woken
+    moved = listener.caller is not None and listener.caller.moved
+    return Wake.MOVED if moved else None
 
 
 def still_reading(process: ClientProcess | None, listener: Listener, why: Wake) -> Wake:
@@ -106,6 +288,7 @@ def leave(hub: Hub, process: ClientProcess | None, listener: Listener) -> None:
     """Count a connection out: nothing of it remains."""
     hub.timers.stop(listener)
     hub.fanout.detach(listener)
+    hub.processes.leave(listener)
     if process is not None:
         process.listeners.discard(listener)
         process.left_by(listener)

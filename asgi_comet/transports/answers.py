@@ -114,7 +114,9 @@ async def recover(hub: Hub, listener: Listener, taken: Taken, encode: Encoder) -
     for feed in list(taken.gaps):
         after = listener.cursors[feed]
         run = await hub.broker.recover(feed, after, hub.settings.answer_bytes)
-        if run:
+        if feed not in listener.cursors:  # it was forbidden meanwhile
+            taken.gaps.remove(feed)
+        elif run:
             data = encode(feed.name, feed.history.epoch, run)
             taken.gaps.remove(feed)
             taken.runs.append(Run(feed, after, run[-1].offset, data))

@@ -17,6 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 from asgi_comet.headers import essence, read_headers
 from asgi_comet.hub import Hub
 from asgi_comet.interrupts import Deadline, Interrupt, make_interrupt
+from asgi_comet.processes import Caller
 from asgi_comet.stepping import advance
 
 __all__ = [
@@ -78,9 +79,22 @@ class Exchange:
         headers: Its headers.
         kind: The essence of its content type.
         cors: What lets a page of an allowed origin read the answer; known once it was checked.
+        caller: Whose it is; known once it was looked at, `None` for nobody's.
+        renew: Makes the headers that set a cookie with the answer; `None` if it sets none.
     """
 
-    __slots__ = ("cors", "headers", "kind", "path", "receive", "root", "scope", "send")
+    __slots__ = (
+        "caller",
+        "cors",
+        "headers",
+        "kind",
+        "path",
+        "receive",
+        "renew",
+        "root",
+        "scope",
+        "send",
+    )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, root: str, path: str) -> None:
         self.scope: Scope = scope
@@ -92,6 +106,13 @@ class Exchange:
         kind = self.headers.get(b"content-type")
         self.kind: bytes | None = kind if kind == JSON else essence(kind)
         self.cors: Sequence[tuple[bytes, bytes]] = ()
+        self.caller: Caller | None = None
+        self.renew: Callable[[], Sequence[tuple[bytes, bytes]]] | None = None
+
+    @property
+    def cookies(self) -> Sequence[tuple[bytes, bytes]]:
+        """The headers that set a cookie with the answer, as of now."""
+        return () if self.renew is None else self.renew()
 
 
 def check_request(hub: Hub, exchange: Exchange, expected: Collection[bytes] | None) -> None:
@@ -270,7 +291,7 @@ async def answer(
     """
     send = exchange.send
     try:
-        further = (*exchange.cors, *headers)
+        further = (*exchange.cors, *exchange.cookies, *headers)
         for message in make_answer(kind, body, status=status, headers=further):
             done, sending = _advance(hub, send(message))
             if not done and not await send_slowly(hub, sending):
@@ -316,7 +337,8 @@ def start_stream(
         kind: The content type of the body.
         headers: Further headers.
     """
-    fields = [(b"content-type", kind), _NO_STORE, _NOSNIFF, *exchange.cors, *headers]
+    further = (*exchange.cors, *exchange.cookies, *headers)
+    fields = [(b"content-type", kind), _NO_STORE, _NOSNIFF, *further]
     return {"type": "http.response.start", "status": 200, "headers": fields}
 
 

@@ -8,11 +8,13 @@ no future, no timer of the loop. Must not know what is waited for.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import anyio
 from starlette.types import Receive
 
-from asgi_comet.feeds import Listener, Wake
+from asgi_comet.feeds import Feed, Listener, Wake
+from asgi_comet.messages import Notice
 
 __all__ = ["Hold", "make_hold"]
 
@@ -23,11 +25,20 @@ class Hold(Listener):
     It is called off as `interrupts.Interrupt` does it, written out here for it is the hot path.
     """
 
-    __slots__ = ("_task",)
+    __slots__ = ("_task", "forbidden")
 
     def __init__(self) -> None:
         super().__init__()
+        self.forbidden: Sequence[Notice] = ()  # what it may not read any more
         self._task: asyncio.Task[object] | None = None
+
+    def forbid(self, feed: Feed) -> None:
+        """Have the answer tell that it may not read a feed, and nothing of it."""
+        feed.outcomes.lose(self)
+        feed.remove(self)
+        del self.cursors[feed]
+        self.forbidden = (*self.forbidden, Notice(feed.name, "forbidden"))
+        self.wake(Wake.MESSAGE)
 
     def rouse(self) -> None:
         """Let the request go on."""

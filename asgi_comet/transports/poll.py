@@ -25,7 +25,16 @@ from asgi_comet.protocol.events import (
 )
 from asgi_comet.stepping import Suspended, is_direct, step
 
-from .access import ProcessGone, default_process, enter, leave, still_reading
+from .access import (
+    ProcessGone,
+    default_process,
+    ended,
+    enter,
+    leave,
+    let_cookie_arrive,
+    recognise,
+    still_reading,
+)
 from .answers import Taken, recover, send_off, settle, take
 from .exchange import (
     JSON,
@@ -61,29 +70,27 @@ async def poll(hub: Hub, process: ClientProcess | None, exchange: Exchange) -> N
         ClientGone: There is nobody to answer.
     """
     asked, process = await _ask(hub, process, exchange)
-    hold = _make_hold(hub, process if asked.own else None, exchange)
+    reads = process if asked.own else None
+    hold = _make_hold(hub, reads, exchange)
     notices: Sequence[Notice] = ()
     handed = False
-    enter(hub, process, hold, hub.activation.hold())
+    enter(hub, exchange, process, hold, hub.activation.hold())
     try:
         try:
             notices, elsewhere = subscribe(hub, process, hold, asked.channels)
             for name in elsewhere:
-                notices = await subscribe_elsewhere(hub, hold, name, asked.channels[name], notices)
-            why, taken = Wake.MESSAGE, take(hold, encode_messages, hub.settings.answer_bytes)
-            if taken is None and not notices and not asked.idle:
-                why = await hold.wait(exchange.receive)
-                if isinstance(hold, HeldPoll) and hold.answered:
-                    handed = await hold.finish()
-                    return
-                why = still_reading(process if asked.own else None, hold, why)
-                taken = take(hold, encode_messages, hub.settings.answer_bytes)
-            if taken is not None and taken.gaps:
-                await recover(hub, hold, taken, encode_messages)
+                start = asked.channels[name]
+                notices = await subscribe_elsewhere(hub, exchange, hold, name, start, notices)
+            at_once = bool(notices) or asked.idle or exchange.renew is not None
+            why, taken = await _listen(hub, exchange, hold, at_once)
+            if isinstance(hold, HeldPoll) and hold.answered:
+                handed = await hold.finish()
+                return
+            why = ended(hold) or still_reading(reads, hold, why)
         finally:
             leave(hub, process, hold)
         if why is Wake.MESSAGE or why is Wake.TIMEOUT:
-            told = [encode_notice(notice) for notice in notices]
+            told = [encode_notice(notice) for notice in (*notices, *hold.forbidden)]
             if taken is not None:
                 send_off(taken)
                 told += _events(taken)
@@ -92,6 +99,27 @@ async def poll(hub: Hub, process: ClientProcess | None, exchange: Exchange) -> N
             await _end(hub, exchange, why)
     finally:
         settle(hold, handed)
+
+
+async def _listen(
+    hub: Hub, exchange: Exchange, hold: Hold, at_once: bool
+) -> tuple[Wake, Taken | None]:
+    """Wait until there is something to tell, unless it is to be told at once that there is not.
+
+    Returns:
+        Why it woke, and what there is.
+    """
+    why, taken = ended(hold), None
+    if why is None:
+        why, taken = Wake.MESSAGE, take(hold, encode_messages, hub.settings.answer_bytes)
+        if taken is None and not at_once:
+            why = await hold.wait(exchange.receive)
+            if isinstance(hold, HeldPoll) and hold.answered:
+                return why, None
+            taken = take(hold, encode_messages, hub.settings.answer_bytes)
+        if taken is not None and taken.gaps:
+            await recover(hub, hold, taken, encode_messages)
+    return why, taken
 
 
 class HeldPoll(Hold):
@@ -151,7 +179,10 @@ class HeldPoll(Hold):
 
     def _answer(self, rendered: Rendered) -> bool:
         """Send an answer; tell whether that was possible."""
-        if self._exchange.cors or (self._reads is not None and self._reads.reader is not self):
+        exchange = self._exchange
+        own = exchange.cors or exchange.renew is not None or self.forbidden
+        moved = self.caller is not None and self.caller.moved
+        if own or moved or (self._reads is not None and self._reads.reader is not self):
             return False
         if rendered.message is None:
             rendered.message = make_answer(JSON, rendered.data)
@@ -186,8 +217,9 @@ async def _ask(
     body = await read_body(hub, exchange)
     asked = decode_poll(body, hub.settings.max_channels_per_request)
     check_waiting(hub)
-    if process is None and asked.own:
-        process = default_process(hub, exchange)
+    if process is None and b"cookie" in exchange.headers:
+        await recognise(hub, exchange)
+        process = default_process(hub, exchange) if asked.own else None
     if process is not None and process.closed:
         raise ProcessGone
     return asked, process
@@ -200,6 +232,9 @@ async def _end(hub: Hub, exchange: Exchange, why: Wake) -> None:
         raise deactivated()
     elif why is Wake.CLOSED:
         raise ProcessGone
+    elif why is Wake.MOVED:
+        await let_cookie_arrive(hub)
+        await answer(hub, exchange, JSON, encode_answer([]))
     else:
         raise ClientGone("while it was held")
 

@@ -11,7 +11,7 @@ from asgi_comet.protocol.events import CONTENT_TYPES, decode_ack
 from asgi_comet.visits import Visit
 
 from . import subscribing
-from .access import too_many
+from .access import check_caller, recognise, too_many
 from .exchange import JSON, TEXT, Exchange, answer, check_request, read_body, wrong_method
 
 __all__ = ["acknowledge", "close_process", "open_process"]
@@ -20,16 +20,22 @@ __all__ = ["acknowledge", "close_process", "open_process"]
 async def open_process(hub: Hub, exchange: Exchange) -> None:
     """Open a client process for a page: `POST PREFIX/open`, whatever its body."""
     check_request(hub, exchange, None)
+    caller = await recognise(hub, exchange)
     visit = Visit(hub.visits, exchange.scope)
+    if caller is not None:
+        visit.take(caller)
     try:
         process = visit.open_process()
     except TooManyProcesses as error:
         raise too_many(error) from None
+    if caller is None:  # a new one, so nobody has been asked yet
+        await visit.identify()
+    exchange.renew = lambda: visit.cookies
     token = hub.visits.identity.sign_process(process.id)
     url = f"{exchange.root}/p/{token}"
     opened = {"process": token, "url": url, "processTimeout": hub.settings.process_timeout}
     body = json.dumps(opened).encode()
-    await answer(hub, exchange, JSON, body, status=201, headers=visit.cookies)
+    await answer(hub, exchange, JSON, body, status=201)
 
 
 async def close_process(hub: Hub, process: ClientProcess, exchange: Exchange) -> None:
@@ -47,6 +53,7 @@ async def acknowledge(hub: Hub, process: ClientProcess, exchange: Exchange) -> N
     """
     check_request(hub, exchange, CONTENT_TYPES)
     body = await read_body(hub, exchange)
+    check_caller(exchange)  # its body may have taken a while
     positions = decode_ack(body, hub.settings.max_channels_per_request)
     subscribing.acknowledge(hub, process, positions)
     await answer(hub, exchange, TEXT, b"", status=204)

@@ -11,7 +11,7 @@ from typing import Any
 
 from starlette.types import Message
 
-from asgi_comet.feeds import Encoder, Feed, Kind, Listener, Rendered
+from asgi_comet.feeds import Encoder, Feed, Kind, Listener, Rendered, Wake
 from asgi_comet.hub import Hub
 from asgi_comet.messages import Notice
 from asgi_comet.processes import ClientProcess
@@ -118,6 +118,8 @@ class Reading(Listener):
         for feed in [feed for feed in gaps if feed in self.cursors]:
             after = self.cursors[feed]
             run = await self.hub.broker.recover(feed, after, self.limit)
+            if feed not in self.cursors:  # it was forbidden meanwhile
+                continue
             if run:
                 self.tell(self.encoder(feed)(feed.name, feed.history.epoch, run))
                 self.move_on(feed, after, Rendered(b"", run[-1].offset))
@@ -127,6 +129,8 @@ class Reading(Listener):
     def compose(self) -> Message | None:
         """Return the next write: what there is, in order, as much as goes into one."""
         parts, self.told = self.told, []
+        if self.caller is not None and self.caller.moved:  # it is about to end: nothing of it now
+            return self.frame(parts) if parts else None
         left = self.limit
         # A client process that closes in another thread: that is what is told, not each channel.
         going = self.process is not None and self.process.closed
@@ -164,6 +168,12 @@ class Reading(Listener):
         """A gap that nobody can fill: tell it."""
         self.drop(feed)
         self.tell(self.note(gap(feed)))
+
+    def forbid(self, feed: Feed) -> None:
+        """Follow a feed no more, and tell that it may not."""
+        self.drop(feed)
+        self.tell(self.note(Notice(feed.name, "forbidden")))
+        self.wake(Wake.MESSAGE)
 
     def drop(self, feed: Feed) -> None:
         """Follow a feed no more."""

@@ -7,10 +7,12 @@ requests; elsewhere there are none, as in the original.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from asgi_comet.directory import Directory
+from asgi_comet.errors import CometError
 from asgi_comet.feeds import Feed, Listener, Wake
 from asgi_comet.hub import Hub
 from asgi_comet.processes import ClientProcess, Registered
@@ -22,7 +24,17 @@ from asgi_comet.protocol.registration import (
     spellings,
 )
 
-from .access import ProcessGone, default_process, enter, leave, still_reading
+from .access import (
+    ProcessGone,
+    admits,
+    default_process,
+    ended,
+    enter,
+    leave,
+    let_cookie_arrive,
+    recognise,
+    still_reading,
+)
 from .answers import Taken, recover, send_off, settle, take
 from .exchange import (
     TEXT,
@@ -35,8 +47,11 @@ from .exchange import (
     read_body,
 )
 from .holding import Hold, make_hold
+from .subscribing import find
 
 __all__ = ["registration"]
+
+_logger = logging.getLogger(__name__)
 
 
 async def registration(hub: Hub, process: ClientProcess | None, exchange: Exchange) -> None:
@@ -85,11 +100,27 @@ class _Found:
     unknown: list[str] = field(default_factory=list)
 
 
-async def _look_up(hub: Hub, process: ClientProcess | None, identifiers: list[str]) -> _Found:
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    identifiers: list[str]
+    hold: Hold
+    exchange: Exchange
+
+
+async def _look_up(hub: Hub, process: ClientProcess | None, asking: _Asking) -> _Found:
+    """Find what is asked for; once more if somebody lost a right to it meanwhile."""
+    while True:
+        revoked = hub.guard.revoked
+        found = await _look_up_once(hub, process, asking)
+        if revoked == hub.guard.revoked:
+            return found
+
+
+async def _look_up_once(hub: Hub, process: ClientProcess | None, asking: _Asking) -> _Found:
     found = _Found()
     seen: set[Feed] = set()
-    for identifier in identifiers:
-        feed = await _find(hub, process, identifier)
+    for identifier in asking.identifiers:
+        feed = await _find(hub, process, asking, identifier)
         if feed is None:
             name = next(spellings(identifier))
             own = process is not None and name.startswith("~")
@@ -100,14 +131,20 @@ async def _look_up(hub: Hub, process: ClientProcess | None, identifiers: list[st
     return found
 
 
-async def _find(hub: Hub, process: ClientProcess | None, identifier: str) -> Feed | None:
-    for name in spellings(identifier):
-        if not name.startswith("~"):
-            feed = hub.channels.find(name) or await hub.broker.find(name)
-        elif process is not None:
-            feed = process.place.directory.find(name)
-        else:
-            feed = None
+async def _find(
+    hub: Hub, process: ClientProcess | None, asking: _Asking, identifier: str
+) -> Feed | None:
+    for name in dict.fromkeys(spellings(identifier)):  # most have one only
+        feed: Feed | None = None
+        try:
+            if not name.startswith("~"):
+                if await admits(hub, asking.exchange, asking.hold, name):
+                    feed = await find(hub, name)
+            elif process is not None:
+                directory = process.place.directory
+                feed = directory.find(name) or hub.declarations.find_own(process, name)
+        except CometError as error:
+            _logger.warning("channel %r could not be started: %s", name, error)
         if feed is not None:
             return feed
     return None
@@ -118,18 +155,21 @@ async def _find(hub: Hub, process: ClientProcess | None, identifier: str) -> Fee
 
 async def _serve_here(hub: Hub, exchange: Exchange, identifiers: list[str]) -> None:
     own = any(next(spellings(identifier)).startswith("~") for identifier in identifiers)
+    if b"cookie" in exchange.headers:
+        await recognise(hub, exchange)
     process = default_process(hub, exchange) if own else None
-    found = await _look_up(hub, process, identifiers)
-    hold = make_hold(hub.loop.asyncio)
-    taken = Taken()
-    enter(hub, process, hold, hub.activation.hold())
+    hold, found, taken = make_hold(hub.loop.asyncio), _Found(), Taken()
+    enter(hub, exchange, process, hold, hub.activation.hold())
     try:
+        if process is not None:
+            process.read_by(hold)
+        found = await _look_up(hub, process, _Asking(identifiers, hold, exchange))
         for feed in found.feeds:
             hub.fanout.attach(hold, feed)
         if process is not None:
-            process.read_by(hold)
             _read_own(hub, process, hold, found)
-        why = await _hold(hub, hold, bool(found.unknown), exchange)
+        why = await _hold(hold, exchange, at_once=bool(found.unknown))
+        why = ended(hold) or still_reading(process, hold, why)
         if why in (Wake.MESSAGE, Wake.TIMEOUT):
             taken = take(hold, encode_messages, None) or taken  # all: what is left here is lost
     finally:
@@ -137,7 +177,7 @@ async def _serve_here(hub: Hub, exchange: Exchange, identifiers: list[str]) -> N
     handed = False
     try:
         if not await _end(hub, why, exchange):
-            pairs = [*_pairs(hold, taken), *map(encode_ended, found.unknown)]
+            pairs = [*_pairs(hold, taken), *map(encode_ended, [*found.unknown, *_lost(hold)])]
             handed = await answer(hub, exchange, TEXT, b"\n".join(pairs))
     finally:
         for run in taken.runs if handed else ():
@@ -176,23 +216,27 @@ async def _serve_process(
             process.disconnect()
         return
     _acknowledge(kept)
-    found = await _look_up(hub, process, request.identifiers)
-    hold = make_hold(hub.loop.asyncio)
-    enter(hub, process, hold, hub.activation.hold())
+    hold, told = make_hold(hub.loop.asyncio), list[str]()
+    enter(hub, exchange, process, hold, hub.activation.hold())
     try:
         process.read_by(hold)
-        ended = _place(hub, process, hold, found)
-        why = still_reading(process, hold, await _hold(hub, hold, bool(ended), exchange))
-        taken = take(hold, encode_messages, hub.settings.answer_bytes) or Taken()
-        if taken.gaps:
-            await recover(hub, hold, taken, encode_messages)
+        found = await _look_up(hub, process, _Asking(request.identifiers, hold, exchange))
+        why, taken = ended(hold), Taken()
+        if why is None:
+            told = _place(hub, process, hold, found)
+            why = await _hold(hold, exchange, at_once=bool(told))
+            taken = take(hold, encode_messages, hub.settings.answer_bytes) or taken
+            if taken.gaps:
+                await recover(hub, hold, taken, encode_messages)
+            why = ended(hold) or still_reading(process, hold, why)
     finally:
         leave(hub, process, hold)
     handed = False
     try:
         if not await _end(hub, why, exchange):
             send_off(taken)
-            body = b"\n".join([*_pairs(hold, taken), *map(encode_ended, ended)])
+            told += _lost(hold)
+            body = b"\n".join([*_pairs(hold, taken), *map(encode_ended, told)])
             _keep(kept, request, body, hold, taken)
             handed = await answer(hub, exchange, TEXT, body)
     finally:
@@ -218,14 +262,14 @@ def _place(hub: Hub, process: ClientProcess, hold: Listener, found: _Found) -> l
     """
     kept = process.registered or Registered()
     directory = process.place.directory
-    known = {feed.name for feed in kept.cursors}
-    ended = list(found.unknown)
+    known = {feed.name for feed in kept.cursors} | kept.lost.keys()
+    over = list(found.unknown)
     for feed in found.feeds:
         hub.fanout.attach(hold, feed)
         cursor = kept.cursors.get(feed)
         if cursor is None and feed.name in known:  # another incarnation: what was between is lost
             hub.fanout.leave(hold, feed)
-            ended.append(feed.name)
+            over.append(feed.name)
             continue
         if cursor is None:
             own = feed.directory is directory
@@ -237,24 +281,32 @@ def _place(hub: Hub, process: ClientProcess, hold: Listener, found: _Found) -> l
             hub.broker.want(feed, cursor + 1)
     for name in found.missing:
         if name in known or (name in kept.expected and directory.is_past(name)):
-            ended.append(name)
+            over.append(name)
         else:
             directory.begin_anew(name)
             _expect(hub, hold, directory, name)
     kept.expected = {name for _, name in hold.expected}
-    kept.cursors = _merge(hub, kept.cursors, hold)
-    return ended
+    told = set(over)
+    kept.lost = {name: None for name in kept.lost if name not in told}
+    kept.cursors = {f: c for f, c in kept.cursors.items() if f.name not in told}
+    _merge(hub, kept, hold)
+    return over
 
 
-def _merge(hub: Hub, known: dict[Feed, int], hold: Listener) -> dict[Feed, int]:
-    """The cursors of this request, and those of live channels that it does not name, the newest.
+def _merge(hub: Hub, kept: Registered, hold: Listener) -> None:
+    """Keep the cursors of this request, and those of live channels that it does not name.
 
-    A client may turn to one channel and come back to another.
+    A client may turn to one channel and come back to another: that one of those has ended it is to
+    be told then.
     """
-    others = {f: c for f, c in known.items() if f.closed is None and f not in hold.cursors}
-    merged = others | hold.cursors
-    over = len(merged) - hub.settings.max_channels_per_request
-    return dict(list(merged.items())[max(over, 0) :])
+    named = {feed.name for feed in hold.cursors}
+    others = {f: c for f, c in kept.cursors.items() if f not in hold.cursors}
+    kept.lost |= {f.name: None for f in others if f.closed is not None and f.name not in named}
+    merged = {f: c for f, c in others.items() if f.closed is None} | hold.cursors
+    most = hub.settings.max_channels_per_request
+    kept.cursors = dict(list(merged.items())[max(len(merged) - most, 0) :])
+    for name in list(kept.lost)[: max(len(kept.lost) - most, 0)]:
+        del kept.lost[name]
 
 
 def _keep(kept: Registered, request: _Request, body: bytes, hold: Listener, taken: Taken) -> None:
@@ -269,13 +321,13 @@ def _keep(kept: Registered, request: _Request, body: bytes, hold: Listener, take
 # Both
 
 
-async def _hold(hub: Hub, hold: Hold, at_once: bool, exchange: Exchange) -> Wake:
+async def _hold(hold: Hold, exchange: Exchange, *, at_once: bool) -> Wake:
+    at_once = at_once or exchange.renew is not None
     for feed, cursor in hold.cursors.items():
         if feed.closed is not None or feed.history.top != cursor:
             at_once = True
-    if at_once:
+    if at_once and hold.woken is None:
         hold.woken = Wake.TIMEOUT
-        return Wake.TIMEOUT
     return await hold.wait(exchange.receive)
 
 
@@ -290,8 +342,16 @@ async def _end(hub: Hub, why: Wake, exchange: Exchange) -> bool:
             raise ClientGone("while it was held")
         case Wake.REPLACED:
             return await answer(hub, exchange, TEXT, b"") or True
+        case Wake.MOVED:
+            await let_cookie_arrive(hub)
+            return await answer(hub, exchange, TEXT, b"") or True
         case _:
             return False
+
+
+def _lost(hold: Hold) -> list[str]:
+    """What it may not read any more."""
+    return [notice.channel for notice in hold.forbidden]
 
 
 def _pairs(hold: Listener, taken: Taken) -> Iterator[bytes]:

@@ -31,7 +31,7 @@ from asgi_comet.protocol.sse import (
     make_framing,
 )
 
-from .access import Find, ProcessGone, default_process, enter
+from .access import Find, NotYet, ProcessGone, default_process, enter, recognise
 from .exchange import TEXT, Exchange, answer, start_stream, wrong_method
 from .streaming import HEARTBEAT, LIFE, Stream
 from .subscribing import subscribe, subscribe_elsewhere, unsubscribe
@@ -69,15 +69,24 @@ async def events(hub: Hub, find: Find, exchange: Exchange) -> None:
     farewell = _cannot_begin(hub)
     if farewell is None:
         try:
-            process = await find()
+            process = await _who(hub, find, exchange, asked)
         except ProcessGone:
             farewell = _retry(RETRY) + _last(asked, b":process-closed")
+        except NotYet:
+            farewell = _retry(RETRY)
     if farewell is not None:
         await answer(hub, exchange, CONTENT_TYPE, farewell, headers=_HEADERS)
         return
-    if process is None and asked.own:
-        process = default_process(hub, exchange)
     await EventStream(hub, process, exchange, asked).serve()
+
+
+async def _who(hub: Hub, find: Find, exchange: Exchange, asked: Request) -> ClientProcess | None:
+    """Find whose stream it is: a client process, or else a session."""
+    process = await find()
+    if process is not None or b"cookie" not in exchange.headers:
+        return process
+    await recognise(hub, exchange)
+    return default_process(hub, exchange) if asked.own else None
 
 
 def _cannot_begin(hub: Hub) -> bytes | None:
@@ -125,11 +134,13 @@ class EventStream(Stream):
 
     async def serve(self) -> None:
         """Serve it from its beginning to its end."""
-        enter(self.hub, self.process, self, HEARTBEAT)
+        enter(self.hub, self._exchange, self.process, self, HEARTBEAT)
         why = Wake.GONE
         try:
             if await self._begin():
                 why = await self.follow()
+        except NotYet:
+            await answer(self.hub, self._exchange, CONTENT_TYPE, _retry(RETRY), headers=_HEADERS)
         finally:
             self.settle()
         farewell = self._farewell(why)
@@ -141,7 +152,9 @@ class EventStream(Stream):
         starts = {name: start for name, start in self._asked.starts.items() if start is not None}
         notices, elsewhere = subscribe(self.hub, self.process, self, starts)
         for name in elsewhere:
-            notices = await subscribe_elsewhere(self.hub, self, name, starts[name], notices)
+            notices = await subscribe_elsewhere(
+                self.hub, self._exchange, self, name, starts[name], notices
+            )
         for notice in notices:
             if notice.error is None:
                 self._positions[self._names.index(notice.channel)] = str(notice.position).encode()

@@ -8,14 +8,29 @@ Source: semantics.md, "Positions".
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 
+from asgi_comet.errors import CometError
 from asgi_comet.feeds import Feed, Listener
 from asgi_comet.hub import Hub
 from asgi_comet.messages import NEXT_INCARNATION, Notice, Position, Start
 from asgi_comet.processes import ClientProcess
 
-__all__ = ["acknowledge", "gap", "over", "subscribe", "subscribe_elsewhere", "unsubscribe"]
+from .access import admits
+from .exchange import Exchange
+
+__all__ = [
+    "acknowledge",
+    "find",
+    "gap",
+    "over",
+    "subscribe",
+    "subscribe_elsewhere",
+    "unsubscribe",
+]
+
+_logger = logging.getLogger(__name__)
 
 
 def subscribe(
@@ -34,14 +49,14 @@ def subscribe(
 
     Returns:
         What the client is to be told at once; and the names of site channels that are not known
-        here, for `subscribe_elsewhere`.
+        here or guarded, for `subscribe_elsewhere`.
     """
     notices: Sequence[Notice] = ()  # mostly there is none of either: no list is made for nothing
     elsewhere: Sequence[str] = ()
     for name, start in channels.items():
         if name[:1] != "~":
             feed = hub.channels.find(name)
-            if feed is None:
+            if feed is None or feed.authorize is not None:
                 elsewhere = (*elsewhere, name)
                 continue
             notice = _begin(hub, listener, feed, start)
@@ -56,19 +71,46 @@ def subscribe(
 
 
 async def subscribe_elsewhere(
-    hub: Hub, listener: Listener, name: str, start: Start, notices: Sequence[Notice]
+    hub: Hub,
+    exchange: Exchange,
+    listener: Listener,
+    name: str,
+    start: Start,
+    notices: Sequence[Notice],
 ) -> Sequence[Notice]:
-    """Count a listener in on a site channel that another worker may have.
+    """Count a listener in on a site channel that is guarded, has still to start, or is elsewhere.
+
+    Whether it may is asked before anybody looks whether the channel lives.
 
     Returns:
         The notices, and what the client is to be told of this one.
+
+    Raises:
+        NotYet: The application could not say whether it may.
     """
-    feed = await hub.broker.find(name)
-    if feed is None:
-        notice: Notice | None = Notice(name, "closed", reason="unknown")
+    if not await admits(hub, exchange, listener, name):
+        notice: Notice | None = Notice(name, "forbidden")
     else:
-        notice = _begin(hub, listener, feed, start)
+        try:
+            feed = await find(hub, name)
+        except CometError as error:
+            _logger.warning("channel %r could not be started: %s", name, error)
+            notice = Notice(name, "closed", reason="failed")
+        else:
+            if feed is None:
+                notice = Notice(name, "closed", reason="unknown")
+            else:
+                notice = _begin(hub, listener, feed, start)
     return notices if notice is None else (*notices, notice)
+
+
+async def find(hub: Hub, name: str) -> Feed | None:
+    """Return the feed of a site channel, wherever it is; one that is declared starts now.
+
+    Raises:
+        CometError: There are too many channels.
+    """
+    return hub.channels.find(name) or hub.declarations.find(name) or await hub.broker.find(name)
 
 
 def unsubscribe(hub: Hub, listener: Listener, names: Iterable[str]) -> None:
@@ -109,6 +151,9 @@ def over(feed: Feed) -> Notice:
     """What is told to a listener that has everything of a channel that is over."""
     if not feed.readable:
         return Notice(feed.name, "full")
+    if feed.successor is not None:  # its source failed: nothing of the next incarnation is missed
+        history = feed.latest.history
+        return Notice(feed.name, "full", Position(history.epoch, history.first - 1))
     return Notice(feed.name, "closed", reason=feed.closed or "ended")
 
 
@@ -119,7 +164,11 @@ def _subscribe_own(
     relative = not isinstance(start, Position)
     if relative:
         directory.begin_anew(name)
-    feed = directory.find(name)
+    try:
+        feed = directory.find(name) or hub.declarations.find_own(process, name)
+    except CometError as error:
+        _logger.warning("channel %r could not be started: %s", name, error)
+        return Notice(name, "closed", reason="failed")
     if feed is not None:
         return _begin(hub, listener, feed, start)
     if not relative and (start != NEXT_INCARNATION or directory.is_past(name)):

@@ -29,7 +29,7 @@ from asgi_comet.protocol.frames import (
     join_frame,
 )
 
-from .access import Find, ProcessGone, default_process, enter
+from .access import Find, NotYet, ProcessGone, default_process, enter, recognise
 from .exchange import Exchange, Refusal
 from .streaming import HEARTBEAT, Stream
 from .subscribing import acknowledge, subscribe, subscribe_elsewhere, unsubscribe
@@ -41,6 +41,7 @@ CODES = {
     Wake.DEACTIVATED: CloseCode.TRY_AGAIN_LATER,
     Wake.REPLACED: CloseCode.REPLACED,
     Wake.CLOSED: CloseCode.PROCESS_CLOSED,
+    Wake.MOVED: CloseCode.RESTART,
 }
 
 
@@ -55,12 +56,16 @@ async def socket(hub: Hub, find: Find, exchange: Exchange) -> None:
     Raises:
         Refusal: It is refused before it is accepted.
     """
-    process, gone = None, False
+    process, code = None, None
     try:
         process = await find()
+        if process is None and b"cookie" in exchange.headers:
+            await recognise(hub, exchange)
     except ProcessGone:
-        gone = True
-    await Socket(hub, process, exchange).serve(gone=gone)
+        code = CloseCode.PROCESS_CLOSED
+    except NotYet:
+        code = CloseCode.RESTART
+    await Socket(hub, process, exchange).serve(code)
 
 
 class Socket(Stream):
@@ -80,34 +85,40 @@ class Socket(Stream):
         self._code: CloseCode | None = None  # with what it is closed, because of what came
         self._reason: str | None = None
 
-    async def serve(self, *, gone: bool) -> None:
+    async def serve(self, code: CloseCode | None) -> None:
         """Serve it from the handshake to its end.
 
         Args:
-            gone: Whether its client process has closed.
+            code: With what it is closed at once; `None` if there is no reason.
         """
         await self._exchange.receive()  # websocket.connect
         protocols = self._exchange.scope.get("subprotocols", ())
         chosen = SUBPROTOCOL if SUBPROTOCOL in protocols else None
-        if not await self.send({"type": "websocket.accept", "subprotocol": chosen}):
+        accept: Message = {"type": "websocket.accept", "subprotocol": chosen}
+        if self._exchange.cookies:
+            accept["headers"] = list(self._exchange.cookies)
+        if not await self.send(accept):
             return
-        code = self._cannot_begin(gone) or await self._follow()
+        code = self._cannot_begin(code) or await self._follow()
         if self._reason is not None:
             await self.send(self.sole_frame(encode_error(self._reason)))
         if code is not None:
             await self.send({"type": "websocket.close", "code": int(code), "reason": ""})
 
-    def _cannot_begin(self, gone: bool) -> CloseCode | None:
+    def _cannot_begin(self, code: CloseCode | None) -> CloseCode | None:
         """With what it is closed once it is open, so that a browser sees why."""
         if not self.hub.activation.active:
             return CloseCode.TRY_AGAIN_LATER
         if self.hub.drain.begun:
             return CloseCode.RESTART
-        gone = gone or (self.process is not None and self.process.closed)
-        return CloseCode.PROCESS_CLOSED if gone else None
+        gone = self.process is not None and self.process.closed
+        return CloseCode.PROCESS_CLOSED if gone else code
 
     async def _follow(self) -> CloseCode | None:
-        enter(self.hub, self.process, self, HEARTBEAT)
+        try:
+            enter(self.hub, self._exchange, self.process, self, HEARTBEAT)
+        except NotYet:  # somebody logged in during the handshake
+            return CloseCode.RESTART
         try:
             why = await self.follow()
         finally:
@@ -131,6 +142,8 @@ class Socket(Stream):
             self._blame(CloseCode.BAD_MESSAGE, str(error))
         except Refusal as error:  # too many client processes
             self._blame(CloseCode.TRY_AGAIN_LATER, str(error))
+        except NotYet:
+            self._blame(CloseCode.RESTART)
 
     def _blame(self, code: CloseCode, reason: str | None = None) -> None:
         self._code, self._reason = code, reason
@@ -152,7 +165,9 @@ class Socket(Stream):
             self._use_default()
         notices, elsewhere = subscribe(self.hub, self.process, self, starts)
         for name in elsewhere:
-            notices = await subscribe_elsewhere(self.hub, self, name, starts[name], notices)
+            notices = await subscribe_elsewhere(
+                self.hub, self._exchange, self, name, starts[name], notices
+            )
         for notice in notices:
             self.tell(self.note(notice))
 

@@ -1,16 +1,14 @@
-"""The live figures of the machine: counters in, one figure per channel out; and of the loop.
+"""The live figures of the machine: counters in, one figure per channel out.
 
 Owns what is measured and how a rate is made of two samples.
 Knows nothing of channels being written, of HTTP or of the page.
 """
 
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
 import psutil
-from anyio import sleep
 
 CHANNELS = ("cpu", "memory", "network", "machine")
 """Names of the channels that `figures` makes a value for."""
@@ -83,18 +81,6 @@ def figures(before: Sample, now: Sample, *, posts: int) -> dict[str, dict[str, A
             "posts": posts,
         },
     }
-
-
-async def lateness() -> AsyncIterator[float]:
-    """Yield twice a second by how many milliseconds the event loop was late, at its worst."""
-    nap, naps = 0.05, 10
-    while True:
-        worst = 0.0
-        for _ in range(naps):
-            asleep = time.perf_counter()
-            await sleep(nap)
-            worst = max(worst, time.perf_counter() - asleep - nap)
-        yield round(worst * 1000, 3)
 
 
 def _core_times(core: Any) -> CoreTimes:

@@ -4,7 +4,8 @@
     uvicorn examples.fastapi_app.main:app          # http://127.0.0.1:8000
 
 The page at `/` is written with the browser client, `comet.js`; `/two` shows it twice, side by side;
-and `/2010` is a page of 2010, which speaks the registration protocol.
+`/notifications` has users, who tell each other something; and `/2010` is a page of 2010, which
+speaks the registration protocol.
 
 For everyone: `cpu`, `memory`, `network` and `machine`, a figure each second; `wall`, whatever is
 posted to `/wall`; and `lateness`, of which only the newest value counts. For one tab alone, the
@@ -17,7 +18,7 @@ is. To listen without a browser:
 Environment: `DEMO_ADMIN_TOKEN` (at least 32 characters) and `DEMO_SECRET_KEY`; both are made at
 random when they are not set.
 
-**The page hands the admin token to whoever opens it**, so that its buttons work. A real
+**A page with switches hands the admin token to whoever opens it**, so that they work. A real
 application never does that: the token belongs to the operator. Here it is bearable because the
 server listens on 127.0.0.1 only and answers no other host name, so that no foreign site can read
 the page by pointing a name of its own at this machine.
@@ -25,9 +26,8 @@ the page by pointing a name of its own at this machine.
 
 import html
 import logging
-import os
-import secrets
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -42,22 +42,16 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from asgi_comet import (
     SITE,
     Channel,
-    Comet,
     CometMiddleware,
     NoClientProcess,
     NonUniqueChannelName,
     ProcessClosed,
     TooManyProcesses,
 )
-from examples.fastapi_app.figures import (
-    CHANNELS,
-    UNREADABLE,
-    Sample,
-    figures,
-    lateness,
-    take_sample,
-)
-from examples.fastapi_app.tabs import Tabs
+from examples.fastapi_app import notifications, people, tabs
+from examples.fastapi_app.figures import CHANNELS, UNREADABLE, Sample, figures, take_sample
+from examples.fastapi_app.people import MaybeUser
+from examples.fastapi_app.push import ADMIN_TOKEN, comet
 from examples.fastapi_app.wall import KEPT, NewPost, Post, Wall
 
 logger = logging.getLogger(__name__)
@@ -70,8 +64,10 @@ MINUTE = 60
 INTERVAL = 1.0
 """Seconds between two figures."""
 
-ADMIN_TOKEN = os.environ.get("DEMO_ADMIN_TOKEN") or secrets.token_urlsafe(32)
-SECRET_KEY = os.environ.get("DEMO_SECRET_KEY") or secrets.token_urlsafe(32)
+OPERATOR = f'<meta name="admin-token" content="{html.escape(ADMIN_TOKEN)}">'
+"""Only a demo gives the operator's token to whoever opens the page."""
+
+TAGLINE = "The machine behind this page, pushed to you as it breathes."
 
 PAGE_HEADERS = {
     "Cache-Control": "no-store",  # the page contains the admin token
@@ -79,22 +75,33 @@ PAGE_HEADERS = {
     "Referrer-Policy": "no-referrer",
 }
 
-comet = Comet(secret_key=SECRET_KEY, admin=ADMIN_TOKEN)
+# One sample makes the figures of four channels, so one task writes them all.
 channels: dict[str, Channel[dict[str, Any]]] = {
     name: comet.create(scope=SITE, name=name, size=MINUTE) for name in CHANNELS
 }
 wall = Wall()
 wall_channel: Channel[Post] = comet.create(scope=SITE, name="wall", size=KEPT, type=Post)
-late_channel = comet.create_newest(lateness, name="lateness")
-tabs = Tabs(comet)
+
+
+@comet.newest("lateness")
+async def lateness() -> AsyncIterator[float]:
+    """Yield twice a second by how many milliseconds the event loop was late, at its worst."""
+    nap, naps = 0.05, 10
+    while True:
+        worst = 0.0
+        for _ in range(naps):
+            asleep = time.perf_counter()
+            await sleep(nap)
+            worst = max(worst, time.perf_counter() - asleep - nap)
+        yield round(worst * 1000, 3)
 
 
 @asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     """Publish figures while the application runs. CometMiddleware runs this inside its own."""
     async with create_task_group() as tasks:
         tasks.start_soon(publish_figures)
-        yield
+        yield {"tasks": tasks}
         tasks.cancel_scope.cancel()
 
 
@@ -103,14 +110,26 @@ app.add_middleware(CometMiddleware, comet=comet)
 # Added last, so asked first: also what CometMiddleware answers is for these host names only.
 app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
 app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
+app.include_router(people.router)
+app.include_router(notifications.router)
 
 
 @app.get("/", response_class=HTMLResponse)
 async def page() -> HTMLResponse:
     """The page of a new tab."""
     process = comet.open_process()
-    script = comet.script(process, me=tabs.introduce(process), lateness=late_channel)
+    script = comet.script(process, me=tabs.me.channel(process), lateness=lateness.channel())
     return render("live", comet=script)
+
+
+@app.get("/notifications", response_class=HTMLResponse)
+async def notification_centre(user: MaybeUser) -> HTMLResponse:
+    """The page of a user, or of somebody who may become one."""
+    process = comet.open_process()
+    channels = {} if user is None else notifications.introduce(user, process)
+    script = comet.script(process, **channels)
+    tagline = "Who is told of what, and who has seen it."
+    return render("notifications", around=(), tagline=tagline, comet=script, user=user or "")
 
 
 @app.get("/two", response_class=HTMLResponse)
@@ -125,10 +144,14 @@ async def page_of_2010() -> HTMLResponse:
     return render("2010")
 
 
-def render(name: str, **values: str) -> HTMLResponse:
-    """Return a page, with the admin token in it (see the module's docstring)."""
-    text = TEMPLATES["frame"].replace("{{ part }}", TEMPLATES[name])
-    for key, value in {"title": name, "admin_token": html.escape(ADMIN_TOKEN), **values}.items():
+def render(name: str, around: Iterable[str] = ("machine",), **values: str) -> HTMLResponse:
+    """Return a page: its template in those around it, the outermost of which is the frame."""
+    text = TEMPLATES[name]
+    for outer in (*around, "frame"):
+        text = TEMPLATES[outer].replace("{{ part }}", text)
+    head = OPERATOR if around else ""
+    values = {"title": name, "head": head, "tagline": TAGLINE, **values}
+    for key, value in values.items():
         text = text.replace(f"{{{{ {key} }}}}", value)
     return HTMLResponse(text, headers=PAGE_HEADERS)
 
@@ -136,7 +159,7 @@ def render(name: str, **values: str) -> HTMLResponse:
 @app.post("/me")
 async def introduce() -> dict[str, str]:
     """Tell a tab whose client process is a new one, named in `Comet-Process`, where it is told."""
-    return tabs.introduce(comet.process()).reference()
+    return tabs.me.channel().reference()
 
 
 @app.post("/job", status_code=status.HTTP_201_CREATED)

@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator
 from anyio import Event, sleep, to_thread
 from pydantic import BaseModel
 
-from asgi_comet import Channel, ClientProcess, Comet
+from asgi_comet import Channel, ClientProcess
+from examples.fastapi_app.push import comet
 
 STEPS = 50
 """Messages of one job."""
@@ -45,55 +46,50 @@ class Progress(BaseModel):
 
 
 class Tabs:
-    """Tells tabs who they are and how many their browser has. Use it from the loop."""
+    """Wakes whoever waits for a tab to come or go. Use it from the loop."""
 
-    def __init__(self, comet: Comet) -> None:
-        self._comet = comet
+    def __init__(self) -> None:
         self._changed = Event()
-        self._channels: dict[str, Channel[Me]] = {}
 
-    def introduce(self, process: ClientProcess) -> Channel[Me]:
-        """Return the channel that tells a tab who it is; made when it is first asked for."""
-        if process.id not in self._channels:
-            source = self._me(process)
-            self._channels[process.id] = self._comet.create_unlimited(
-                source, scope=process, name="me", type=Me
-            )
-            process.on_close(self._forget)
-            self._announce()
-        return self._channels[process.id]
-
-    def start_job(self) -> dict[str, str]:
-        """Start the job of the current client process; return where to follow it.
-
-        Raises:
-            NonUniqueChannelName: Its last one still runs.
-        """
-        process = self._comet.process()
-        job: Channel[Progress] = self._comet.create(
-            throw_darts(process.id[:6]), name="job", type=Progress
-        )
-        return job.reference()
-
-    async def _me(self, process: ClientProcess) -> AsyncIterator[Me]:
-        # Read on demand, so a tab that comes back hears how things are, not how they were.
-        told = None
-        while True:
-            session = process.session
-            me = Me(session=session.id[:6], process=process.id[:6], tabs=len(session.processes))
-            if me != told:
-                told = me
-                yield me
-            else:
-                await self._changed.wait()
-
-    def _forget(self, process: ClientProcess) -> None:
-        del self._channels[process.id]
-        self._announce()
-
-    def _announce(self) -> None:
+    def announce(self, process: ClientProcess) -> None:
+        """A tab has come or gone."""
+        del process
         self._changed.set()
         self._changed = Event()
+
+    async def wait(self) -> None:
+        """Return when the next one has."""
+        await self._changed.wait()
+
+
+tabs = Tabs()
+
+
+@comet.unlimited("me")
+async def me(process: ClientProcess) -> AsyncIterator[Me]:
+    """Tell a tab who it is. Read on demand: one that comes back hears how things are now."""
+    process.on_close(tabs.announce)
+    tabs.announce(process)
+    told = None
+    while True:
+        session = process.session
+        now = Me(session=session.id[:6], process=process.id[:6], tabs=len(session.processes))
+        if now != told:
+            told = now
+            yield now
+        else:
+            await tabs.wait()
+
+
+def start_job() -> dict[str, str]:
+    """Start the job of the current client process; return where to follow it.
+
+    Raises:
+        NonUniqueChannelName: Its last one still runs.
+    """
+    darts = throw_darts(comet.process().id[:6])
+    job: Channel[Progress] = comet.create(darts, name="job", type=Progress)
+    return job.reference()
 
 
 async def throw_darts(tab: str) -> AsyncIterator[Progress]:

@@ -47,6 +47,7 @@ def test_status_tells_what_goes_on(comet: Comet, server: Address) -> None:
         "channels": 1,
         "listeners": 1,
         "processes": 0,
+        "restarts": 0,
     }
     channel.write("x")
     held.answer()

@@ -232,6 +232,140 @@ def test_a_pause_between_polls_may_be_longer_than_a_poll_is_held(
     assert statuses(tab) == ["connecting", "online"]
 
 
+def test_a_poll_that_is_held_for_long_is_asked_anew_and_nobody_is_told(
+    comet: Comet, leaving: Page, address: Address, network: Network, news: Channel[Any]
+) -> None:
+    """An operator may have it held for up to an hour."""
+    network.only("poll")
+    comet.activation.set_timeout(3600)
+    leaving.clock.install()
+    tab = Tab(leaving, address.url)
+    leaving.evaluate(NOTE_STATUS)
+    tab.follow("news")
+    tab.placed("news")
+    for n in range(3):
+        wait_for_listeners(news, 1, PATIENCE / 1000)
+        polls = network.tried["poll"]
+        leaving.clock.fast_forward(36_000)
+        leaving.wait_for_function("() => fetch('/').then(() => true)")
+        while network.tried["poll"] < polls + 2:
+            leaving.evaluate("fetch('/').then(() => null)")
+        wait_for_listeners(news, 1, PATIENCE / 1000)
+        news.publish(n)
+        assert tab.seen("news", n + 1) == list(range(n + 1))
+    assert statuses(tab) == ["connecting", "online"]
+
+
+def test_offline_is_told_of_a_poll_as_soon(
+    leaving: Page, address: Address, network: Network, between: Between, news: Channel[Any]
+) -> None:
+    network.only("poll")
+    leaving.clock.install()
+    tab = Tab(leaving, address.url)
+    leaving.evaluate(NOTE_STATUS)
+    tab.follow("news")
+    tab.placed("news")
+    wait_for_listeners(news, 1, PATIENCE / 1000)
+    between.words = {"poll": [mute] * 9}
+    leaving.clock.fast_forward(35_000)
+    between.wait(1)
+    leaving.clock.fast_forward(4_000)
+    until_status(tab, "offline")
+    assert statuses(tab) == ["connecting", "online", "offline"]
+
+
+# What the server refuses
+
+
+def refusing(status: int, *headers: tuple[bytes, bytes]) -> Say:
+    async def say(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"what is wrong"})
+
+    return say
+
+
+BAD = {
+    "websocket": ("socket", closing(4400, CANARY, {"error": "what is wrong"})),
+    "sse": ("events", refusing(400)),
+    "poll": ("poll", refusing(400)),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_request_is_said_on_the_console_and_not_repeated_soon(
+    leaving: Page,
+    address: Address,
+    between: Between,
+    network: Network,
+    news: Channel[Any],
+    kind: str,
+) -> None:
+    path, say = BAD[kind]
+    between.words[path] = [say] * 3
+    network.only(kind)
+    leaving.clock.install()
+    errors: list[str] = []
+    leaving.on("console", lambda message: errors.append(message.text))
+    tab = Tab(leaving, address.url)
+    leaving.evaluate("Math.random = () => 0.5")
+    tab.follow("news")
+    for count in range(1, 4):
+        while len(between.at) < count:
+            leaving.evaluate("fetch('/').then(() => null)")
+        until_status(tab, "offline")
+        for _ in range(3):
+            leaving.evaluate("fetch('/').then(() => null)")
+        leaving.clock.fast_forward(15_000)
+        for _ in range(3):
+            leaving.evaluate("fetch('/').then(() => null)")
+        assert len(between.at) == count
+        leaving.clock.fast_forward(6_000)
+    tab.placed("news")
+    assert errors.count("comet: what is wrong") == 3
+
+
+def test_what_a_server_says_of_when_to_come_back_is_obeyed(
+    leaving: Page, address: Address, between: Between, news: Channel[Any]
+) -> None:
+    between.words["open"] = [refusing(429, (b"retry-after", b"100"))]
+    leaving.clock.install()
+    tab = Tab(leaving, address.url)
+    tab.follow("news")
+    until_status(tab, "offline")
+    opened = []
+    leaving.on("request", lambda one: opened.append(one.url) if "/open" in one.url else None)
+    leaving.clock.fast_forward(99_000)
+    leaving.evaluate("fetch('/').then(() => null)")
+    assert opened == []
+    leaving.clock.fast_forward(2_000)
+    tab.placed("news")
+
+
+def test_a_channel_that_is_closed_before_the_connection_is_there_asks_for_nothing(
+    noted: Tab, network: Network, news: Channel[Any], page: Page
+) -> None:
+    errors: list[str] = []
+    page.on("console", lambda message: errors.append(message.text))
+    noted.page.evaluate(
+        """() => {
+            const Original = window.WebSocket
+            window.WebSocket = function (...asked) {
+                const socket = new Original(...asked)
+                queueMicrotask(() => consumers.news?.close())
+                return socket
+            }
+        }"""
+    )
+    noted.follow("news")
+    noted.page.wait_for_function("comet.status === 'online'")
+    noted.page.evaluate("consumers.news = null")
+    noted.follow("again", "news")
+    noted.placed("again")
+    assert statuses(noted) == ["connecting", "online"]
+    assert errors == []
+
+
 # A channel that is forbidden in the midst
 
 REVOKE = "from here on it is forbidden"

@@ -92,6 +92,49 @@ def test_the_choice_is_remembered_for_a_minute_then_for_an_hour(
     assert network.tried - tried == {"websocket": 2}
 
 
+def test_one_hiccup_of_a_choice_does_not_lead_down_for_an_hour(
+    leaving: Page, address: Address, network: Network, news: Channel[Any]
+) -> None:
+    network.only("sse")
+    leaving.clock.install()
+    tab = Tab(leaving, address.url)
+    for _ in range(2):  # now it is chosen for an hour
+        follow_afresh(tab)
+        leaving.goto("about:blank")
+        leaving.clock.fast_forward("01:00")
+        leaving.goto(address.url)
+    network.only("poll")
+    follow_afresh(tab)
+    remembered = leaving.evaluate("localStorage[`comet ${origin}`]").split()
+    assert remembered[0] == "poll"
+    network.only("sse")
+    leaving.goto("about:blank")
+    leaving.clock.fast_forward("01:00")
+    leaving.goto(address.url)
+    tried = network.tried["sse"]
+    follow_afresh(tab)
+    assert network.tried["sse"] == tried + 1
+    assert leaving.evaluate("localStorage[`comet ${origin}`]").split()[0] == "sse"
+
+
+def test_a_poll_catches_up_over_a_slow_link(
+    leaving: Page, address: Address, network: Network, news: Channel[Any]
+) -> None:
+    """Which takes longer than what may pass until there is an answer at all."""
+    network.only("poll")
+    start = news.reference()["position"]
+    for n in range(12):
+        news.publish(f"{n:>20000}")
+    tab = Tab(leaving, address.url)
+    session = leaving.context.new_cdp_session(leaving)
+    session.send("Network.enable")
+    limits = {"latency": 10, "downloadThroughput": 48_000, "uploadThroughput": 48_000}
+    session.send("Network.emulateNetworkConditions", {"offline": False, **limits})
+    tab.follow("news", options=f"{{ from: '{start}' }}")
+    assert [int(text) for text in tab.seen("news", 12)] == list(range(12))
+    assert network.tried["poll"] <= 3
+
+
 def test_a_page_that_stays_open_tries_again_however_often_it_reconnects(
     leaving: Page, address: Address, network: Network, news: Channel[Any]
 ) -> None:

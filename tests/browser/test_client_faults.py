@@ -37,7 +37,7 @@ def test_a_connection_that_has_gone_silent_is_given_up(
     wait_for_listeners(news, 1)
     proxy.swallow()
     news.publish("swallowed")
-    leaving.clock.fast_forward(65_000 if transport == "poll" else 36_000)
+    leaving.clock.fast_forward(36_000)
     leaving.clock.fast_forward(20_000)  # between two attempts
     assert tab.seen("news", 2) == ["before", "swallowed"]
 

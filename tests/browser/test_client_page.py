@@ -565,6 +565,37 @@ def test_of_several_wishes_the_most_reactive_holds(
     hidden.dropped()
 
 
+def test_a_wish_leaves_alone_what_it_does_not_name(site: Site, open_tab: OpenTab) -> None:
+    tab = open_tab(timeout=30, timeBetweenRequestsWhenIdle=[0.5, 5, 60])
+    tab.evaluate("comet.configure({activeUntilTimeout: true})")
+    activity = tab.evaluate("comet.activity")
+    assert (activity["timeout"], activity["activeUntilTimeout"]) == (30, True)
+    assert activity["timeBetweenRequestsWhenIdle"] == [0.5, 5, 60]
+
+
+def test_no_wish_is_too_long_for_a_timer(site: Site, open_tab: OpenTab, page: Page) -> None:
+    """Beyond 2^31 ms a browser does not wait at all."""
+    page.add_init_script(
+        """window.longest = 0
+        const original = window.setTimeout
+        window.setTimeout = (act, milliseconds) => {
+            longest = Math.max(longest, milliseconds ?? 0)
+            return original(act, milliseconds)
+        }"""
+    )
+    site.log.refuses_websocket = True
+    page.route("**/events?*", lambda route: route.abort())
+    tab = open_tab()
+    tab.evaluate("comet.configure({timeout: Infinity})")
+    tab.evaluate("comet.activity.timeBetweenRequests = Infinity")
+    tab.follow("news")
+    site.log.wait("/poll", 1)
+    tab.hide()
+    assert 10**9 < tab.evaluate("longest") < 2**31
+    tab.evaluate("new Promise((done) => setTimeout(done, 50))")
+    assert site.log.count("/poll") == 2
+
+
 # Left, and come back to
 
 LEAVE = "(type) => dispatchEvent(new PageTransitionEvent(type, {persisted: true}))"
@@ -661,7 +692,7 @@ def test_a_page_whose_process_expired_while_the_browser_kept_it(
     assert tab.evaluate("closings") == 1
 
 
-def test_a_duplicated_tab_opens_a_process_of_its_own(
+def test_a_duplicated_tab_opens_a_process_of_its_own_and_is_told(
     site: Site, open_tab: OpenTab, page: Page
 ) -> None:
     """A duplicate has the same page and a copy of the session's storage; so has one opened here."""
@@ -678,32 +709,63 @@ def test_a_duplicated_tab_opens_a_process_of_its_own(
     )
     duplicate.follow("headlines")
     duplicate.follow("inbox")
+    assert duplicate.next("inbox") == ["ProcessClosed", None]
+    duplicate.follow("~inbox")
     assert tab.process == site.processes[0].url
     assert duplicate.process != tab.process
     site.comet.create(scope=site.find(duplicate.process), name="inbox").publish("its own")
     site.news.publish("for both")
     assert tab.next("headlines") == duplicate.next("headlines") == "for both"
-    assert duplicate.next("inbox") == "its own"
+    assert duplicate.next("~inbox") == "its own"
     assert tab.seen("inbox") == ["while loading"]
-    assert (tab.evaluate("closings"), duplicate.evaluate("closings")) == (0, 0)
+    assert (tab.evaluate("closings"), duplicate.evaluate("closings")) == (0, 1)
+    assert "offline" not in duplicate.statuses
 
 
-def test_the_same_page_from_a_cache_opens_a_process_of_its_own(
-    site: Site, open_tab: OpenTab
+INTRODUCE = """() => {
+    window.introduced = 0
+    const introduce = async (error) => {
+        introduced++
+        const {thread} = await (await comet.fetch("/mine", {method: "POST"})).json()
+        follow("thread", (told) => comet.open(thread, told))
+    }
+    follow("inbox", (told) => comet.channel("inbox", {...told, onerror: introduce}))
+}"""
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["first", "second"])
+def test_the_same_page_from_a_cache_is_told_and_introduces_itself(
+    site: Site, open_tab: OpenTab, again: bool
 ) -> None:
+    """As with Back, where the page may be cached. So is who connects a second time."""
     tab = open_tab("/same")
     assert tab.process == site.processes[0].url
-    tab.page.goto("about:blank")
-    site.wait_closed(site.processes[0])
-    site.news.publish("meanwhile")
-    tab.page.goto(f"{site.url}/same")
-    again = Tab(tab.page)
-    again.follow("inbox")
-    again.follow("headlines")
-    assert again.next("headlines") == "meanwhile"
-    site.comet.create(scope=site.find(again.process), name="inbox").publish("its own")
-    assert again.next("inbox") == "its own"
-    assert again.evaluate("closings") == 0
+    if not again:
+        tab.page.goto("about:blank")
+        site.wait_closed(site.processes[0])
+        site.news.publish("meanwhile")
+        tab.page.goto(f"{site.url}/same")
+    else:
+        site.news.publish("meanwhile")
+    copy = Tab(tab.page)
+    copy.evaluate(INTRODUCE)
+    copy.follow("headlines")
+    assert copy.next("thread") == "before the answer"
+    assert copy.next("headlines") == "meanwhile"
+    assert copy.evaluate("[introduced, closings]") == [1, 1]
+    assert copy.process != site.processes[0].url
+    assert len(site.open_processes()) == (2 if again else 1)
+
+
+def test_a_copy_of_a_page_is_told_with_its_first_request(site: Site, open_tab: OpenTab) -> None:
+    tab = open_tab("/same")
+    process = tab.process
+    tab.page.reload()
+    copy = Tab(tab.page)
+    assert copy.evaluate("closings") == 0
+    ask = "comet.fetch('/mine', {method: 'POST'}).then((a) => a.json()).then(({url}) => url)"
+    assert copy.evaluate(ask) == copy.process != process
+    assert copy.evaluate("closings") == 1
 
 
 def test_two_pages_with_one_process_both_go_on(site: Site, open_tab: OpenTab) -> None:
@@ -716,7 +778,7 @@ def test_two_pages_with_one_process_both_go_on(site: Site, open_tab: OpenTab) ->
     second.follow("headlines")
     second.follow("inbox")
     assert first.next("inbox") == ["ProcessClosed", None]
-    first.follow("inbox", "inbox again")
+    first.follow("~inbox", "inbox again")
     assert first.process != second.process == site.processes[0].url
     site.news.publish("for both")
     assert first.next("headlines") == second.next("headlines") == "for both"
@@ -840,6 +902,23 @@ def test_nothing_is_lost_while_a_page_loads(site: Site, open_tab: OpenTab, page:
     assert site.log.count("/open") == 0
 
 
+def test_a_name_that_the_page_was_given_is_the_same_channel_from_anywhere(
+    site: Site, open_tab: OpenTab, page: Page
+) -> None:
+    for n in range(3):
+        site.news.publish(n)
+    page.goto(site.url + "/given")
+    site.news.publish(3)
+    tab = Tab(page)
+    tab.follow("headlines", "last two", **{"from": "last:2"})
+    tab.follow("inbox", "own", **{"from": "last:1"})
+    tab.evaluate("follow('as it was', (t) => comet.channel('headlines', {...t, from: undefined}))")
+    assert tab.next("last two") == 2
+    assert tab.next("last two") == 3
+    assert tab.next("own") == "while loading"
+    assert tab.next("as it was") == 3
+
+
 def test_references_without_a_process_are_there_each_time_the_page_is_loaded(
     site: Site, open_tab: OpenTab, page: Page
 ) -> None:
@@ -883,6 +962,102 @@ def test_a_reference_of_another_server_has_its_own_connection(
         assert tab.next("far") == "new"
         assert [path for _, path, _ in log.requests] == ["/comet/socket"]
         tab.page.goto("about:blank")
+
+
+MINE = """() => comet.fetch("/mine", {method: "POST"}).then(async (answer) =>
+    answer.ok ? (await answer.json()).url : answer.status)"""
+
+
+def test_requests_go_on_when_the_process_is_gone_and_nothing_is_followed(
+    site: Site, open_tab: OpenTab
+) -> None:
+    tab = open_tab()
+    for closings in range(3):
+        before = tab.evaluate(MINE)
+        assert tab.evaluate("closings") == closings
+        site.find(before).close()
+    after = tab.evaluate(MINE)
+    assert after != before
+    assert tab.process == site.find(after).url
+
+
+def test_a_request_that_cannot_be_repeated_fails_and_the_next_does_not(
+    site: Site, open_tab: OpenTab
+) -> None:
+    tab = open_tab()
+    site.find(tab.evaluate(MINE)).close()
+    request = "comet.fetch(new Request('/mine', {method: 'POST', body: 'once'}))"
+    assert tab.evaluate(f"{request}.then((answer) => answer.status)") == 410
+    assert isinstance(tab.evaluate(MINE), str)
+    assert tab.evaluate("closings") == 1
+
+
+def test_a_request_goes_on_beside_channels_when_the_process_is_gone(
+    site: Site, open_tab: OpenTab
+) -> None:
+    tab = open_tab()
+    tab.follow("news")
+    tab.follow("~inbox")
+    before = site.find(tab.process)
+    before.close()
+    after = tab.evaluate(MINE)
+    assert tab.next("~inbox") == ["ProcessClosed", None]
+    tab.follow("~inbox", "inbox again")
+    site.news.publish("goes on")
+    assert tab.next("news") == "goes on"
+    site.comet.create(scope=site.find(after), name="inbox").publish("new")
+    assert tab.next("inbox again") == "new"
+    assert tab.process == after
+    assert tab.evaluate("closings") == 1
+
+
+def test_what_an_application_says_is_gone_is_not_the_process(
+    site: Site, open_tab: OpenTab, page: Page
+) -> None:
+    page.route("**/gone", lambda route: route.fulfill(status=410))
+    tab = open_tab()
+    tab.follow("~inbox")
+    process = tab.process
+    assert tab.evaluate("comet.fetch('/gone').then((answer) => answer.status)") == 410
+    assert tab.process == process
+    assert (tab.evaluate("closings"), tab.seen("~inbox")) == (0, [])
+
+
+def test_without_cookies_it_tries_ever_less_often(
+    site: Site, open_tab: OpenTab, page: Page
+) -> None:
+    """However eagerly the page introduces itself."""
+
+    def forget(route: Route) -> None:
+        answer = route.fetch()
+        headers = {k: v for k, v in answer.headers.items() if k != "set-cookie"}
+        page.context.clear_cookies()
+        route.fulfill(response=answer, headers=headers)
+
+    page.route("**/comet/open", forget)
+    page.clock.install()
+    tab = open_tab()
+    page.clock.pause_at(tab.evaluate("Date.now() + 1000") / 1000)
+    tab.evaluate(
+        """() => {
+            Math.random = () => 0.99
+            const introduce = async () => {
+                await fetch("/plain")
+                comet.channel("~inbox", {onmessage() {}, onerror: introduce})
+            }
+            introduce()
+        }"""
+    )
+    for opened, pause in enumerate((0.5, 1, 2, 4, 8, 16, 20, 20, 20), 1):
+        while site.log.count("/open") < opened:
+            assert tab.evaluate(ASK) == "plain"
+        for _ in range(20):
+            assert tab.evaluate(ASK) == "plain"
+        page.clock.run_for(int(pause * 900))
+        for _ in range(5):
+            assert tab.evaluate(ASK) == "plain"
+        assert site.log.count("/open") == opened
+        page.clock.run_for(int(pause * 100))
 
 
 def test_only_our_own_origin_is_told_the_process(site: Site, open_tab: OpenTab) -> None:

@@ -7,7 +7,7 @@ import { readFile } from "node:fs/promises"
 
 const source = await readFile(new URL("../../asgi_comet/static/comet.js", import.meta.url))
 const comet = await import(`data:text/javascript;base64,${source.toString("base64")}`)
-const { ACTIVITY, backoff, choices, eventParser, idleDelay, isBehind, mostReactive, retryAfter } = comet
+const { ACTIVITY, backoff, choices, eventParser, idleDelay, isBehind, mostReactive } = comet
 
 test("the pause doubles from half a second up to twenty, with full jitter", () => {
   const longest = [0, 1, 2, 3, 4, 5, 6, 7, 60, 2000].map((attempt) => backoff(attempt, () => 1))
@@ -15,13 +15,6 @@ test("the pause doubles from half a second up to twenty, with full jitter", () =
   assert.equal(backoff(9, () => 0), 0)
   assert.equal(backoff(3, () => 0.25), 1000)
   for (let n = 0; n < 100; n++) assert.ok(backoff(2) >= 0 && backoff(2) < 2000)
-})
-
-test("Retry-After is seconds; what is no number is none", () => {
-  assert.equal(retryAfter("7"), 7000)
-  assert.equal(retryAfter("0"), 0)
-  assert.equal(retryAfter(null), 0)
-  assert.equal(retryAfter("Wed, 21 Oct 2026 07:28:00 GMT"), 0)
 })
 
 test("an idle page polls ever less often, and below half the process timeout", () => {
@@ -51,12 +44,28 @@ test("of two wishes the most reactive holds, in either order", () => {
   assert.equal(mostReactive({ ...ACTIVITY, activeUntilTimeout: true }, ACTIVITY).activeUntilTimeout, true)
 })
 
-test("only positions of one epoch have an order, and it is of numbers", () => {
+test("a wish changes nothing that it does not name", () => {
+  const first = { ...ACTIVITY, timeout: 30, timeBetweenRequests: 5 }
+  assert.deepEqual(mostReactive(first, {}), first)
+  assert.deepEqual(mostReactive(first, { alwaysActive: true }), { ...first, alwaysActive: true })
+  assert.deepEqual(mostReactive(first, { timeout: 20, timeBetweenRequests: 6 }), first)
+  assert.deepEqual(mostReactive(first, { timeBetweenRequestsWhenIdle: [1, 5, 700] }), {
+    ...first,
+    timeBetweenRequestsWhenIdle: [0.5, 5, 600],
+  })
+  assert.deepEqual(first, { ...ACTIVITY, timeout: 30, timeBetweenRequests: 5 })
+})
+
+test("behind is who has less of the same epoch, by number, or is of another, or has no place", () => {
   assert.equal(isBehind("e.9", "e.10"), true)
   assert.equal(isBehind("e.10", "e.9"), false)
   assert.equal(isBehind("e.9", "e.9"), false)
-  assert.equal(isBehind("e.1", "f.2"), false)
-  assert.equal(isBehind("new.0", "e.2"), false)
+  assert.equal(isBehind("e.1", "f.2"), true)
+  assert.equal(isBehind("f.2", "e.1"), true)
+  assert.equal(isBehind("new.0", "e.2"), true)
+  assert.equal(isBehind("now", "e.2"), true)
+  assert.equal(isBehind("e.2", "now"), true)
+  assert.equal(isBehind("last:5", "last:5"), false)
 })
 
 test("a stream is the same however it is cut", () => {

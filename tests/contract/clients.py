@@ -48,6 +48,7 @@ class Client(ABC):
         self.address = address
         self.base = "/comet" if tab is None else tab.url
         self.positions: dict[str, str] = {}
+        self.connected = 0  # how often it has opened a connection that stays, or asked
         self._events: deque[Event] = deque()
 
     @property
@@ -147,13 +148,17 @@ class Asking(Client):
         self.ensure_connected()
         assert self.held is not None
         held, self.held = self.held, None
-        return self.understand(held.answer())
+        answer = held.answer()
+        if self.tab is not None:
+            self.tab.keep(answer)
+        return self.understand(answer)
 
     def ensure_connected(self) -> None:
         if self.held is None and not self._events:
             self.resume()
 
     def ask(self, kind: str, body: str) -> Question:
+        self.connected += 1
         return Question(self.address, f"{self.base}/poll", kind, body, self.cookie)
 
     @abstractmethod
@@ -247,6 +252,7 @@ class SseClient(Client):
         starts: dict[str, str | None] = dict.fromkeys(self.names)
         if last_event_id is None:
             starts |= self.positions
+        self.connected += 1
         return Sse.open(
             self.address,
             starts,
@@ -301,6 +307,7 @@ class WebSocketClient(Client):
 
     def resume(self) -> None:
         if self.socket is None:
+            self.connected += 1
             self.socket = Ws(self.address, self.base, self.cookie)
         with contextlib.suppress(ConnectionClosed):  # as it will see when it reads
             self.socket.say(subscribe=self.positions)

@@ -8,8 +8,7 @@ needs positions in the client's own hand is for the other three.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -25,35 +24,6 @@ MakeServer = Callable[..., tuple[Comet, Address]]
 MakeClient = Callable[..., Client]
 
 POSITIONED = [name for name, client in CLIENTS.items() if client.positioned]
-
-
-@pytest.fixture(params=CLIENTS)
-def transport(request: pytest.FixtureRequest) -> Any:
-    return request.param
-
-
-@pytest.fixture
-def make_client(server: Address, transport: str) -> Iterator[MakeClient]:
-    """Make a page that speaks the transport; its connection is cut before the server stops."""
-    with ExitStack() as stack:
-
-        def make(tab: Tab | None, address: Address | None = None) -> Client:
-            where = address or (server if tab is None else tab.address)
-            client = CLIENTS[transport](tab, where)
-            stack.callback(client.cut)
-            return client
-
-        yield make
-
-
-@pytest.fixture
-def tab(server: Address) -> Tab:
-    return Tab(server)
-
-
-@pytest.fixture
-def client(make_client: MakeClient, tab: Tab) -> Client:
-    return make_client(tab)
 
 
 def positions_only() -> pytest.MarkDecorator:

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 import anyio
-from fastapi import FastAPI
+from fastapi import BackgroundTasks, FastAPI
 
 from asgi_comet import Channel, Comet, CometMiddleware, Settings
 from asgi_comet.testing import ManualClock
@@ -14,6 +14,7 @@ from asgi_comet.testing import ManualClock
 clock = ManualClock() if "MANUAL_CLOCK" in os.environ else None
 comet = Comet("k" * 32, clock=clock, settings=Settings.from_env())
 channels = {name: comet.channels.create(name) for name in ("held0", "held1")}
+notes = comet.notifier("notes")
 app = FastAPI()
 app.add_middleware(CometMiddleware, comet=comet)
 
@@ -43,6 +44,26 @@ async def advance(seconds: float) -> None:
     """Let time pass, on a clock turned by hand."""
     assert clock is not None
     clock.advance(seconds)
+
+
+@app.get("/wait")
+async def wait(tasks: BackgroundTasks) -> None:
+    """Wait for clients in the background, much longer than a server should take to stop."""
+    process = comet.open_process()
+    notes.listen(1, process)
+
+    async def wait_for_clients() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(comet.wait_timeout, 600, process)
+            group.start_soon(notes.notify(1, "x").received, 600)
+            group.start_soon(outcome)
+
+    tasks.add_task(wait_for_clients)
+
+
+async def outcome() -> None:
+    """Wait for somebody to have a message."""
+    await channels["held0"].publish("x")
 
 
 @app.get("/pid")

@@ -82,7 +82,7 @@ async def test_after_a_thousand_processes_came_and_went_all_tables_are_empty(lea
 
 def check_tables(comet: Comet) -> None:
     hub = comet._hub
-    assert (len(hub.processes), hub.processes.sessions) == (0, [])
+    assert (len(hub.processes), hub.processes.sessions()) == (0, [])
     assert (len(comet.channels), len(hub.fanout.listeners)) == (1, 0)
     assert (len(hub.timers), len(hub.background), hub.drain.reading) == (0, 0, set())
     gc.collect()

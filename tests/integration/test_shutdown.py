@@ -74,6 +74,16 @@ def test_a_stop_signal_answers_held_requests_and_ends_uvicorn(
     assert took < 2
 
 
+def test_whoever_waits_for_clients_does_not_hold_the_server_up(start: Starter) -> None:
+    process, address = start("uvicorn")
+    assert address.request("GET", "/wait").status == 200
+    assert address.request("GET", "/pid").status == 200
+    process.send_signal(signal.SIGTERM)
+    _, log = process.communicate(timeout=15)  # each of them waits longer
+    assert "Traceback" not in log
+    assert "Finished server process" in log
+
+
 def test_a_body_that_is_still_coming_does_not_hold_the_server_up(start: Starter) -> None:
     process, address = start("uvicorn")
     assert address.request("GET", "/pid").status == 200

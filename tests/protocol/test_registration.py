@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from asgi_comet.channels import encode_text
+from asgi_comet.encoding import encode_text
 from asgi_comet.errors import BadRequest
 from asgi_comet.messages import Message
 from asgi_comet.protocol.registration import (

@@ -78,7 +78,7 @@ class Site:
             "listeners": len(hub.fanout.listeners),
             "of the channel": self.channel.listeners,
             "processes": len(hub.processes),
-            "sessions": len(hub.processes.sessions),
+            "sessions": len(hub.processes.sessions()),
             "timers": len(hub.timers),
             "tasks": len(hub.background),
             "bodies": len(hub.drain.reading),

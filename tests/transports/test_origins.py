@@ -359,7 +359,7 @@ def allocated(site: Site, process: ClientProcess) -> dict[str, object]:
     hub = site.comet._hub
     return {
         "listeners": (len(hub.fanout.listeners), site.channel.listeners),
-        "processes": (len(hub.processes), len(hub.processes.sessions)),
+        "processes": (len(hub.processes), len(hub.processes.sessions())),
         "process": (process.closed, process.connections, process.listeners, process.reader),
         "registered": process.registered,
         "timers": len(hub.timers),

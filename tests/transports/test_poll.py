@@ -494,7 +494,7 @@ def test_the_default_process_is_that_of_the_cookie(comet: Comet, server: Address
     tab = Tab(server)
     body = {"channels": {"~inbox": "now"}}
     assert events(tab.post("/comet/poll", body)) == [{"channel": "~inbox", "position": "new.0"}]
-    (session,) = comet._hub.processes.sessions
+    (session,) = comet._hub.processes.sessions()
     default = session._default
     assert default is not None
     assert default is not process_of(comet, tab)
@@ -939,7 +939,7 @@ def test_a_refused_request_allocates_nothing_that_outlives_it(
     hub = comet._hub
     for method, path, kind, body, more in REFUSED:
         server.request(method, path, body, {"Content-Type": kind, **more})
-        assert (len(hub.processes), hub.processes.sessions) == (0, [])
+        assert (len(hub.processes), hub.processes.sessions()) == (0, [])
         assert (len(hub.timers), len(hub.fanout.listeners)) == (0, 0)
         assert (len(comet.channels), len(hub.background), hub.drain.reading) == (1, 0, set())
 

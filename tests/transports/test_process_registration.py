@@ -279,7 +279,7 @@ def test_a_client_with_only_the_cookie_registers_channels_of_its_default_process
     comet: Comet, server: Address
 ) -> None:
     tab = Tab(server)
-    (session,) = comet._hub.processes.sessions
+    (session,) = comet._hub.processes.sessions()
     default = comet._hub.processes.default(session.id)
     inbox = comet.create(scope=default, name="inbox", size=2)
     held = Held(lambda: tab.post("/", "registration=~inbox", COMET))
@@ -300,7 +300,7 @@ def test_a_default_processes_channel_that_does_not_exist_yet_is_waited_for(
     comet: Comet, server: Address
 ) -> None:
     tab = Tab(server)
-    (session,) = comet._hub.processes.sessions
+    (session,) = comet._hub.processes.sessions()
     default = comet._hub.processes.default(session.id)
     site = comet.create(scope=SITE, name="site")
     held = Held(lambda: tab.post("/", "registration=~inbox%0Asite", COMET))
@@ -315,7 +315,7 @@ def test_an_on_demand_channel_of_the_default_process(comet: Comet, server: Addre
             yield n
 
     tab = Tab(server)
-    (session,) = comet._hub.processes.sessions
+    (session,) = comet._hub.processes.sessions()
     default = comet._hub.processes.default(session.id)
     comet.create_unlimited(numbers(), scope=default, name="n")
     for n in range(3):

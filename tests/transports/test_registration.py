@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from urllib.parse import unquote
 
+import anyio
 import pytest
 
 from asgi_comet import Comet, Delivery, Outcome, Settings
@@ -386,3 +387,18 @@ def test_what_is_written_between_two_requests_is_not_for_them(
     wait_for_listeners(channel, 1)
     channel.write("now")
     assert held.answer().pairs == [b"news:now"]
+
+
+def test_a_channel_too_many_is_told_as_ended(
+    make_server: Callable[..., tuple[Comet, Address]],
+) -> None:
+    comet, server = make_server(settings=Settings(jitter=0, max_family_channels=1))
+
+    @comet.channel("room:{room}")
+    async def room(room: str) -> AsyncIterator[str]:
+        await anyio.sleep_forever()
+        yield room
+
+    room.channel(room="a")
+    answer = server.register("registration=room%3Ab")
+    assert answer.body == b"room%3Ab:ENDED_CHANNEL"

@@ -1,0 +1,11 @@
+"""The `Comet` of the demo, which every module that declares channels imports, and its secrets."""
+
+import os
+import secrets
+
+from asgi_comet import Comet
+
+ADMIN_TOKEN = os.environ.get("DEMO_ADMIN_TOKEN") or secrets.token_urlsafe(32)
+SECRET_KEY = os.environ.get("DEMO_SECRET_KEY") or secrets.token_urlsafe(32)
+
+comet = Comet(secret_key=SECRET_KEY, admin=ADMIN_TOKEN)
