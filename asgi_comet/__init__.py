@@ -1,8 +1,6 @@
 """Server push for Starlette and FastAPI that never loses a message silently."""
 
 from .activation import Activation
-from .brokers.base import Broker
-from .brokers.memory import MemoryBroker
 from .channels import Channel, Channels, ExternalChannel
 from .clock import Clock
 from .comet import Comet
@@ -22,6 +20,7 @@ from .errors import (
     NotifierFull,
     NotRunning,
     ProcessClosed,
+    SeveralWorkers,
     TooManyFamilyChannels,
     TooManyProcesses,
     TooManyVirtualChannels,
@@ -42,7 +41,6 @@ __all__ = [
     "CLIENT_PROCESS",
     "SITE",
     "Activation",
-    "Broker",
     "Channel",
     "ChannelClosed",
     "ChannelFull",
@@ -59,7 +57,6 @@ __all__ = [
     "InvalidKey",
     "InvalidMessage",
     "InvalidName",
-    "MemoryBroker",
     "MessageTooLarge",
     "NoClientProcess",
     "NonUniqueChannelName",
@@ -75,6 +72,7 @@ __all__ = [
     "Scope",
     "Session",
     "Settings",
+    "SeveralWorkers",
     "TooManyFamilyChannels",
     "TooManyProcesses",
     "TooManyVirtualChannels",

@@ -31,14 +31,16 @@ _COMMAND = re.compile(
 
 
 class Activation:
-    """Switches comet on and off. Thread-safe; every action is logged.
+    """The switch of a running server: `comet.activation`. Thread-safe; every action is logged.
+
+    Nothing is kept over a restart: comet begins active, with `Settings.timeout`.
 
     Args:
         settings: The timeout and jitter to begin with.
         fanout: Whose listeners are ended.
         loop: The thread they live in.
 
-    Source: `Ocsigen_comet.Security` and its commands; semantics.md, "Activation".
+    Source: `Ocsigen_comet.Security` and its commands.
     """
 
     def __init__(self, settings: Settings, fanout: Fanout, loop: LoopThread) -> None:
@@ -50,12 +52,12 @@ class Activation:
 
     @property
     def active(self) -> bool:
-        """Whether comet requests are served."""
+        """Whether comet requests are served; otherwise they are answered 503."""
         return self._active
 
     @property
     def timeout(self) -> float:
-        """Seconds a poll is held from now on, before jitter."""
+        """How long a poll is held, in seconds, before `Settings.jitter` is applied."""
         return self._timeout
 
     def hold(self) -> float:
@@ -64,25 +66,31 @@ class Activation:
         return self._timeout * (1 + spread)
 
     def activate(self) -> None:
-        """Serve comet requests again. Idempotent; clients come back by themselves."""
+        """Serve comet requests again. Idempotent; clients reconnect by themselves."""
         _logger.info("activate (was %s)", "active" if self._active else "inactive")
         self._active = True
 
     def deactivate(self) -> None:
-        """Stop all comet activity: held connections end, further requests get 503. Idempotent."""
+        """End every held connection, and answer further comet requests with 503. Idempotent.
+
+        Sources are still read and `publish` still works; clients get what they missed, as far as
+        the histories hold it, after `activate`.
+        """
         _logger.warning("deactivate (was %s)", "active" if self._active else "inactive")
         self._active = False
         self._loop.run(lambda: self._fanout.end(Wake.DEACTIVATED))
 
     def set_timeout(self, seconds: float, reset: bool = False) -> None:
-        """Change how long a poll is held from now on.
+        """Change how long a poll or a registration is held from now on.
 
         Args:
             seconds: More than 0, at most 3600.
-            reset: Whether the polls that are held now end at once, as at their timeout; otherwise
-                they are carried out with their old one.
+            reset: `True` ends the polls and registrations that are held now, as at their timeout.
+                `False` lets them keep their old timeout. Neither ends a stream or a WebSocket,
+                which have no such timeout: use `deactivate` for these.
 
         Raises:
+            TypeError: `seconds` is not a number. Nothing was changed.
             ValueError: `seconds` is out of range. Nothing was changed.
         """
         if isinstance(seconds, bool) or not isinstance(seconds, int | float):
@@ -98,15 +106,15 @@ class Activation:
             self._loop.run(lambda: self._fanout.end(Wake.TIMEOUT))
 
     def command(self, line: str) -> None:
-        """Carry out a line of the command language.
+        """Run a line of the command language.
 
         Args:
             line: `activate`, `deactivate` or `set_timeout SECONDS [KILL]`, with or without the
-                prefix `comet:`; white space around it does not matter.
+                prefix `comet:`. `KILL` is `reset=True`. White space around the line is ignored.
 
         Raises:
-            UnknownCommand: It is anything else. Nothing was done.
-            ValueError: The seconds are out of range. Nothing was changed.
+            UnknownCommand: The line is anything else. Nothing was changed.
+            ValueError: `SECONDS` is out of range. Nothing was changed.
         """
         found = _COMMAND.fullmatch(line.strip())
         if found is None:

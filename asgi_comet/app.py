@@ -7,6 +7,8 @@ an endpoint works.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import ClassVar
+from weakref import WeakSet
 
 from starlette.status import HTTP_404_NOT_FOUND
 from starlette.types import Receive, Scope, Send
@@ -19,6 +21,7 @@ from .processes import ClientProcess
 from .protocol import registration
 from .protocol.events import CONTENT_TYPES, PROCESS_CLOSED
 from .transports.access import Find, NotYet, ProcessGone, own_process, process_of
+from .transports.assets import ASSETS, load_asset, serve_asset
 from .transports.exchange import (
     JSON,
     TEXT,
@@ -32,7 +35,6 @@ from .transports.exchange import (
 from .transports.poll import poll
 from .transports.process import acknowledge, close_process, open_process
 from .transports.registration import registration as register
-from .transports.script import client_script
 from .transports.sse import events
 from .transports.websocket import socket
 
@@ -75,9 +77,15 @@ class CometApp:
         admin: The credential for `PREFIX/admin`; `None` switches it off.
     """
 
+    living: ClassVar[WeakSet[CometApp]] = WeakSet()
+    """All there are in this program; mostly one, so that nobody need look for others."""
+
     def __init__(self, hub: Hub, admin: Credential | None) -> None:
         self._hub = hub
         self._admin = Admin(hub, admin)
+        for name in ASSETS:
+            load_asset(name)  # now rather than in the first request
+        self.living.add(self)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a connection where the application is mounted.
@@ -150,8 +158,8 @@ class CometApp:
             await poll(hub, None, exchange)
         elif area == "events" and not rest:
             await self._stream(events, exchange, None)
-        elif area == "comet.js" and not rest:
-            await client_script(hub, exchange)
+        elif area in ASSETS and not rest:
+            await serve_asset(hub, area, exchange)
         elif area == "open" and not rest:
             await open_process(hub, exchange)
         elif area == "admin":

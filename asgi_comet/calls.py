@@ -14,7 +14,7 @@ from typing import Any
 
 from anyio import to_thread
 
-__all__ = ["call", "is_async", "misfit"]
+__all__ = ["call", "is_async", "misfit", "name_of"]
 
 
 def is_async(function: Callable[..., Any]) -> bool:
@@ -22,6 +22,15 @@ def is_async(function: Callable[..., Any]) -> bool:
     while isinstance(function, partial):
         function = function.func
     return iscoroutinefunction(function) or iscoroutinefunction(type(function).__call__)
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Return the name of a function for the log: its module, and where it is defined in there."""
+    while isinstance(function, partial):
+        function = function.func
+    named = function if hasattr(function, "__qualname__") else type(function)
+    parts = filter(None, [named.__module__, named.__qualname__])  # of a builtin, no module
+    return ".".join(parts).replace("<locals>.", "")
 
 
 def misfit(function: Callable[..., Any], *args: Any, **kwargs: Any) -> str | None:

@@ -13,10 +13,13 @@ from .directory import Place
 from .encoding import Encode
 from .errors import ChannelClosed
 from .feeds import Feed, Kind
+from .messages import Last, Now, parse_relative
 from .references import Referring
 
 if TYPE_CHECKING:
     from .channels import Channels
+    from .processes import ClientProcess
+    from .scopes import Scope
 
 __all__ = ["Channel", "ExternalChannel"]
 
@@ -26,7 +29,8 @@ T = TypeVar("T")
 class Channel(Referring, Generic[T]):
     """A named, ordered stream of messages from the server to its clients. Made by `create`.
 
-    An unnamed site channel lives as long as somebody keeps this object, or listens. Thread-safe.
+    An unnamed channel lives as long as the application keeps this object, or a client listens.
+    Thread-safe.
     """
 
     __slots__ = ("__weakref__", "_channels", "_encode", "_newest", "_place", "name")
@@ -57,6 +61,21 @@ class Channel(Referring, Generic[T]):
         Those of a client process begin with `~`.
         """
         return self._feed.name
+
+    @property
+    def scope(self) -> Scope | ClientProcess:
+        """Who reads it: `SITE`, or the client process that it belongs to."""
+        return self._place.scope
+
+    @property
+    def kind(self) -> str:
+        """How it is read: `"site"`, `"process"`, `"newest"` or `"unlimited"`."""
+        return self._feed.kind.value
+
+    @property
+    def size(self) -> int:
+        """How many messages it holds at most: 1 for a newest channel, `ahead` for one on demand."""
+        return self._feed.history.size
 
     @property
     def listeners(self) -> int:
@@ -93,6 +112,7 @@ class Channel(Referring, Generic[T]):
         data = self._encode(self._feed.name, value)
         while True:
             feed = self._feed
+            self._channels.touch(feed)
             try:
                 return self._channels.publish(feed, data)
             except ChannelClosed:
@@ -102,22 +122,34 @@ class Channel(Referring, Generic[T]):
     write = publish
     """`publish` by the name it has in `Ocsigen_comet.Channels`."""
 
-    def reference(self) -> dict[str, str]:
+    def reference(self, start: str | None = None) -> dict[str, str]:
         """Tell a client where to subscribe and from which position: nothing is lost in between.
+
+        Args:
+            start: `"now"`: the end of the history. `"last:N"`: before the last N messages that are
+                held. `"first"`: before the first message of a site channel, the last message of a
+                newest one, and the first message that a client process has not acknowledged; a
+                client is told `full` if that message is no longer held. `None` is the end of a site
+                channel, and before the first message that is held of any other.
 
         Returns:
             `{"url": "/comet/p/TOKEN", "channel": "~inbox", "position": "k3x9Qp.0"}`, for JSON.
-            In a request the URL includes the application's `root_path`. The position is the end of
-            a site channel's history, the place before the last message of a newest one, and the
-            first message that a client process has not acknowledged.
+            In a request the URL includes the application's `root_path`.
+
+        Raises:
+            ValueError: `start` is none of these.
         """
         feed = self._feed
+        if start is not None:
+            place = parse_relative(start)
+        else:
+            place = Now() if feed.kind is Kind.SITE else Last(feed.history.size)
+        self._channels.touch(feed)
         with feed.lock:
             feed.visits += 1
-            history = feed.history
-            first = history.first - 1
-            offset = {Kind.SITE: history.top, Kind.NEWEST: first}.get(feed.kind, first)
-        position = str(feed.position(offset))
+        offset = feed.place(place)
+        # Where the first message has gone, the reader is told `full` from the place before it.
+        position = str(feed.position(feed.acknowledged if offset is None else offset))
         return {"url": self._place.url(), "channel": feed.name, "position": position}
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ Divergences from `Ocsigen_comet.Channels` and `Eliom_comet.Channel`:
 1. A named channel lives until its source ends or it is closed, whether or not somebody keeps the
    `Channel`; CPython would reclaim a dropped result at once, where OCaml took its time.
 2. An unnamed one that had listeners or references is reclaimed at the earliest `linger` seconds
-   after the last.
+   after the last. A tab that is away keeps its own until it comes back or closes.
 3. Whoever missed messages is told so by positions, not by the absence of an answer.
 """
 
@@ -17,26 +17,31 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from .annotations import item_type
 from .brokers.base import Broker
 from .channel import Channel, ExternalChannel
 from .delivery import Delivery
 from .directory import Place
-from .encoding import Encode, encode_text, make_encode
+from .encoding import Encode, make_encode
 from .errors import ChannelFull, MessageTooLarge, TooManyVirtualChannels
 from .fanout import Fanout
 from .feeds import Authorize, Feed, Kind
 from .history import History
+from .html import Html
 from .lingering import Forget, Linger
 from .names import check_name, check_own_name, fresh_name
+from .processes import ClientProcess
 from .reserved import Reserved
 from .runtime import Runtime
 from .settings import Settings
 from .sources import Demand, Pump, close_source
+from .unserved import Unserved
 
 __all__ = ["Channel", "Channels", "ExternalChannel", "Options", "Source"]
 
@@ -52,16 +57,22 @@ class Options:
     """What a channel is to be like.
 
     Attributes:
-        size: How many messages it holds.
+        size: How many messages it holds; of one that is read on demand, how many it is read ahead
+            of what the client has acknowledged.
         name: Its name, without the `~` of a process channel; `None` for a fresh identifier.
+        linger: For how many seconds it stays without use, or after its end; `None` is
+            `Settings.linger`.
         type: The type of its values, anything pydantic knows; `None` for any value.
         authorize: Who may read it, at the site; `None` is everyone.
+        html: Makes the HTML of its values; `None` if it has none.
     """
 
     size: int
     name: str | None = None
+    linger: float | None = None
     type: Any = None
     authorize: Authorize | None = None
+    html: Html | None = None
 
 
 class Channels:
@@ -95,14 +106,18 @@ class Channels:
         self.restarts: int = 0
         self._settings = settings
         self._broker = broker
+        self._unserved = Unserved(broker)
+        self._store: Broker | Unserved = self._unserved  # until the first lifespan
         self._fanout = fanout
         self._runtime = runtime
         self._lock = site.directory.lock
         self._live = 0
         self._stopping = False
-        # Feeds whose Channel was garbage-collected. A finalizer may run anywhere, even while this
-        # very thread holds the lock, so it only appends here.
-        self._dropped: deque[Feed] = deque()
+        # Feeds whose Channel was garbage-collected, and where they live. A finalizer may run
+        # anywhere, even while this very thread holds the lock, so it only appends here.
+        self._dropped: deque[tuple[Feed, Place]] = deque()
+        self._lasting: set[Feed] = set()  # of the site, made before the lifespan started
+        self._sources: WeakValueDictionary[int, AsyncIterator[Any]] = WeakValueDictionary()
 
     def __len__(self) -> int:
         self.collect()
@@ -123,10 +138,8 @@ class Channels:
             NonUniqueChannelName: A live channel has it, or it is declared.
             TooManyVirtualChannels: There are `Settings.max_virtual_channels` already.
         """
-        options = Options(name=name, size=self._settings.history_size)
-        self._check_name(self.site, name)
-        feed = self.make_feed(Kind.SITE, self.site, options)
-        return self._make_channel(feed, self.site, name, encode_text)
+        options = Options(name=name, size=self._settings.history_size, type=str)
+        return self.make(Kind.SITE, self.site, None, options)
 
     def make(
         self, kind: Kind, place: Place, source: Source[Any] | None, options: Options
@@ -162,6 +175,8 @@ class Channels:
         )
         feed = Feed(place.prefix + own, kind, history, place.directory)
         feed.authorize = options.authorize
+        feed.html = options.html
+        feed.linger = self._settings.linger if options.linger is None else options.linger
         limit = self._settings.max_virtual_channels
         with self._lock:
             if limit is not None and self._live >= limit:
@@ -183,7 +198,8 @@ class Channels:
         history = History(size=feed.history.size, max_bytes=feed.history.max_bytes)
         new = Feed(feed.name, feed.kind, history, feed.directory)
         new.authorize, new.stop, new.visits = feed.authorize, feed.stop, feed.visits
-        new.observers = feed.observers
+        new.observers, new.used_at, new.linger = feed.observers, feed.used_at, feed.linger
+        new.html = feed.html
         if not feed.directory.replace(feed, new):
             return feed
         feed.observers = ()
@@ -195,20 +211,27 @@ class Channels:
         if len(data) > self._settings.message_limit:
             raise MessageTooLarge(feed.name, self._settings.message_limit, len(data))
         try:
-            stored = self._broker.append(feed, data)
+            stored = self._store.append(feed, data)
         except ChannelFull:
             self.end(feed, "full")
             raise
         return Delivery(self._runtime, feed, stored, self._settings.timeout)
 
-    def ask_first(self, feed: Feed) -> None:
-        """Ask an on-demand source for its first value, if somebody waited for it to be made."""
+    def touch(self, feed: Feed) -> None:
+        """Note that the application uses a channel now. Thread-safe."""
+        feed.used_at = self._runtime.clock.now()
+
+    def make_demand(self, feed: Feed) -> Demand:
+        """Let a feed read its source on demand: at once, if a listener waited for the channel."""
+        demand = Demand(self._settings.message_limit)
+        feed.want = demand.ask
 
         def ask() -> None:
             if feed.listeners:
-                self._broker.want(feed, 1)
+                self._broker.want(feed, feed.window)
 
         self._runtime.loop.run(ask)
+        return demand
 
     def end(self, feed: Feed, reason: str, *, keep: bool = True) -> None:
         """End a feed and free its name, see `Channel.close`. Idempotent, thread-safe.
@@ -220,17 +243,19 @@ class Channels:
                 as long as its client process lives.
         """
         directory = feed.directory
+        self._lasting.discard(feed)
         if directory.end(feed, keep=keep):
             with self._lock:
                 self._live -= 1
             if not keep:
                 directory.forget(feed)
             elif reason != "full":
-                forget = Forget(feed, self._runtime.timers, self._settings.linger)
+                forget = Forget(feed, self._runtime.timers, feed.linger)
                 self._runtime.background.start(forget.begin)  # from when the lifespan runs
         self._fanout.close(feed, reason)
-        if feed.stop is not None:
-            feed.stop()
+        stop = feed.stop  # which is taken away once there is nothing to stop
+        if stop is not None:
+            stop()
 
     @property
     def stopping(self) -> bool:
@@ -240,16 +265,25 @@ class Channels:
     def begin(self) -> None:
         """The lifespan starts: sources are read from now on."""
         self._stopping = False
+        self._unserved.serve()
+        self._store = self._broker
         self.collect()
+        self._lasting = {f for f in self.site.directory.feeds() if f.closed is None}
 
     def stop(self) -> None:
-        """Stop all sources of the site, which ends their channels: the server stops.
+        """End the channels of the site: the server stops.
 
-        A source that comes later is closed without being read.
+        A channel without a source that was made before the lifespan started stays, empty and in
+        another incarnation, for the next lifespan. A source that comes later is closed without
+        being read.
         """
         self._stopping = True
         for feed in self.site.directory.feeds():
-            if feed.stop is not None:
+            if feed.closed is not None:
+                feed.directory.forget(feed)
+            elif feed.stop is None and feed in self._lasting:
+                self._lasting.add(self.renew(feed))
+            else:
                 self.end(feed, "ended", keep=False)
 
     def end_unused(self, feed: Feed) -> None:
@@ -260,16 +294,17 @@ class Channels:
         """Reclaim the dropped channels that nobody uses; let the others linger."""
         for _ in range(len(self._dropped)):
             try:
-                feed = self._dropped.popleft()
+                feed, place = self._dropped.popleft()
             except IndexError:  # pragma: no cover - another thread took it in this very moment
                 return
             if feed.visits == 0:
                 self.end_unused(feed)
             elif not self._runtime.loop.running:
-                self._dropped.append(feed)  # it lingers from when the lifespan starts
+                self._dropped.append((feed, place))  # it lingers from when the lifespan starts
             else:
-                linger = Linger(feed, self._runtime.timers, self._settings.linger, self.end_unused)
-                self._runtime.loop.run(linger.begin)
+                timers, linger = self._runtime.timers, self._settings.linger
+                dropped = Linger(feed, timers, linger, self.end_unused, partial(_is_away, place))
+                self._runtime.loop.run(dropped.begin)
 
     def _check_name(self, place: Place, name: str | None) -> None:
         if name is not None:
@@ -286,7 +321,7 @@ class Channels:
         if type_ is None and callable(source):
             type_ = item_type(source)
         encode = make_encode(type_)
-        iterator = _open_source(source)
+        iterator = self._open_source(source)
         try:
             feed = self.make_feed(kind, place, options)
         except Exception:
@@ -301,12 +336,12 @@ class Channels:
         self, feed: Feed, place: Place, name: str | None, encode: Encode
     ) -> Channel[Any]:
         channel: Channel[Any] = Channel(self, feed, place, name, encode)
-        if name is None and place is self.site:
-            weakref.finalize(channel, self._drop, feed).atexit = False
+        if name is None:
+            weakref.finalize(channel, self._drop, feed, place).atexit = False
         return channel
 
     def _read(self, feed: Feed, source: AsyncIterator[Any], encode: Encode) -> None:
-        demand = Demand() if feed.kind is Kind.UNLIMITED else None
+        demand = self.make_demand(feed) if feed.kind is Kind.UNLIMITED else None
         pump = Pump(
             feed,
             source,
@@ -316,25 +351,38 @@ class Channels:
             runtime=self._runtime,
         )
         feed.stop = pump.stop
-        if demand is not None:
-            feed.want = demand.ask
-            self.ask_first(feed)
         if self._stopping:
             self.end(feed, "ended", keep=False)
         self._runtime.background.start(pump.run)
 
-    def _drop(self, feed: Feed) -> None:
-        self._dropped.append(feed)
+    def _drop(self, feed: Feed, place: Place) -> None:
+        self._dropped.append((feed, place))
         self._runtime.loop.run_soon(self.collect)
 
+    def _open_source(self, source: Source[Any] | None) -> AsyncIterator[Any] | None:
+        if source is None:
+            return None
+        made = source() if callable(source) and not isinstance(source, AsyncIterable) else source
+        if not isinstance(made, AsyncIterable):
+            raise TypeError(
+                "expected a source to be an async iterator, or a function without parameters that "
+                f"makes one, got {type(source).__name__}"
+            )
+        iterator = aiter(made)
+        with self._lock:
+            known = self._sources.get(id(iterator))
+            with suppress(TypeError):  # a class without weak references, which are rare
+                self._sources[id(iterator)] = iterator
+        if known is not None:
+            raise ValueError(
+                "expected a source that no other channel was given, got "
+                f"{type(iterator).__name__} for the second time, and an iterator can be read once "
+                "only: pass the function that makes it, `create(prices)` instead of "
+                "`create(prices())`, or let all clients read one channel of the site"
+            )
+        return iterator
 
-def _open_source(source: Source[Any] | None) -> AsyncIterator[Any] | None:
-    if source is None:
-        return None
-    made = source() if callable(source) and not isinstance(source, AsyncIterable) else source
-    if isinstance(made, AsyncIterable):
-        return aiter(made)
-    raise TypeError(
-        "expected a source to be an async iterator, or a function without parameters that makes "
-        f"one, got {type(source).__name__}"
-    )
+
+def _is_away(place: Place) -> bool:
+    """Tell whether a channel's only reader is a tab without a connection right now."""
+    return isinstance(place.scope, ClientProcess) and not place.scope.connections

@@ -28,6 +28,7 @@ from .facets.making import Making
 from .facets.notifying import Notifying
 from .facets.people import People
 from .fanout import Fanout
+from .goodbyes import Goodbyes
 from .hub import Hub
 from .identity import Identity, SecretKey, load_keys
 from .lifespan import Lifespan
@@ -36,7 +37,9 @@ from .pages import Markup, render_script
 from .processes import ClientProcess, Household
 from .registry import Processes
 from .runtime import Runtime
+from .scopes import SITE
 from .settings import Settings
+from .siblings import Siblings
 from .threads import LoopThread
 from .timers import Timers
 from .users import Users
@@ -55,17 +58,16 @@ class Comet(Declaring, Making, Notifying, People):
         allowed_origins: Origins besides the application's own whose pages may use every endpoint
             and read the answers (CORS with credentials), like `https://app.example.com`.
         admin: The credential of `PREFIX/admin`: `None` switches it off; a token of at least 32
-            characters, sent as `Authorization: Bearer`; or a function of the connection.
-        broker: How workers hear of each other; by default there is one worker, and everything is
-            in its memory.
+            ASCII characters, sent as `Authorization: Bearer`; or a function of the connection,
+            sync or async, that returns `True` for whoever may operate.
+        broker: `None` or `""`: everything is in the memory of one worker. Brokers for several
+            workers come with a later version.
         settings: The figures an operator may change.
         clock: What time it is; for tests.
 
     Raises:
         TypeError: An argument is of the wrong type.
         ValueError: An argument is out of its bounds; the text says what was expected.
-
-    Source: api.md, "Comet".
     """
 
     def __init__(  # noqa: PLR0913 - six are those of api.md, and tests need the clock
@@ -75,23 +77,27 @@ class Comet(Declaring, Making, Notifying, People):
         prefix: str = "/comet",
         allowed_origins: Iterable[str] = (),
         admin: Credential | None = None,
-        broker: Broker | None = None,
+        broker: str | None = None,
         settings: Settings | None = None,
         clock: Clock | None = None,
     ) -> None:
         keys = load_keys(secret_key)
+        _check_broker(broker)
         self.prefix: str = _check_prefix(prefix)
         settings = settings if settings is not None else Settings()
         runtime = _make_runtime(clock if clock is not None else MonotonicClock())
         fanout = Fanout(runtime.loop, runtime.clock)
-        broker = broker if broker is not None else MemoryBroker(fanout)
+        memory = MemoryBroker(fanout)
         self.channels: Channels = Channels(
-            settings, self._make_site(), broker=broker, fanout=fanout, runtime=runtime
+            settings, self._make_site(), broker=memory, fanout=fanout, runtime=runtime
         )
         self.activation: Activation = Activation(settings, fanout, runtime.loop)
-        visits = self._make_visits(Identity(keys), settings, runtime)
+        identity = Identity(keys)
+        name = identity.name_application(self.prefix)
+        self._siblings = Siblings(name, settings.several_workers, runtime)
+        visits = self._make_visits(identity, settings, runtime)
         origins = OriginRule(allowed_origins)
-        self._hub = self._make_hub(settings, runtime, fanout, broker, visits, origins)
+        self._hub = self._make_hub(settings, runtime, fanout, memory, visits, origins)
         self._lifespan = Lifespan(self._hub)
         self.app: CometApp = CometApp(self._hub, admin)
         """The mountable ASGI application: `app.mount("/comet", comet.app)`."""
@@ -130,8 +136,6 @@ class Comet(Declaring, Making, Notifying, People):
         Returns:
             A `script` element of data that no browser runs, whatever is in it; template engines
             insert it as it is.
-
-        Source: api.md, "Comet".
         """
         page: dict[str, Any] = {n: c.reference() for n, c in channels.items()}
         opened: dict[str, Any] = {"channels": page}
@@ -150,14 +154,16 @@ class Comet(Declaring, Making, Notifying, People):
         return self._hub.visits.begin(scope)
 
     def _make_site(self) -> Place:
-        return Place(Directory(threading.Lock()), "", self._url)
+        return Place(Directory(threading.Lock()), "", self._url, SITE)
 
     def _make_visits(self, identity: Identity, settings: Settings, runtime: Runtime) -> Visits:
         household = Household(
             runtime=runtime,
             timeout=settings.process_timeout,
-            url=lambda process: f"{self._url()}/p/{identity.sign_process(process)}",
+            url=lambda p: f"{self._url()}/p/{identity.sign_process(p.id, p.birth)}",
+            birth=self._siblings.birth,
             close=self._close_process,
+            goodbyes=Goodbyes(runtime.background),
         )
         processes = Processes(settings, household, self.channels.site.directory.lock)
         users = Users(processes, self.channels, runtime.loop)
@@ -191,6 +197,7 @@ class Comet(Declaring, Making, Notifying, People):
             visits=visits,
             users=visits.users,
             guard=Guards(self.channels, declarations, runtime.loop),
+            siblings=self._siblings,
         )
 
     def _close_process(self, process: ClientProcess) -> None:
@@ -207,6 +214,14 @@ class Comet(Declaring, Making, Notifying, People):
 def _make_runtime(clock: Clock) -> Runtime:
     loop = LoopThread()
     return Runtime(loop=loop, timers=Timers(clock), clock=clock, background=Background(loop))
+
+
+def _check_broker(broker: str | None) -> None:
+    if broker not in (None, ""):  # a URL may hold a password, so it is not repeated
+        raise ValueError(
+            "expected broker=None, which keeps everything in the memory of one worker, got a "
+            f"{type(broker).__name__}; brokers for several workers come with a later version"
+        )
 
 
 def _check_prefix(prefix: str) -> str:

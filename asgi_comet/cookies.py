@@ -6,6 +6,7 @@ Owns its name and attributes. Must not know what its value means.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Literal
 
 from starlette.types import Scope
@@ -13,6 +14,10 @@ from starlette.types import Scope
 __all__ = ["COOKIE_AGE", "Cookie", "SameSite"]
 
 COOKIE_AGE = 30 * 24 * 3600  # seconds a browser keeps it
+
+VALUES = 4  # values of our name in one request that are looked at
+VALUE_LIMIT = 256  # characters of a value; ours are shorter
+HEADER_LIMIT = 64 * 1024  # bytes of cookies that are searched, as many as h11 takes of all headers
 
 SameSite = Literal["lax", "strict", "none"]
 
@@ -36,13 +41,22 @@ class Cookie:
         self._same_site = same_site.capitalize()
 
     def read(self, scope: Scope) -> Iterator[str]:
-        """Yield the values that a request has for it, in the order they came."""
+        """Yield the values that a request has for it, in the order they came.
+
+        At most four, and none over 256 characters: each that is looked at costs the digest of its
+        signature.
+        """
+        return islice(self._search(scope), VALUES)
+
+    def _search(self, scope: Scope) -> Iterator[str]:
         name = self._secure if _is_secure(scope) else self._plain
+        left = HEADER_LIMIT
         for key, header in scope["headers"]:
             if key == b"cookie" and name in header:
-                for pair in header.split(b";"):
+                searched, left = header[:left], max(left - len(header), 0)
+                for pair in searched.split(b";"):
                     found, _, value = pair.strip(b" \t").partition(b"=")
-                    if found == name:
+                    if found == name and len(value) <= VALUE_LIMIT:
                         yield value.decode("latin-1")
 
     def write(self, scope: Scope, value: str) -> tuple[bytes, bytes]:

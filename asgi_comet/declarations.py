@@ -8,6 +8,7 @@ Source: api.md, "Declaring channels"; semantics.md, "Kinds of channel".
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -17,18 +18,26 @@ from typing import Any, TypeVar
 from .channels import Channel, Channels
 from .declared import Declaration, DeclaredChannel
 from .directory import Place
-from .errors import InvalidName, NonUniqueChannelName, TooManyFamilyChannels
-from .feeds import Authorize, Feed
-from .lingering import Idle, Leave
-from .names import check_name
+from .errors import InvalidName, NonUniqueChannelName
+from .feeds import Authorize, Feed, Listener
+from .lingering import Leave
 from .processes import ClientProcess
-from .restarting import Restarting, Script
+from .restarting import Restarting, Script, Silent
 from .runtime import Runtime
+from .seldom import Seldom
 from .settings import Settings
+from .shares import Share, Shares
 
 __all__ = ["Declaration", "Declarations", "DeclaredChannel", "Match"]
 
 T = TypeVar("T")
+
+Member = Restarting | Silent
+
+_logger = logging.getLogger(__name__)
+
+NAMED = 20  # channels that a line of the log names, at most
+CROWD = 2  # listeners of a member, from which on no bound depends on how many there are
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +70,12 @@ class Declarations:
         self._runtime = runtime
         self._reserved = channels.reserved
         self._lock = threading.Lock()
-        self._site: dict[DeclaredChannel[Any, Any], Restarting | None] = {}  # the last of each
-        self._live: dict[DeclaredChannel[Any, Any], dict[Restarting, None]] = {}
-        self._members = 0  # of all families
-        self._idle: Idle[Restarting] = Idle(runtime.clock)  # those nobody listens to, by name
+        self._site: dict[DeclaredChannel[Any, Any], Member | None] = {}  # the last of each
+        self._live: dict[DeclaredChannel[Any, Any], dict[Member, tuple[Share[Member], ...]]] = {}
+        self._shares: Shares[Member] = Shares(
+            settings.max_family_channels, settings.max_family_channels_per_session, runtime.clock
+        )
+        self._warnings = Seldom(_logger, runtime.clock.now)
         self._begun = False
         self._waiting: list[Callable[[], Awaitable[None]]] = []  # sources to be read once it has
 
@@ -119,20 +130,24 @@ class Declarations:
             return None
         declared, parameters = found
         assert isinstance(declared, DeclaredChannel)  # noqa: S101 - for the type checker
-        if declared.family and not _is_name(name):
-            return None
         return Match(declared, parameters, declared.authorize)
 
-    def find(self, name: str) -> Feed | None:
+    def find(self, name: str, listener: Listener | None = None) -> Feed | None:
         """Return the feed of a declared name of the site that lives, or can still be read.
 
         A member of a family that does not live is started. In the loop's thread.
+
+        Args:
+            name: The name.
+            listener: The connection that asks, for the bounds of one client; `None` is the
+                application.
 
         Returns:
             `None` if nothing declared has the name, or its source has ended.
 
         Raises:
-            TooManyFamilyChannels: There are `Settings.max_family_channels` already.
+            TooManyFamilyChannels: There are `Settings.max_family_channels` already, or the client
+                alone has `Settings.max_family_channels_per_session`.
             TooManyVirtualChannels: There are `Settings.max_virtual_channels` already.
         """
         match = self.match(name)
@@ -141,7 +156,8 @@ class Declarations:
         feed = self._channels.find(name)
         if feed is not None or not match.declared.family:
             return feed
-        return self._start(match.declared, self._channels.site, name, match.parameters)
+        make = _make_source(match.declared, **match.parameters)
+        return self._start(match.declared, self._channels.site, name, make, listener)
 
     def find_own(self, process: ClientProcess, name: str) -> Feed | None:
         """Return the feed of a declared name, with its `~`, of a client process; started if not.
@@ -161,6 +177,19 @@ class Declarations:
         assert isinstance(declared, DeclaredChannel)  # noqa: S101 - for the type checker
         return self._start_own(declared, process)
 
+    def report(self, name: str, error: Exception) -> None:
+        """Log that a channel could not be started, at most once a second: clients choose names."""
+        self._warnings.warning("channel %.200r could not be started: %s", name, error)
+
+    def report_unknown(self, name: str) -> None:
+        """Log for developers that no channel of the site has a name, and which names there are."""
+        if name.startswith(":") or not _logger.isEnabledFor(logging.DEBUG):
+            return  # `:` is no mistake: `comet.js` subscribes to it to learn where it is
+        live = self._channels.site.directory.names()
+        known = [*self._reserved.names(), *(one for one in live if not self._reserved.taken(one))]
+        named = ", ".join(map(repr, known[:NAMED])) + (", ..." if known[NAMED:] else "")
+        _logger.debug("there is no channel %.200r (there are: %s)", name, named or "none")
+
     def members(self, declared: DeclaredChannel[Any, Any]) -> list[Feed]:
         """Return the live feeds of a declaration."""
         with self._lock:
@@ -173,7 +202,8 @@ class Declarations:
         if match is None or match.declared is not declared:
             raise InvalidName(name, "no channel may have it, or another one is declared by it")
         if declared.family:
-            feed = self._start(declared, self._channels.site, name, match.parameters)
+            make = _make_source(declared, **match.parameters)
+            feed = self._start(declared, self._channels.site, name, make)
         else:
             feed = self._site_feed(declared)
         return self._make_channel(declared, feed, self._channels.site)
@@ -185,6 +215,7 @@ class Declarations:
     def _make_channel(
         self, declared: DeclaredChannel[Any, T], feed: Feed, place: Place
     ) -> Channel[T]:
+        self._channels.touch(feed)  # or it might end before the application publishes
         name = feed.name.removeprefix(place.prefix)
         return Channel(self._channels, feed, place, name, declared.declaration.encode)
 
@@ -201,34 +232,40 @@ class Declarations:
         before = None if last is None else last.feed.latest
         if before is not None and before.closed is not None:
             site.directory.forget(before)  # a namesake replaces it at once
-        feed = self._start(declared, site, declared.name, {})
+        feed = self._start(declared, site, declared.name, _make_source(declared))
         with self._lock:
             if before is not None and before is not feed:
                 feed.succeed(before)  # whoever holds a `Channel` from before has this one
         return feed
 
     def _start_own(self, declared: DeclaredChannel[Any, Any], process: ClientProcess) -> Feed:
-        return self._start(declared, process.place, declared.name, {}, process)
+        make = _make_source(declared, process)
+        return self._start(declared, process.place, declared.name, make)
 
     def _start(
         self,
         declared: DeclaredChannel[Any, Any],
         place: Place,
         name: str,
-        parameters: dict[str, Any],
-        *process: ClientProcess,
+        make: Callable[[], Any] | None,
+        listener: Listener | None = None,
     ) -> Feed:
-        """Start a channel, if there is none of its name that lives, or can still be read."""
+        """Start a channel, unless one of its name lives, or has a source and can still be read."""
         while True:
             with self._lock:
                 found = place.directory.find(place.prefix + name)
-                if found is not None:
-                    self._idle.touch(found.name)
+                # One that is only published to begins anew as soon as it was closed.
+                if found is not None and (make is not None or found.closed is None):
+                    self._shares.touch(found.name)
                     return found
-                longest = self._make_room(declared)
+                shares = self._shares.of(listener) if declared.family else ()
+                rooms = (share.make_room() for share in shares)
+                longest: Member | None = next((member for member in rooms if member), None)
                 if longest is None:
-                    make = partial(declared.function, *process, **parameters)
                     member = self._make_member(declared, place, name, make)
+                    self._live.setdefault(declared, {})[member] = shares
+                    for share in shares:
+                        share.note(name, member, 0)
                     break
             self._channels.end_unused(longest.feed)
         feed = member.feed
@@ -240,40 +277,29 @@ class Declarations:
             member.stop()
         return feed
 
-    def _make_room(self, declared: DeclaredChannel[Any, Any]) -> Restarting | None:
-        """Return which member has to go so that there may be another one, if any has."""
-        limit = self._settings.max_family_channels
-        if not declared.family or self._members < limit:
-            return None
-        longest = self._idle.pop()
-        if longest is None:
-            raise TooManyFamilyChannels(limit)
-        return longest
-
     def _make_member(
         self,
         declared: DeclaredChannel[Any, Any],
         place: Place,
         name: str,
-        make: Callable[[], Any],
-    ) -> Restarting:
+        make: Callable[[], Any] | None,
+    ) -> Member:
         declaration = declared.declaration
         feed = self._channels.make_feed(
             declaration.kind, place, replace(declaration.options, name=name)
         )
-        script = Script(make, declaration.encode, partial(self._leave, declared))
+        left = partial(self._leave, declared)
+        if make is None:
+            return Silent(feed, left, self._runtime)
+        script = Script(make, declaration.encode, left)
         member = Restarting(feed, script, self._channels, self._runtime)
-        self._live.setdefault(declared, {})[member] = None
-        self._members += declared.family
         if declared in self._site:
             self._site[declared] = member
-        if declared.family:
-            self._idle.add(name, member)
         return member
 
-    def _run(self, declared: DeclaredChannel[Any, Any], member: Restarting) -> None:
-        timers, linger = self._runtime.timers, self._settings.linger
-        leave = Leave(lambda: member.feed, timers, linger, self._channels.end_unused)
+    def _run(self, declared: DeclaredChannel[Any, Any], member: Member) -> None:
+        timers, clock = self._runtime.timers, self._runtime.clock
+        leave = Leave(lambda: member.feed, timers, clock, self._channels.end_unused)
 
         def observe(listeners: int) -> None:
             leave.observe(listeners)
@@ -282,10 +308,21 @@ class Declarations:
         if declared.family:
             member.feed.observers = (*member.feed.observers, observe)
 
+        def forget() -> None:
+            # Else what it was made of would be kept: until the timer expires, and after that until
+            # the garbage collector finds the circle, which stops the event loop to look for it.
+            timers.stop(leave)
+            member.feed.observers, member.feed.stop = (), None
+
         async def run() -> None:
             if declared.family:
-                leave.observe(len(member.feed.listeners))
-            await member.run()
+                observe(len(member.feed.listeners))  # also those that came before it was set
+            if isinstance(member, Restarting):
+                await member.run()
+                forget()
+
+        if isinstance(member, Silent):
+            member.forget = forget
 
         with self._lock:
             if not self._begun:
@@ -293,34 +330,25 @@ class Declarations:
                 return
         self._runtime.background.start(run)
 
-    def _note(
-        self, declared: DeclaredChannel[Any, Any], member: Restarting, listeners: int
-    ) -> None:
+    def _note(self, declared: DeclaredChannel[Any, Any], member: Member, listeners: int) -> None:
         """A member has that many listeners now."""
-        name = member.feed.name
-        if bool(listeners) is not (name in self._idle):
+        if listeners > CROWD:
             return  # nothing changes
         with self._lock:
-            if listeners:
-                self._idle.discard(name)
-            elif member in self._live.get(declared, ()):
-                self._idle.add(name, member)
+            for share in self._live.get(declared, {}).get(member, ()):
+                share.note(member.feed.name, member, listeners)
 
-    def _leave(self, declared: DeclaredChannel[Any, Any], member: Restarting) -> None:
+    def _leave(self, declared: DeclaredChannel[Any, Any], member: Member) -> None:
         with self._lock:
             live = self._live.get(declared, {})
-            if member in live:
-                del live[member]
-                self._members -= declared.family
-                if declared.family:
-                    self._idle.discard(member.feed.name)
+            for share in live.pop(member, ()):
+                share.leave(member.feed.name)
             if not live:
                 self._live.pop(declared, None)
 
 
-def _is_name(name: str) -> bool:
-    try:
-        check_name(name)
-    except InvalidName:
-        return False
-    return True
+def _make_source(
+    declared: DeclaredChannel[Any, Any], *args: object, **words: object
+) -> Callable[[], Any] | None:
+    """Return what makes the source of a channel; `None` for one that is only published to."""
+    return None if declared.function is None else partial(declared.function, *args, **words)

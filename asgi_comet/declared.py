@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from .channels import Channel, Options
+from .delivery import Delivery
 from .encoding import Encode
 from .feeds import Authorize, Kind
 from .patterns import Pattern
@@ -48,32 +49,44 @@ class Declaration:
 
 
 class DeclaredChannel(Generic[P, T]):
-    """What a declaration leaves in place of the function: called, it makes a source, as before.
+    """A declared channel, or a family of them.
+
+    A decorator leaves it in place of the function: called, it makes a source, as before.
 
     Attributes:
         name: The name, with its words; without the `~` of a process channel.
-        authorize: Who may read it; `None` is everyone.
-        function: What was declared.
-        declaration: How.
+        authorize: Tells who may read it; `None` is everyone.
+        function: The declared function; `None` for a family that is only published to.
+        declaration: How it was declared.
     """
 
     def __init__(
         self,
-        function: Callable[P, AsyncIterator[T]],
+        function: Callable[P, AsyncIterator[T]] | None,
         declaration: Declaration,
         declarations: Declarations,
         current: Callable[[], ClientProcess],
     ) -> None:
-        functools.update_wrapper(self, function)
+        if function is not None:
+            functools.update_wrapper(self, function)
         self.name: str = declaration.pattern.name
         self.authorize: Authorize | None = declaration.options.authorize
         self.declaration: Declaration = declaration
-        self.function: Callable[P, AsyncIterator[T]] = function
+        self.function: Callable[P, AsyncIterator[T]] | None = function
         self._declarations = declarations
         self._current = current
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
-        """Make a source, for a test of the function."""
+        """Make a source, for a test of the function.
+
+        Raises:
+            TypeError: The family has no function: it is only published to.
+        """
+        if self.function is None:
+            raise TypeError(
+                f"expected a declared function, but {self.name!r} is a family without one: "
+                "write .publish(value, ...) or .channel(...)"
+            )
         return self.function(*args, **kwargs)
 
     def __repr__(self) -> str:
@@ -90,40 +103,60 @@ class DeclaredChannel(Generic[P, T]):
         """Whether there are words in its name."""
         return bool(self.declaration.pattern.words)
 
-    def channel(self, /, process: Any = None, **parameters: Any) -> Channel[T]:
-        """Return the channel: to publish on it, or to tell a page where it is.
+    def publish(self, value: T, /, *args: P.args, **words: P.kwargs) -> Delivery:
+        """Publish a value on the channel, or on one member of the family.
 
-        It is started if it does not live: a member of a family that nobody comes to is stopped
-        again. Thread-safe; also before the lifespan runs, with which the source begins to be read.
+        The same as `channel(...).publish(value)`. Thread-safe; never waits.
 
         Args:
-            process: Of a process channel, whose it is; by default that of the current one.
-            **parameters: Of a family, the words of the name.
+            value: What to send.
+            *args: As of `channel`.
+            **words: As of `channel`: `rooms.publish(text, room="kitchen")`.
+
+        Returns:
+            The delivery: `await` it for the outcome, or drop it.
 
         Raises:
-            NoClientProcess: It is for a client process, and there is no current one.
+            TypeError: The channel reads its source on demand, or as `channel`.
+            Exception: As `channel`, or as `Channel.publish`.
+        """
+        return self.channel(*args, **words).publish(value)
+
+    def channel(self, /, *args: P.args, **words: P.kwargs) -> Channel[T]:
+        """Return the channel: to publish on it, or to tell a page where it is.
+
+        A channel that does not live is started. A member of a family is stopped again when it has
+        had no listener and no use for `linger` seconds. Thread-safe; also before the lifespan runs,
+        with which the source begins to be read.
+
+        Args:
+            *args: Of a process channel, the client process; by default the current one.
+            **words: Of a family, the words of the name.
+
+        Raises:
+            NoClientProcess: The channel is for a client process, and there is no current one.
             ProcessClosed: The client process has closed.
-            TypeError: These are not the words of its name.
-            InvalidName: They do not fit.
+            TypeError: These are not the words of the name.
+            InvalidName: The words do not fit.
             TooManyFamilyChannels: There are `Settings.max_family_channels` already.
             TooManyVirtualChannels: There are `Settings.max_virtual_channels` already.
         """
-        if self.own:
-            if parameters:
-                raise TypeError(f"expected a client process only, got {list(parameters)}")
-            return self._declarations.channel_of(self, self._owner(process))
-        if process is not None:
-            parameters["process"] = process  # a word as good as any other
-        return self._declarations.channel(self, parameters)
+        if self.declaration.words is None:
+            return self._declarations.channel_of(self, self._owner(args, words))
+        return self._declarations.channel(self, self.declaration.words.bind(args, words))
 
-    def reference(self) -> dict[str, str]:
-        """Tell a client where to subscribe, as `channel().reference()` does; not of a family.
+    def reference(self, start: str | None = None) -> dict[str, str]:
+        """Tell a client where to subscribe, as `channel().reference(start)` does; not of a family.
+
+        Args:
+            start: `"now"`, `"first"` or `"last:N"`, see `Channel.reference`.
 
         Raises:
             TypeError: It is a family: say which, `room.channel(room="blue").reference()`.
             Exception: As `channel`.
         """
-        return self.channel().reference()
+        channel: Callable[[], Channel[T]] = self.channel  # which raises for a family
+        return channel().reference(start)
 
     def read(self, words: dict[str, str]) -> dict[str, Any] | None:
         """Return the words of a name as values; `None` if one does not fit its type."""
@@ -134,8 +167,11 @@ class DeclaredChannel(Generic[P, T]):
         words = self.declaration.words
         return self.name if words is None else words.fill(parameters)
 
-    def _owner(self, process: Any) -> ClientProcess:
-        owner = self._current() if process is None else process
+    def _owner(self, args: tuple[Any, ...], words: dict[str, Any]) -> ClientProcess:
+        given = [*args, *words.values()]
+        if len(given) > 1:
+            raise TypeError(f"expected a client process only, got {[*args, *words]}")
+        owner = given[0] if given and given[0] is not None else self._current()
         if not isinstance(owner, ClientProcess):
             raise TypeError(f"expected a client process, got {type(owner).__name__}")
         owner.check_open()

@@ -30,7 +30,7 @@ class Delivery:
     Awaited in the lifespan's event loop, any number of times, at once or later. A cancelled wait
     changes nothing.
 
-    Source: `Ocsigen_comet.Channels.write`; semantics.md, "Outcome of a write".
+    Source: `Ocsigen_comet.Channels.write`.
     """
 
     __slots__ = ("_deadline", "_feed", "_offset", "_runtime")

@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from .errors import NonUniqueChannelName, ProcessClosed
 from .feeds import Feed, Listener
+
+if TYPE_CHECKING:
+    from .processes import ClientProcess
+    from .scopes import Scope
 
 __all__ = ["Directory", "Place"]
 
@@ -27,11 +32,13 @@ class Place:
         directory: The names there.
         prefix: What its names begin with: nothing, or `~`.
         url: Tells under which URL clients subscribe there, as the current request sees it.
+        scope: `SITE`, or the client process.
     """
 
     directory: Directory
     prefix: str
     url: Callable[[], str]
+    scope: Scope | ClientProcess = field(repr=False)
 
 
 class Directory:

@@ -9,7 +9,6 @@ of URLs). Serializers that a model has for JSON only are not asked then.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
@@ -21,7 +20,7 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from .errors import InvalidMessage
 
-__all__ = ["Encode", "encode_text", "make_encode"]
+__all__ = ["Encode", "make_encode"]
 
 Encode = Callable[[str, Any], bytes]
 """Encodes a value for the channel of a name, or raises `InvalidMessage`."""
@@ -58,24 +57,6 @@ def make_encode(type_: Any) -> Encode:
             f"expected a type that pydantic can encode, got {type_!r}: {error}"
         ) from error
     return partial(_encode, lambda value: dump(adapter.validate_python(value)))
-
-
-def encode_text(name: str, text: str) -> bytes:
-    """Encode a text as JSON.
-
-    Raises:
-        TypeError: It is not a text.
-        ValueError: It has a lone surrogate, so it is not Unicode text.
-    """
-    if not isinstance(text, str):
-        raise TypeError(f"expected a text (str) for channel {name!r}, got {type(text).__name__}")
-    try:
-        return json.dumps(text, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"expected Unicode text for channel {name!r}, "
-            f"got a lone surrogate at index {error.start - 1}"
-        ) from error
 
 
 def _encode(dump: Dump, name: str, value: Any) -> bytes:
@@ -127,7 +108,8 @@ def _may_hold_bytes(schema: Any, seen: set[int]) -> bool:
         return False
     seen.add(id(schema))
     if isinstance(schema, Mapping):
-        return schema.get("type") in _OPAQUE or any(
+        tag = schema.get("type")  # not of a schema where this maps the names of fields
+        return (isinstance(tag, str) and tag in _OPAQUE) or any(
             _may_hold_bytes(inner, seen) for inner in schema.values()
         )
     return isinstance(schema, list | tuple) and any(_may_hold_bytes(s, seen) for s in schema)

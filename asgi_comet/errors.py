@@ -4,11 +4,12 @@
 
     CometError
     ├── NotRunning              a request, or a wait, without a running lifespan
+    ├── SeveralWorkers          another worker serves the application, and there is no broker
     ├── InvalidDeclaration      a declared channel that cannot work            (also a TypeError)
     ├── InvalidName             a channel name outside the alphabet or length  (also a ValueError)
     ├── NonUniqueChannelName    a second live channel of the same name
     ├── TooManyVirtualChannels  more live channels than `max_virtual_channels`
-    ├── TooManyFamilyChannels   more live members of families than `max_family_channels`
+    ├── TooManyFamilyChannels   more live members of families than the settings allow
     ├── MessageTooLarge         a message over `message_limit`                 (also a ValueError)
     ├── InvalidMessage          a value that does not fit the channel's type   (also a ValueError)
     ├── ChannelClosed           published on a channel that has ended
@@ -39,6 +40,7 @@ __all__ = [
     "NotRunning",
     "NotifierFull",
     "ProcessClosed",
+    "SeveralWorkers",
     "TooManyFamilyChannels",
     "TooManyProcesses",
     "TooManyVirtualChannels",
@@ -63,6 +65,27 @@ class NotRunning(CometError):
         )
 
 
+class SeveralWorkers(CometError):
+    """Another worker serves this application, and there is no broker between the two.
+
+    Attributes:
+        process: The other worker's process identifier.
+    """
+
+    ADVICE = (
+        "each worker has its own memory, so a message that is published in one never reaches the "
+        "clients of the other; run one worker (`--workers 1`, or WEB_CONCURRENCY=1), or set "
+        'COMET_SEVERAL_WORKERS=warn (`Settings(several_workers="warn")`) to start all the same'
+    )
+
+    def __init__(self, process: int) -> None:
+        super().__init__(
+            f"expected one worker, but process {process} serves this application as well: "
+            f"{self.ADVICE}"
+        )
+        self.process = process
+
+
 class InvalidName(CometError, ValueError):
     """A channel name is not acceptable.
 
@@ -71,10 +94,14 @@ class InvalidName(CometError, ValueError):
     """
 
     def __init__(self, name: object, reason: str) -> None:
-        super().__init__(
-            "expected a channel name of 1 to 255 bytes of UTF-8 without control characters, not "
-            f"starting with ':' or '~', and neither 'open' nor 'error'; got {name!r:.80}: {reason}"
-        )
+        if reason.startswith("expected "):  # it says all there is to say
+            super().__init__(f"{reason}, for the name {name!r:.80}")
+        else:
+            super().__init__(
+                "expected a channel name of 1 to 255 bytes of UTF-8 without control characters, "
+                f"not starting with ':', '~' or '@', and neither 'open' nor 'error'; "
+                f"got {name!r:.80}: {reason}"
+            )
         self.name = name
 
 
@@ -122,17 +149,19 @@ class TooManyVirtualChannels(CometError):
 
 
 class TooManyFamilyChannels(CometError):
-    """As many members of families live as `Settings.max_family_channels` allows.
+    """As many members of families live as the settings allow.
 
     Attributes:
-        limit: The greatest number of live members of all families.
+        limit: The greatest number of live members.
+        setting: `max_family_channels`, that of all, or `max_family_channels_per_session`.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, setting: str = "max_family_channels") -> None:
         super().__init__(
-            f"expected at most {limit} live members of families (max_family_channels), got one more"
+            f"expected at most {limit} live members of families ({setting}), got one more"
         )
         self.limit = limit
+        self.setting = setting
 
 
 class MessageTooLarge(CometError, ValueError):
@@ -244,8 +273,8 @@ class InvalidMessage(CometError, ValueError):
 class NoClientProcess(CometError):
     """There is no current client process."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"expected a current client process, but {reason}")
+    def __init__(self, reason: str, advice: str = "") -> None:
+        super().__init__(f"{advice}expected a current client process, but {reason}")
 
 
 class ProcessClosed(CometError):

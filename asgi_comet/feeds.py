@@ -11,6 +11,7 @@ Divergences from `Ocsigen_comet` and `eliom_comet`:
 
 from __future__ import annotations
 
+import math
 import threading
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable
@@ -19,19 +20,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from .errors import ChannelClosed, ChannelFull
 from .history import History
-from .messages import NEXT_INCARNATION, Last, Message, Now, Position, Start
+from .html import Html
+from .messages import NEXT_INCARNATION, First, Last, Message, Now, Position, Start
 from .outcomes import Outcomes
+from .runs import Encoder, Rendered
 from .timers import Timer
 
 if TYPE_CHECKING:
     from .directory import Directory
     from .processes import Caller
+    from .shares import Share
 
 __all__ = ["Authorize", "Encoder", "Feed", "Kind", "Listener", "Rendered", "Wake"]
 
-Encoder = Callable[[str, str, list[Message]], Any]
-"""Writes a run of messages as a transport does, given the channel's name and epoch: bytes or text.
-Encoders that are equal write the same."""
+KEPT = 4  # answers of the greatest size that a feed keeps encoded
 
 Authorize = Callable[..., Awaitable[bool] | bool]
 """Tells whether somebody may read a channel, given the connection, an `HTTPConnection`, and the
@@ -57,25 +59,6 @@ class Wake(Enum):
     CLOSED = "closed"  # its client process
     MOVED = "moved"  # its session has another id: it resumes with the new cookie
     GONE = "gone"
-
-
-class Rendered:
-    """A run of messages as a transport writes it, shared by all listeners at the same place.
-
-    Attributes:
-        data: Bytes or text.
-        upto: The offset it reaches to.
-        message: The same as the transport says it to the server, once it was sent.
-        handed: Whether a server has taken it for a client that need not acknowledge it.
-    """
-
-    __slots__ = ("data", "handed", "message", "upto")
-
-    def __init__(self, data: Any, upto: int) -> None:
-        self.data: Any = data
-        self.upto: int = upto
-        self.message: Any = None
-        self.handed: bool = False
 
 
 class Lineage:
@@ -104,12 +87,15 @@ class Feed:
     __slots__ = (
         "_rendered",
         "_rendered_bytes",
+        "acknowledged",
         "authorize",
         "closed",
         "directory",
         "history",
+        "html",
         "kind",
         "lineage",
+        "linger",
         "listeners",
         "lock",
         "marked",
@@ -118,6 +104,7 @@ class Feed:
         "outcomes",
         "sent",
         "stop",
+        "used_at",
         "visits",
         "want",
     )
@@ -129,6 +116,7 @@ class Feed:
         self.history: History = history
         self.lock: threading.Lock = threading.Lock()
         self.authorize: Authorize | None = None  # who may read it; `None` is everyone
+        self.html: Html | None = None  # makes the HTML of a value, for clients that ask for it
         self.lineage: Lineage | None = None  # of a declared channel that was started again
         # In the order in which they came, which is about that of their memory: measured with 1,000
         # listeners, a set costs a third more per delivery.
@@ -136,13 +124,16 @@ class Feed:
         self.outcomes: Outcomes = Outcomes()
         self.closed: str | None = None  # why it ended: `ended`, `failed`, `full` or `restarted`
         self.sent: int = 0  # the highest offset that was ever in an answer
+        self.acknowledged: int = 0  # the highest offset that the client of a process channel has
         self.marked: bool = False  # whether it waits for the flush
         self.visits: int = 0  # how many listeners or references there ever were
+        self.used_at: float = -math.inf  # when the application last published, or referred to it
+        self.linger: float = 0.0  # seconds that it stays without use, or after its end
         self.observers: tuple[Callable[[int], None], ...] = ()  # told the count of listeners
         self.want: Callable[[int], None] | None = None  # asks the source for an offset
         self.stop: Callable[[], None] | None = None  # stops the source
         # Encoded runs by transport, cursor and size; shared by all who stand there, forgotten on
-        # publish.
+        # publish and with the last listener.
         self._rendered: dict[tuple[Encoder, int, int | None], Rendered] = {}
         self._rendered_bytes = 0
 
@@ -166,6 +157,15 @@ class Feed:
     def readable(self) -> bool:
         """Whether there is a history to read: a full channel has none and never will."""
         return self.closed != "full"
+
+    @property
+    def window(self) -> int:
+        """The highest offset that may be read of an on-demand source.
+
+        It is as far beyond what the client has acknowledged as the history has places, so no
+        message that the client does not have is ever displaced.
+        """
+        return self.acknowledged + self.history.size
 
     def append(self, data: bytes) -> int:
         """Add a message; thread-safe.
@@ -199,7 +199,8 @@ class Feed:
 
         Returns:
             The offset after which it reads on, whether or not that is still held; `None` if there
-            is no such place: it is of another epoch, or beyond the top.
+            is no such place: it is of another epoch, or beyond the top, or the first message has
+            gone.
 
         Source: semantics.md, "Positions".
         """
@@ -209,6 +210,8 @@ class Feed:
                 return history.top
             if isinstance(start, Last):
                 return max(history.top - start.count, history.first - 1)
+            if isinstance(start, First):
+                return self._before_first()
             epoch, offset = start.epoch, start.offset
             if self.kind is Kind.NEWEST:
                 return min(offset, history.top) if epoch == history.epoch else 0
@@ -231,6 +234,7 @@ class Feed:
             self.outcomes.confirm(0, offset)  # it is the only one, and says so in order
             with self.lock:
                 self.sent = max(self.sent, offset)
+                self.acknowledged = max(self.acknowledged, offset)
                 if offset >= self.history.first:
                     self.history.drop_through(offset)
                     self._forget_rendered()
@@ -243,7 +247,7 @@ class Feed:
         Args:
             encode: How the transport writes messages of a channel.
             after: The last offset the listener has.
-            max_bytes: How many bytes of data to encode, one message at least; `None` means all.
+            max_bytes: How many bytes may be written, one message at least; `None` means all.
 
         Returns:
             What is written; `None` is a gap.
@@ -252,16 +256,42 @@ class Feed:
         found = self._rendered.get(key)  # may lack what another thread publishes right now
         if found is not None:
             return found
+        history = self.history
+        with self.lock:
+            top = history.top
+            if self.kind is Kind.NEWEST:
+                after = max(after, top - 1)
+            if max_bytes is None or after >= top - 1:
+                run = history.after(after)
+            else:
+                around = encode.around_each(self.name, history.epoch, top)
+                run = history.after(after, max_bytes + encode.gap, around)
+        if run is None:
+            return None
+        # Without the lock: the application renders HTML, and may use the channel as it does.
+        rendered = encode.render(self.name, history.epoch, run, max_bytes)
+        if not run:
+            rendered.upto = after
+        with self.lock:
+            if history.top == top:  # else it lacks what was published meanwhile
+                self._keep_rendered(key, rendered)
+        return rendered
+
+    def read(self, after: int, upto: int) -> list[Message] | None:
+        """Return the messages `after + 1 … upto`; of a newest channel its newest one.
+
+        Args:
+            after: The offset before the first of them.
+            upto: The last of them, which there was.
+
+        Returns:
+            The messages; `None` if the first of them is no longer held.
+        """
         with self.lock:
             if self.kind is Kind.NEWEST:
-                after = max(after, self.history.top - 1)
-            run = self.history.after(after, max_bytes)
-            if run is None:
-                return None
-            encoded = encode(self.name, self.history.epoch, run)
-            rendered = Rendered(encoded, run[-1].offset if run else after)
-            self._keep_rendered(key, rendered)
-            return rendered
+                after, upto = self.history.top - 1, self.history.top
+            run = self.history.after(after)
+            return None if run is None else run[: upto - after]
 
     def add(self, listener: Listener) -> None:
         """Count a listener in."""
@@ -273,15 +303,25 @@ class Feed:
     def remove(self, listener: Listener) -> None:
         """Count a listener out."""
         self.listeners.pop(listener, None)
+        if not self.listeners and self._rendered:
+            with self.lock:
+                self._forget_rendered()
         for observe in self.observers:
             observe(len(self.listeners))
 
+    def _before_first(self) -> int | None:
+        """Return the offset before the first message for a reader; `None` if that has gone."""
+        before = self.history.first - 1
+        if self.kind is Kind.NEWEST:
+            return before
+        return before if before <= self.acknowledged else None
+
     def _keep_rendered(self, key: tuple[Encoder, int, int | None], rendered: Rendered) -> None:
-        # At most one run, or as many bytes as the history itself may hold.
-        if self._rendered_bytes + len(rendered.data) > self.history.max_bytes:
+        # At most one run, or a few answers; without a limit there is no telling how much that is.
+        if self._rendered_bytes + rendered.size > KEPT * (key[2] or 0):
             self._forget_rendered()
         self._rendered[key] = rendered
-        self._rendered_bytes += len(rendered.data)
+        self._rendered_bytes += rendered.size
 
     def _forget_rendered(self) -> None:
         self._rendered.clear()
@@ -296,9 +336,10 @@ class Listener(Timer):
         expected: The channels it waits for that do not exist yet.
         caller: Whose connection it is; `None` for nobody's that we know.
         woken: Why it woke; `None` while it waits.
+        share: The members of families that live for it alone; `None` if there never were any.
     """
 
-    __slots__ = ("caller", "cursors", "expected", "woken")
+    __slots__ = ("caller", "cursors", "expected", "share", "woken")
 
     stays: ClassVar[bool] = False
     """Whether it is told more than once, so that it reads on from where it begins."""
@@ -309,6 +350,7 @@ class Listener(Timer):
         self.expected: tuple[tuple[Directory, str], ...] = ()
         self.caller: Caller | None = None
         self.woken: Wake | None = None
+        self.share: Share[Any] | None = None
 
     def has_news(self, feed: Feed) -> bool:
         """Tell whether there is anything on a feed that it has not got."""

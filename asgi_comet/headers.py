@@ -18,14 +18,10 @@ def read_headers(scope: Scope) -> Headers:
 
 
 def _join(raw: list[tuple[bytes, bytes]]) -> Headers:
-    headers: Headers = {}
+    values: dict[bytes, list[bytes]] = {}
     for name, value in raw:
-        known = headers.get(name)
-        if known is None:
-            headers[name] = value
-        else:
-            headers[name] = known + (b"; " if name == b"cookie" else b", ") + value
-    return headers
+        values.setdefault(name, []).append(value)
+    return {n: (b"; " if n == b"cookie" else b", ").join(each) for n, each in values.items()}
 
 
 def essence(content_type: bytes | None) -> bytes | None:

@@ -79,13 +79,16 @@ class History:
             offset += 1
         return max(offset - 1, self.top + 1 - self.size)
 
-    def after(self, offset: int, max_bytes: int | None = None) -> list[Message] | None:
+    def after(
+        self, offset: int, max_bytes: int | None = None, around: int = 0
+    ) -> list[Message] | None:
         """Read the run that begins right after an offset.
 
         Args:
             offset: The last offset the reader has; 0 for none.
-            max_bytes: How many bytes of data the run may have; it has at least one message if
-                there is one. `None` means no limit.
+            max_bytes: How many bytes the run may have; it has at least one message if there is one.
+                `None` means no limit.
+            around: How many bytes are reckoned for each message besides its data.
 
         Returns:
             The messages `offset + 1, offset + 2, …`, as many as there are or fit; empty when the
@@ -101,7 +104,7 @@ class History:
         left = max_bytes
         for n in range(offset + 1, self.top + 1):
             message = messages[n]
-            left -= len(message.data)
+            left -= len(message.data) + around
             if left < 0 and run:
                 break
             run.append(message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -18,6 +19,7 @@ from .origin import OriginRule
 from .processes import ClientProcess
 from .registry import Processes
 from .settings import Settings
+from .siblings import Siblings
 from .threads import LoopThread
 from .timers import Timers
 from .users import Users
@@ -32,6 +34,7 @@ class Hub:
 
     Attributes:
         notifiers: By name what each is called with, at once, when a client process has closed.
+        limits_checked: Set with the first WebSocket: what the server lets in was looked at.
     """
 
     settings: Settings
@@ -50,4 +53,6 @@ class Hub:
     visits: Visits
     users: Users
     guard: Guards
+    siblings: Siblings
+    limits_checked: threading.Event = field(default_factory=threading.Event)
     notifiers: dict[str, Callable[[ClientProcess], None]] = field(default_factory=dict)

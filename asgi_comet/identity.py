@@ -23,7 +23,7 @@ KEY_MINIMUM = 32  # bytes, as long as the digest (SHA-256) that the key authenti
 SESSION_AGE = 30 * 24 * 3600.0  # seconds a signed session is accepted after it was signed
 SKEW = 30.0  # seconds that the clock of the machine that signed may be ahead or behind
 KNOWN_LIMIT = 10_000  # verified texts kept, per kind; the oldest go first
-KNOWN_LENGTH = 256  # characters of a text that is kept; ours are shorter
+TEXT_LIMIT = 256  # characters of a signed text; ours are shorter
 
 SecretKey = str | bytes | Iterable[str | bytes]
 
@@ -106,8 +106,14 @@ class Identity:
             key_derivation="hmac",
             digest_method=hashlib.sha256,
         )
+        self._applications = Signer(
+            keys,
+            salt=b"asgi_comet.siblings",
+            key_derivation="hmac",
+            digest_method=hashlib.sha256,
+        )
         self._known_sessions: dict[str, tuple[str, float]] = {}
-        self._known_processes: dict[str, str] = {}
+        self._known_processes: dict[str, tuple[str, str]] = {}
         self._lock = threading.Lock()
 
     def sign_session(self, session: str) -> str:
@@ -122,6 +128,8 @@ class Identity:
         """
         known = self._known_sessions.get(value)
         if known is None:
+            if len(value) > TEXT_LIMIT:
+                return None
             try:
                 raw, signed = self._sessions.unsign(value, return_timestamp=True)
                 known = raw.decode(), signed.timestamp()
@@ -131,24 +139,46 @@ class Identity:
         session, at = known
         return session if -SKEW <= self._now() - at <= SESSION_AGE + SKEW else None
 
-    def sign_process(self, process: str) -> str:
-        """Return the token of a client process."""
-        return self._processes.sign(process).decode()
+    def sign_process(self, process: str, birth: str = "") -> str:
+        """Return the token of a client process.
+
+        Args:
+            process: Its id.
+            birth: Which worker opened it, and when, as `Siblings.birth` says it.
+        """
+        return self._processes.sign(f"{process}.{birth}" if birth else process).decode()
 
     def unsign_process(self, token: str) -> str | None:
         """Return the client process that a token names; `None` if it was not signed by us."""
+        known = self._read_process(token)
+        return None if known is None else known[0]
+
+    def birth_of(self, token: str) -> str:
+        """Return which worker opened the client process of a token, and when; '' if unknown."""
+        known = self._read_process(token)
+        return "" if known is None else known[1]
+
+    def name_application(self, prefix: str) -> str:
+        """Return a name for the application below a prefix that tells nothing about the key.
+
+        Workers with the same signing key find the same; nobody else can.
+        """
+        return self._applications.get_signature(prefix).decode()
+
+    def _read_process(self, token: str) -> tuple[str, str] | None:
         known = self._known_processes.get(token)
         if known is None:
+            if len(token) > TEXT_LIMIT:
+                return None
             try:
-                known = self._processes.unsign(token).decode()
+                process, _, birth = self._processes.unsign(token).decode().partition(".")
             except (BadData, UnicodeError):
                 return None
+            known = process, birth
             self._remember(self._known_processes, token, known)
         return known
 
     def _remember(self, known: dict[str, T], text: str, value: T) -> None:
-        if len(text) > KNOWN_LENGTH:  # base64 leaves out what it does not know, so any length fits
-            return
         with self._lock:
             if len(known) >= KNOWN_LIMIT:
                 del known[next(iter(known))]

@@ -22,6 +22,7 @@ __all__ = ["Lifespan"]
 _logger = logging.getLogger(__name__)
 
 PATIENCE = CLOSE_LIMIT + 2.0  # seconds that all sources and callbacks together may take to end
+HEAD_START = 2.0  # seconds that callbacks have before the channels end, besides these
 BACKOFF = 1.0  # seconds before a crashed task is started again
 
 
@@ -89,19 +90,26 @@ class Lifespan:
     async def finish(self) -> None:
         """The application is to stop: let nobody wait, and close all client processes and sources.
 
-        Returns once that is done, but for what takes longer than `PATIENCE`.
+        The callbacks of the processes run first, so they can publish to the channels of the site.
+        Returns once that is done, but for what takes longer than `HEAD_START` and `PATIENCE`.
         """
         hub = self._hub
         self._begun = False
         hub.drain.begin()
         await hub.fanout.flush()
         hub.processes.close_all()
+        with anyio.move_on_after(min(HEAD_START, self._patience)):
+            await hub.processes.wait_goodbyes()
         hub.declarations.stop()
         hub.channels.stop()
         before = anyio.current_time()
         with anyio.move_on_after(self._patience):
             await hub.background.wait_idle()
         self._patience -= min(anyio.current_time() - before, self._patience)
+
+    def _drain(self) -> None:
+        self._hub.siblings.leave()  # a server that replaces this worker may start the next one
+        self._hub.drain.begin()
 
     def _open(self) -> None:
         self._patience = PATIENCE
@@ -114,13 +122,14 @@ class Lifespan:
         hub = self._hub
         failure: BaseException | None = None
         hub.loop.enter()
-        self._open()
         try:
+            await hub.siblings.enter()
+            self._open()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._supervise, hub.fanout.run)
                 tasks.start_soon(self._supervise, hub.timers.run)
                 tasks.start_soon(self._supervise, hub.background.run)
-                with chained_signals(lambda: hub.loop.run_soon(hub.drain.begin)):
+                with chained_signals(lambda: hub.loop.run_soon(self._drain)):
                     try:
                         yield
                     except BaseException as error:  # raised again, outside of the group
@@ -128,6 +137,7 @@ class Lifespan:
                 await self.finish()
                 tasks.cancel_scope.cancel()
         finally:
+            hub.siblings.leave()
             hub.loop.leave()
         if failure is not None:
             raise failure

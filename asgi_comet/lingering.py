@@ -1,34 +1,44 @@
 """How long a channel stays that nobody holds, or that has ended.
 
-Owns the waits of `Settings.linger` seconds, and which member of a family goes before its time.
-Must not know how a channel is ended.
+Owns the waits of `Settings.linger` seconds. Must not know how a channel is ended.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
 
 from .clock import Clock
 from .feeds import Feed
 from .timers import Timer, Timers
 
-__all__ = ["Forget", "Idle", "Leave", "Linger"]
-
-M = TypeVar("M")
-
-GRACE = 1.0  # seconds that a member of a family has for somebody to come, however many there are
+__all__ = ["Forget", "Leave", "Linger"]
 
 
 class Linger(Timer):
-    """A dropped channel that had listeners: ended after a whole `linger` without any."""
+    """A dropped channel that had listeners: ended after a whole `linger` without any.
 
-    __slots__ = ("_end", "_feed", "_linger", "_timers", "_visits")
+    Args:
+        feed: The feed of the channel.
+        timers: Where it waits.
+        linger: For how many seconds.
+        end: Ends the channel.
+        away: Tells whether the only client that may read it has no connection right now. It keeps
+            the channel until it has been there for a whole `linger`, at its beginning and its end.
+    """
+
+    __slots__ = ("_away", "_end", "_feed", "_linger", "_timers", "_visits", "_was_away")
 
     def __init__(
-        self, feed: Feed, timers: Timers, linger: float, end: Callable[[Feed], None]
+        self,
+        feed: Feed,
+        timers: Timers,
+        linger: float,
+        end: Callable[[Feed], None],
+        away: Callable[[], bool],
     ) -> None:
         super().__init__()
+        self._away = away
+        self._was_away = False
         self._end = end
         self._feed = feed
         self._timers = timers
@@ -38,13 +48,16 @@ class Linger(Timer):
     def begin(self) -> None:
         """Wait for another `linger` seconds."""
         self._visits = self._feed.visits
+        self._was_away = self._away()
         self._timers.start(self, self._linger)
 
     def expire(self) -> None:
-        """End the channel if nobody came and nobody is there."""
-        if self._feed.closed is not None:
+        """End the channel if nobody came, nobody is there, and its reader is not just away."""
+        feed = self._feed
+        if feed.closed is not None:
             return
-        if self._feed.listeners or self._feed.visits != self._visits:
+        used = feed.listeners or feed.visits != self._visits
+        if used or self._was_away or self._away():
             self.begin()
         else:
             self._end(self._feed)
@@ -71,87 +84,44 @@ class Forget(Timer):
 
 
 class Leave(Timer):
-    """A member of a family: ended after a whole `linger` in which nobody listened to it.
+    """A member of a family: ended `linger` seconds after its last listener and its last use.
 
     Args:
         feed: Tells the feed of the member now.
         timers: Where it waits.
-        linger: For how many seconds.
+        clock: What time it is.
         end: Ends it.
     """
 
-    __slots__ = ("_end", "_feed", "_linger", "_timers", "_visits")
+    __slots__ = ("_clock", "_end", "_feed", "_timers")
 
     def __init__(
         self,
         feed: Callable[[], Feed],
         timers: Timers,
-        linger: float,
+        clock: Clock,
         end: Callable[[Feed], None],
     ) -> None:
         super().__init__()
+        self._clock = clock
         self._end = end
         self._feed = feed
         self._timers = timers
-        self._linger = linger
-        self._visits = 0
 
     def observe(self, listeners: int) -> None:
         """Wait from when the last listener has left. In the loop's thread."""
         if listeners:
             self._timers.stop(self)
         elif self._feed().closed is None:
-            self._visits = self._feed().visits
-            self._timers.start(self, self._linger)
+            self._timers.start(self, self._feed().linger)
 
     def expire(self) -> None:
-        """End the member, unless somebody was told meanwhile where it is."""
+        """End the member, unless the application has used it since the last listener left."""
         feed = self._feed()
         if feed.closed is not None:
             return
-        if feed.visits != self._visits:
-            self.observe(len(feed.listeners))
+        left = feed.used_at + feed.linger - self._clock.now()
+        if left > 0:
+            self._timers.start(self, left)
         else:
             self._end(feed)
-
-
-class Idle(Generic[M]):
-    """The members of families that nobody listens to, by name, the longest without first.
-
-    Not thread-safe but for `in`.
-
-    Args:
-        clock: What time it is.
-    """
-
-    __slots__ = ("_clock", "_since")
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._since: dict[str, tuple[M, float]] = {}
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._since
-
-    def add(self, name: str, member: M) -> None:
-        """Nobody listens to a member from now on."""
-        self._since[name] = member, self._clock.now()
-
-    def touch(self, name: str) -> None:
-        """Somebody asks for a member; if it is one of these, it is as if it began to be now."""
-        found = self._since.pop(name, None)
-        if found is not None:
-            self.add(name, found[0])
-
-    def discard(self, name: str) -> None:
-        """Somebody listens, or it has ended."""
-        self._since.pop(name, None)
-
-    def pop(self) -> M | None:
-        """Take out the first; `None` if all have been here for less than `GRACE` seconds."""
-        for name, (member, since) in self._since.items():
-            if self._clock.now() - since < GRACE:
-                break
-            del self._since[name]
-            return member
-        return None

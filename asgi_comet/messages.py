@@ -13,12 +13,14 @@ from .errors import BadRequest
 
 __all__ = [
     "NEXT_INCARNATION",
+    "First",
     "Last",
     "Message",
     "Notice",
     "Now",
     "Position",
     "Start",
+    "parse_relative",
     "parse_start",
 ]
 
@@ -33,8 +35,6 @@ class Position:
     Attributes:
         epoch: Which incarnation of the channel: 1 to 32 of `A-Z a-z 0-9 _ -`.
         offset: 1, 2, 3 …; 0 is before the first message. At most 16 digits.
-
-    Source: semantics.md, "Positions".
     """
 
     epoch: str
@@ -76,29 +76,48 @@ class Last:
     count: int
 
 
-Start = Position | Now | Last
+@dataclass(frozen=True, slots=True)
+class First:
+    """Start with the first message; if it is no longer held, that is a gap."""
+
+
+Start = Position | Now | Last | First
 """Where a reader begins."""
 
 _NOW = Now()
+_FIRST = First()
 
 
 def parse_start(text: str) -> Start:
-    """Read `now`, `last:N` or a position.
+    """Read `now`, `first`, `last:N` or a position.
 
     Raises:
         BadRequest: `text` is anything else.
     """
     if text == "now":
         return _NOW
+    if text == "first":
+        return _FIRST
     found = _LAST.fullmatch(text)
     if found is not None:
         return Last(int(found[1]))
     found = _POSITION.fullmatch(text)
     if found is None:
         raise BadRequest(
-            f"expected 'now', 'last:10' or a position like 'k3x9Qp.57', got {text!r:.80}"
+            f"expected 'now', 'first', 'last:10' or a position like 'k3x9Qp.57', got {text!r:.80}"
         )
     return Position(found[1], int(found[2]))
+
+
+def parse_relative(text: str) -> Start:
+    """Read `now`, `first` or `last:N`, as an application writes it.
+
+    Raises:
+        ValueError: `text` is anything else.
+    """
+    if text not in {"now", "first"} and _LAST.fullmatch(text) is None:
+        raise ValueError(f"expected start to be 'now', 'first' or like 'last:10', got {text!r}")
+    return parse_start(text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,14 @@ import logging
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .app import INTERCEPTED, REFUSED, route_path
+from .app import INTERCEPTED, REFUSED, CometApp, route_path
 from .comet import Comet
+from .errors import SeveralWorkers
 from .handlers import HANDLED, make_response
 from .headers import essence, read_headers
 from .lifespan import Lifespan
-from .transports.exchange import Exchange
+from .nesting import ahead, knows, names, replay
+from .transports.exchange import Exchange, read_body
 
 __all__ = ["CometMiddleware"]
 
@@ -30,6 +32,11 @@ class CometMiddleware:
     same `scope` and `receive`; `send` adds nothing but the cookie of a client process that the
     application opens in the request.
 
+    Several may be around one application, each with a `Comet` and a PREFIX of its own, and a
+    `comet.app` may be mounted inside. Each answers what is below its own PREFIX or mount. A request
+    of our content types on any other path is for the innermost that knows any of its channels; if
+    none does, for the outermost.
+
     It runs the lifespan, in this order: the tasks start; the application starts; the sources of
     declared channels are read; the server serves. When that stops: whoever waits is answered,
     client processes and sources close; the application stops; the tasks end.
@@ -40,7 +47,7 @@ class CometMiddleware:
     """
 
     def __init__(self, app: ASGIApp, *, comet: Comet) -> None:
-        self._app = app
+        self.app = app
         self._comet = comet
         self._prefix = comet.prefix
 
@@ -49,37 +56,73 @@ class CometMiddleware:
         if scope["type"] == "http" or scope["type"] == "websocket":
             exchange = self._ours(scope, receive, send)
             if exchange is not None:
-                try:
-                    await self._comet.app.route(exchange)
-                except REFUSED as error:
-                    await self._comet.app.refuse(exchange, error)
-            elif scope["type"] == "http":
+                if await self._serve(exchange):
+                    return
+                receive = exchange.receive
+            if scope["type"] == "http":
                 await self._visit(scope, receive, send)
             else:
-                await self._app(scope, receive, send)
+                await self.app(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
         else:
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
 
     def _ours(self, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
         """Return a request that is ours: below PREFIX, or of a content type that we serve anywhere.
+
+        The latter has an empty path.
+        """
+        root, path = self._locate(scope)
+        if path or _is_intercepted(scope):
+            return Exchange(scope, receive, send, root + self._prefix, path)
+        return None
+
+    def _locate(self, scope: Scope) -> tuple[str, str]:
+        """Return the root path of a request, and its path below PREFIX: empty if it is not there.
 
         A proxy may have taken `root_path` off the path, or not.
         """
         root = scope.get("root_path", "").rstrip("/")
         path = route_path(scope) if root else scope["path"]
-        if path.startswith(self._prefix) and self._below_prefix(path):
-            return Exchange(scope, receive, send, root + self._prefix, path[len(self._prefix) :])
-        if scope["type"] == "websocket":
-            return None
-        if essence(read_headers(scope).get(b"content-type")) in INTERCEPTED:
-            return Exchange(scope, receive, send, root + self._prefix, "")
-        return None
+        if not path.startswith(self._prefix):
+            return root, ""
+        below = path[len(self._prefix) :] or "/"
+        return root, below if below.startswith("/") else ""
 
-    def _below_prefix(self, path: str) -> bool:
-        prefix = self._prefix
-        return path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in ("", "/")
+    async def _serve(self, exchange: Exchange) -> bool:
+        """Answer a request, unless it is for another `Comet` further in; tell whether it was."""
+        try:
+            others = not exchange.path and len(CometApp.living) > 1
+            if others and await self._is_for_inner(exchange):
+                return False
+            await self._comet.app.route(exchange)
+        except REFUSED as error:
+            await self._comet.app.refuse(exchange, error)
+        return True
+
+    async def _is_for_inner(self, exchange: Exchange) -> bool:
+        """Tell whether a request is for another `Comet` further in, which looks further in itself.
+
+        That is one below whose PREFIX or mount it is; or else one that knows any of its channels.
+        To find out the latter its body is read, which `exchange.receive` gives once more.
+        """
+        inner: list[Comet] = []
+        for app, scope in ahead(self.app, exchange.scope):
+            if isinstance(app, CometApp):
+                return True
+            if isinstance(app, CometMiddleware):
+                if app._locate(scope)[1]:
+                    return True
+                inner.append(app._comet)
+        if not inner:
+            return False
+        hub = self._comet._hub
+        hub.loop.check()
+        body = await read_body(hub, exchange)
+        exchange.receive = replay(body, exchange.receive)
+        asked = names(exchange, body, hub.settings.max_channels_per_request)
+        return any(knows(comet._hub, exchange.scope, name) for comet in inner for name in asked)
 
     async def _visit(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request of the application, which may ask whose it is."""
@@ -96,7 +139,7 @@ class CometMiddleware:
                 await send(message)
 
             try:
-                await self._app(scope, receive, send_with_cookies)
+                await self.app(scope, receive, send_with_cookies)
             except HANDLED as error:
                 if visit.answered:
                     raise
@@ -113,7 +156,7 @@ class CometMiddleware:
         try:
             async with self._comet.begin_lifespan() as conversation.lifespan:
                 try:
-                    await self._app(scope, conversation.receive, conversation.send)
+                    await self.app(scope, conversation.receive, conversation.send)
                 except Exception as error:
                     if conversation.answered:
                         raise
@@ -121,8 +164,15 @@ class CometMiddleware:
                     _logger.info("the application has no lifespan: %r", error)
                 if not conversation.answered:
                     await conversation.hold_in_its_stead()
+        except SeveralWorkers as error:
+            await conversation.refuse(str(error))
         finally:
             await conversation.end()
+
+
+def _is_intercepted(scope: Scope) -> bool:
+    kind = read_headers(scope).get(b"content-type") if scope["type"] == "http" else None
+    return essence(kind) in INTERCEPTED
 
 
 class _Conversation:
@@ -173,6 +223,11 @@ class _Conversation:
         await self._send({"type": "lifespan.startup.complete"})
         await self._receive()
         self._last = {"type": "lifespan.shutdown.complete"}
+
+    async def refuse(self, why: str) -> None:
+        """Have the server told in the end that the application does not start."""
+        await self._receive()
+        self._last = {"type": "lifespan.startup.failed", "message": why}
 
     async def end(self) -> None:
         """Say the last word."""

@@ -72,7 +72,7 @@ class Notifier(Generic[K]):
     Each process reads one channel, `~name`, where it gets `{"key": …, "value": …}` for every key
     that it listens on. Thread-safe. Its length is the number of keys that anybody listens on.
 
-    Source: `Os_notif`; semantics.md, "Notifications".
+    Source: `Os_notif`.
     """
 
     def __init__(self, hub: Hub, name: str, key: Any, prepare: Prepare | None) -> None:
@@ -214,7 +214,7 @@ class Notifier(Generic[K]):
             MessageTooLarge: It is over `Settings.message_limit` bytes as JSON.
             NotifierFull: 10,000 notifications, or 64 MiB, wait to be handed out.
 
-        Source: `Os_notif.notify`; semantics.md, "Notifications".
+        Source: `Os_notif.notify`.
         """
         checked = self._check(key)
         head = b'{"key":' + self._encode_key(self.id, checked) + b',"value":'

@@ -23,8 +23,10 @@ SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
 # A name or an IPv6 address, and a port. `urlsplit` reads more into it: `[::1].evil.com` as `::1`.
 _ORIGIN = re.compile(
-    r"(https?)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?", re.IGNORECASE | re.ASCII
+    r"(https?)://([a-z0-9._-]{1,255}|\[[0-9a-f:.]{1,45}\])(?::([1-9][0-9]{0,4}))?",
+    re.IGNORECASE | re.ASCII,
 )
+_TOKEN = re.compile(r"(/p/[^/]{,6})[^/]*")  # the token of a client process in a path
 _PORT_LIMIT = 65535
 
 _CORS = (
@@ -42,6 +44,11 @@ PREFLIGHT = (
     (b"access-control-max-age", b"600"),
 )
 """What the answer to a browser gets that asks whether it may send a request."""
+
+_REMEDY = (
+    "; if that is a page of this application, have the proxy pass the header Host on, "
+    "or say allowed_origins=[%r]"
+)
 
 Origin = tuple[str, str, int]  # scheme, host, port
 
@@ -98,7 +105,9 @@ class OriginRule:
             if site is None or site in (b"same-origin", b"none"):
                 return ()
             _logger.warning(
-                "refused %r: expected Sec-Fetch-Site same-origin, got %r", scope["path"], site
+                "refused %.200r: expected Sec-Fetch-Site same-origin, got %.200r",
+                _without_token(scope["path"]),
+                site,
             )
             return None
         expected = self._own(scope, headers.get(b"host", b""))
@@ -107,8 +116,13 @@ class OriginRule:
             return ()
         if origin in self._allowed:
             return ((b"access-control-allow-origin", came), *_CORS)
-        among = " or ".join(f"{s}://{host}:{port}" for s, host, port in sorted(expected))
-        _logger.warning("refused %r: expected Origin %s, got %r", scope["path"], among, came)
+        _logger.warning(
+            "refused %.200r: expected Origin %s, got %.200r%s",
+            _without_token(scope["path"]),
+            " or ".join(f"{s}://{host}:{port}" for s, host, port in sorted(expected)),
+            came,
+            "" if origin is None else _REMEDY % came.decode("latin-1"),
+        )
         return None
 
     def cors(self, headers: Headers) -> Sequence[tuple[bytes, bytes]]:
@@ -127,3 +141,8 @@ class OriginRule:
             if origin is not None:
                 own.add(origin)
         return own
+
+
+def _without_token(path: str) -> str:
+    """Return a path for the log, without the token of a client process in it."""
+    return _TOKEN.sub(r"\1…", path)

@@ -15,6 +15,7 @@ __all__ = ["Pattern", "parse_pattern"]
 
 _WORD = re.compile(r"\{([^{}]*)\}")
 _BETWEEN = ":/"  # what no word matches
+_SEPARATOR = re.compile(f"([{_BETWEEN}])")
 
 _ANY = None  # one character that a word may have; a place in a pattern is this or a character
 _Place = tuple[str | None, bool]  # the character, and whether there may be any number of it
@@ -30,22 +31,33 @@ class Pattern:
     Source: api.md, "Declaring channels".
     """
 
-    __slots__ = ("_match", "_parts", "_places", "name", "words")
+    __slots__ = ("_parts", "_places", "_segments", "_separators", "name", "words")
 
     def __init__(self, name: str, parts: list[str]) -> None:
         self.name: str = name
         self.words: tuple[str, ...] = tuple(parts[1::2])
         self._parts = parts  # text and words by turns
-        texts = [re.escape(text) for text in parts[0::2]]
-        groups = [f"(?P<{word}>[^{_BETWEEN}]+)" for word in self.words]
-        both = zip(texts, [*groups, ""], strict=True)
-        self._match = re.compile("".join(text + group for text, group in both)).fullmatch
+        self._segments, self._separators = _split(parts)
         self._places = _places(parts)
 
     def match(self, name: str) -> dict[str, str] | None:
-        """Return what the words are in a name; `None` if it does not match."""
-        found = self._match(name)
-        return None if found is None else found.groupdict()
+        """Return what the words are in a name; `None` if it does not match.
+
+        Where several readings are possible the first word is the longest, then the second, and so
+        on. The time is linear in the length of the name, whatever the name is: clients choose it.
+        """
+        if not name.startswith(self._parts[0]):  # most names are of another family
+            return None
+        pieces = _SEPARATOR.split(name)
+        if pieces[1::2] != self._separators:
+            return None
+        found: list[str] = []
+        for texts, piece in zip(self._segments, pieces[0::2], strict=True):
+            words = _read_segment(texts, piece)
+            if words is None:
+                return None
+            found += words
+        return dict(zip(self.words, found, strict=True))
 
     def fill(self, words: dict[str, str]) -> str:
         """Return the name in which the words are these."""
@@ -95,6 +107,43 @@ def parse_pattern(name: str) -> Pattern:
     if "" in parts[2:-1:2]:
         raise InvalidDeclaration(name, "expected something between two words, like {a}:{b}")
     return Pattern(name, parts)
+
+
+def _split(parts: list[str]) -> tuple[list[list[str]], list[str]]:
+    """Return the texts around the words of each segment, and the separators between segments."""
+    segments: list[list[str]] = [[]]
+    separators: list[str] = []
+    for text in parts[0::2]:
+        first, *rest = _SEPARATOR.split(text)
+        segments[-1].append(first)
+        separators += rest[0::2]
+        segments += [[text] for text in rest[1::2]]
+    return segments, separators
+
+
+def _read_segment(texts: list[str], piece: str) -> list[str] | None:
+    """Return the words that stand between given texts in a piece of a name, if they do.
+
+    Each text is placed as far to the right as it goes: then all those before it have the most room,
+    and the words before it are the longest.
+    """
+    first, last = texts[0], texts[-1]
+    if len(texts) == 1:
+        return [] if piece == first else None
+    end = len(piece) - len(last)
+    if not piece.startswith(first) or not piece.endswith(last):
+        return None
+    words: list[str] = []
+    for text in texts[-2:0:-1]:
+        at = piece.rfind(text, len(first) + 1, end - 1)  # a word has at least one character
+        if at < 0:
+            return None
+        words.append(piece[at + len(text) : end])
+        end = at
+    if end <= len(first):
+        return None
+    words.append(piece[len(first) : end])
+    return words[::-1]
 
 
 def _places(parts: list[str]) -> list[_Place]:

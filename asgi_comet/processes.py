@@ -6,32 +6,31 @@ requests, cookies or transports.
 
 from __future__ import annotations
 
-import inspect
-import logging
 import math
 import secrets
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from .directory import Directory, Place
 from .errors import ProcessClosed
 from .feeds import Feed, Listener, Wake
+from .goodbyes import Goodbyes
 from .runtime import Runtime
 from .timers import RESOLUTION, Timer
 
+if TYPE_CHECKING:
+    from .shares import Share
+
 __all__ = ["ClientProcess", "Household", "Registered", "Session"]
 
-_logger = logging.getLogger(__name__)
+FIRST_CONNECTION = 30.0  # seconds a new process may wait for its first connection, at most
 
-FIRST_CONNECTION = 30.0  # seconds a new process may wait for its first connection
-CALLBACK_LIMIT = 10.0  # seconds that a callback of `on_close` may take
-
-Callback = Callable[["ClientProcess"], Awaitable[None] | None]
+Callback = Callable[["ClientProcess"], object]
 
 
 class Session:
@@ -40,14 +39,17 @@ class Session:
     Attributes:
         id: 144 random bits, made here; another one after a login or logout.
         user: Who the application says it belongs to; `None` for a visitor.
+        visitors: Its connections to the site's endpoints.
+        share: The members of families that live for it alone; `None` if there never were any.
     """
 
-    __slots__ = ("_default", "_processes", "id", "user", "visitors")
+    __slots__ = ("_default", "_processes", "id", "share", "user", "visitors")
 
     def __init__(self, id_: str, user: Any = None) -> None:
         self.id: str = id_
         self.user: Any = user
-        self.visitors: set[Listener] = set()  # its connections to the site's endpoints
+        self.visitors: set[Listener] = set()
+        self.share: Share[Any] | None = None
         self._processes: dict[str, ClientProcess] = {}
         self._default: ClientProcess | None = None
 
@@ -58,6 +60,11 @@ class Session:
     def processes(self) -> list[ClientProcess]:
         """Its open client processes, the oldest first."""
         return list(self._processes.values())
+
+    @property
+    def has_tabs(self) -> bool:
+        """Whether it has an open client process besides the default one."""
+        return any(process is not self._default for process in self._processes.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,18 +98,21 @@ class Registered:
         expected: The channels it asked for that did not exist yet.
         number: The number of its last request; `None` if it had none.
         lost: Names of channels that ended while it asked for others, to be told once.
-        answer: The last answer, to be repeated if the same number comes again.
+        answer: The last answer, to be repeated if the same number comes again: of each channel the
+            offsets after which and up to which it went, or as it was written, if it is no message.
         pending: The offsets that this answer reaches to; the client has them once it comes back.
+        charge: How many bytes it was last reckoned to take.
     """
 
-    __slots__ = ("answer", "cursors", "expected", "lost", "number", "pending")
+    __slots__ = ("answer", "charge", "cursors", "expected", "lost", "number", "pending")
 
     def __init__(self) -> None:
         self.cursors: dict[Feed, int] = {}
         self.expected: set[str] = set()
         self.lost: dict[str, None] = {}
         self.number: str | None = None
-        self.answer: bytes | None = None
+        self.answer: list[tuple[Feed, int, int] | bytes] | None = None
+        self.charge: int = 0
         self.pending: dict[Feed, int] = {}
 
 
@@ -114,14 +124,18 @@ class Household:
         runtime: Where inactivity is seen, and callbacks run.
         timeout: Seconds of inactivity after which a process is closed.
         url: Tells the URL of a process' endpoints, as the current request sees it.
+        birth: Tells which worker this is, and what time it is.
         close: Ends all that a process had, and forgets it.
+        goodbyes: Where the callbacks of closed processes run.
         lock: Guards the closing of a process.
     """
 
     runtime: Runtime
     timeout: float
-    url: Callable[[str], str]
+    url: Callable[[ClientProcess], str]
+    birth: Callable[[], str]
     close: Callable[[ClientProcess], None]
+    goodbyes: Goodbyes
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -129,7 +143,8 @@ class ClientProcess:
     """One running page: a tab. Thread-safe where nothing else is said.
 
     Attributes:
-        id: 144 random bits. Its signed form is the token in `url`.
+        id: 144 random bits. Signed together with `birth` it is the token in `url`.
+        birth: Which worker opened it, and when.
         session: The browser it belongs to.
         place: Where its channels live.
         closed: Whether it has closed.
@@ -142,6 +157,7 @@ class ClientProcess:
         "_household",
         "_idle_since",
         "_waiting",
+        "birth",
         "closed",
         "connections",
         "id",
@@ -155,8 +171,9 @@ class ClientProcess:
 
     def __init__(self, session: Session, household: Household, lock: threading.Lock) -> None:
         self.id: str = secrets.token_urlsafe(18)
+        self.birth: str = household.birth()
         self.session: Session = session
-        self.place: Place = Place(Directory(lock, self.id), "~", self._make_url)
+        self.place: Place = Place(Directory(lock, self.id), "~", self._make_url, self)
         self.closed: bool = False
         self.connections: int = 0  # open to its endpoints right now
         self.listeners: set[Listener] = set()  # those of them that are held
@@ -188,7 +205,8 @@ class ClientProcess:
         """Have a function called when the process closes; at once if it has.
 
         Args:
-            callback: Called with the process, sync or async; what it raises is logged.
+            callback: Called with the process, sync or async; what it raises is logged. It has 10 s.
+                When the server stops it has 2 s in which the channels of the site are still there.
         """
         with self._household.lock:
             self._callbacks.append(callback)
@@ -244,7 +262,7 @@ class ClientProcess:
 
     def begin_expiry(self) -> None:
         """Count from now until its first connection. In the loop's thread."""
-        self._expiry.begin(FIRST_CONNECTION)
+        self._expiry.begin(min(FIRST_CONNECTION, self._household.timeout))
 
     def connect(self) -> None:
         """A connection to its endpoints opens. In the loop's thread."""
@@ -276,7 +294,7 @@ class ClientProcess:
             self.reader = None
 
     def _make_url(self) -> str:
-        return self._household.url(self.id)
+        return self._household.url(self)
 
     def _close(self) -> None:
         self._household.runtime.timers.stop(self._expiry)
@@ -291,20 +309,7 @@ class ClientProcess:
         with self._household.lock:
             callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
-            self._household.runtime.background.start(partial(_run_callback, callback, self))
-
-
-async def _run_callback(callback: Callback, process: ClientProcess) -> None:
-    with anyio.move_on_after(CALLBACK_LIMIT) as limit:
-        found = callback(process)
-        if inspect.isawaitable(found):
-            await found
-    if limit.cancelled_caught:
-        _logger.warning(
-            "a callback of a closed client process took more than %g s and was cut off: %s",
-            CALLBACK_LIMIT,
-            callback,
-        )
+            self._household.goodbyes.start(partial(callback, self))
 
 
 class _Expiry(Timer):

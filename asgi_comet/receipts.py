@@ -51,8 +51,6 @@ class Notification:
 
     Awaited in the lifespan's event loop, any number of times. A cancelled wait changes nothing. One
     that nobody keeps costs nothing; one that is kept, an entry per listener.
-
-    Source: semantics.md, "Notifications".
     """
 
     __slots__ = ("__weakref__", "_done", "_runtime", "_sent", "_waits")
@@ -79,8 +77,6 @@ class Notification:
         Raises:
             NotRunning: The lifespan does not run.
             RuntimeError: This is another event loop than the lifespan's.
-
-        Source: semantics.md, "Notifications".
         """
         self._check()
         wait = Wait()

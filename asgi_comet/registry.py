@@ -12,7 +12,7 @@ from collections.abc import Hashable
 
 from .errors import TooManyProcesses
 from .feeds import Listener
-from .processes import Caller, ClientProcess, Household, Session
+from .processes import Caller, ClientProcess, Household, Registered, Session
 from .settings import Settings
 from .timers import Timer
 
@@ -21,6 +21,7 @@ __all__ = ["SUCCESSION", "Processes"]
 _logger = logging.getLogger(__name__)
 
 SUCCESSION = 10.0  # seconds in which a client may still come with the cookie of before a login
+REGISTERED_LIMIT = 256 * 1024 * 1024  # bytes kept over the registration protocol by all together
 FORMER_LIMIT = 10_000  # ids of before a login that are remembered; the oldest go first
 
 
@@ -45,6 +46,7 @@ class Processes:
         self._users: dict[Hashable, dict[Session, None]] = {}
         self._kept: dict[Session, None] = {}  # logged in by hand, so nobody else knows their user
         self._former: dict[str, _Former] = {}
+        self._registered = 0  # bytes, as far as they were charged
 
     def __len__(self) -> int:
         return len(self._processes)
@@ -126,6 +128,25 @@ class Processes:
             process.session._default = process
             return process
 
+    def charge(self, process: ClientProcess, kept: Registered, size: int) -> bool:
+        """Reckon with what a client process keeps, until it closes.
+
+        Args:
+            process: Whose it is.
+            kept: What it keeps.
+            size: How many bytes that are now; less than before does not count.
+
+        Returns:
+            Whether all of them together may keep as much.
+        """
+        with self._opening:
+            more = max(size - kept.charge, 0) if process.id in self._processes else 0
+            if more and self._registered + more > REGISTERED_LIMIT:
+                return False
+            kept.charge += more
+            self._registered += more
+            return True
+
     def visit(self, listener: Listener, caller: Caller) -> None:
         """A connection of a session to the site's endpoints opens."""
         with self._opening:
@@ -185,6 +206,10 @@ class Processes:
         for process in list(self._processes.values()):
             process.begin_expiry()
 
+    async def wait_goodbyes(self) -> None:
+        """Return once the callbacks of all closed processes have run."""
+        await self._household.goodbyes.wait_idle()
+
     def close_all(self) -> None:
         """Close every client process: the server stops."""
         for process in list(self._processes.values()):
@@ -199,7 +224,8 @@ class Processes:
         with self._opening:
             session = process.session
             session._processes.pop(process.id, None)
-            self._processes.pop(process.id, None)
+            if self._processes.pop(process.id, None) is not None and process.registered is not None:
+                self._registered -= process.registered.charge
             if session._default is process:
                 session._default = None
             self._drop_unused(session)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from .errors import InvalidDeclaration, NonUniqueChannelName
+from .names import is_name
 from .patterns import Pattern
 
 __all__ = ["Owner", "Reserved"]
@@ -60,10 +61,15 @@ class Reserved:
         self._own[name] = owner
 
     def find(self, name: str) -> tuple[Owner, dict[str, object]] | None:
-        """Return whom a name of the site belongs to, and its words; an exact one comes first."""
+        """Return whom a name of the site belongs to, and its words; an exact one comes first.
+
+        A name that no channel may have belongs to no family, whatever its pattern matches.
+        """
         owner = self._exact.get(name)
         if owner is not None:
             return owner, {}
+        if not self._families or not is_name(name):
+            return None
         for pattern, family in self._families:
             words = pattern.match(name)
             if words is not None:  # no other family can match
@@ -78,9 +84,17 @@ class Reserved:
                 return family
         return self._exact.get(name)
 
+    def names(self) -> list[str]:
+        """Return the names of the site as they were declared, families with their words."""
+        return [*self._exact, *(pattern.name for pattern, _ in self._families)]
+
     def find_own(self, name: str) -> Owner | None:
         """Return whom a name, without its `~`, belongs to in every client process."""
         return self._own.get(name)
+
+    def taken(self, name: str) -> bool:
+        """Tell whether a name, as clients say it, is declared."""
+        return name[1:] in self._own if name.startswith("~") else self.find(name) is not None
 
     def check(self, name: str) -> None:
         """Raise if a name, as clients say it, is declared, so that nobody else may have it.
@@ -88,6 +102,5 @@ class Reserved:
         Raises:
             NonUniqueChannelName: It is.
         """
-        taken = name[1:] in self._own if name.startswith("~") else self.find(name) is not None
-        if taken:
+        if self.taken(name):
             raise NonUniqueChannelName(name)

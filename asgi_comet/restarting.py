@@ -22,7 +22,7 @@ from .runtime import Runtime
 from .sources import Demand, Pump
 from .timers import Timer, Timers
 
-__all__ = ["Restarting", "Script"]
+__all__ = ["Restarting", "Script", "Silent"]
 
 _logger = logging.getLogger(__name__)
 
@@ -45,6 +45,38 @@ class Script:
     make: Callable[[], AsyncIterator[Any]]
     encode: Encode
     left: Callable[[Restarting], None]
+
+
+class Silent:
+    """A member of a family that reads no source: it is only published to, and needs no task.
+
+    Args:
+        feed: The channel's feed.
+        left: Called when the channel has ended; more than once, in any thread.
+        runtime: Where `forget` is called.
+
+    Attributes:
+        feed: The channel's feed.
+        forget: Called once the channel has ended, in the loop's thread.
+    """
+
+    __slots__ = ("__weakref__", "_left", "_runtime", "feed", "forget")
+
+    def __init__(self, feed: Feed, left: Callable[[Silent], None], runtime: Runtime) -> None:
+        self.feed: Feed = feed
+        self.forget: Callable[[], None] = _nothing_to_forget
+        self._left = left
+        self._runtime = runtime
+        feed.stop = self.stop
+
+    def stop(self) -> None:
+        """Forget the member. Idempotent, thread-safe."""
+        self._left(self)
+        self._runtime.loop.run(self.forget)
+
+
+def _nothing_to_forget() -> None:
+    """Do nothing: the member ended before it began."""
 
 
 class Restarting:
@@ -124,9 +156,7 @@ class Restarting:
 
     def _ask(self) -> None:
         if self.feed.kind is Kind.UNLIMITED:
-            self._demand = Demand()
-            self.feed.want = self._demand.ask
-            self._channels.ask_first(self.feed)
+            self._demand = self._channels.make_demand(self.feed)
 
     def _over(self, reason: str) -> None:
         feed = self.feed
@@ -137,7 +167,7 @@ class Restarting:
         self._failures = 1 if steady else self._failures + 1
         self._again = True
         self._channels.restarts += 1
-        _logger.warning("the source of channel %r is to be started again", feed.name)
+        _logger.warning("the source of channel %.200r is to be started again", feed.name)
         if feed.kind is not Kind.NEWEST:
             self.feed = self._channels.renew(feed)
             self._ask()

@@ -1,90 +1,134 @@
-"""Settings: every figure an operator may change, with its unit, bounds and environment variable."""
+"""Settings: every figure an operator may change, with its unit, bounds and environment variable.
+
+The table in `docs/operating.md` is made from this file: from the fields, their annotations and the
+docstrings below them.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import Annotated
+from difflib import get_close_matches
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from .cookies import SameSite
 
 __all__ = ["TIMEOUT_LIMIT", "Settings"]
 
+_logger = logging.getLogger(__name__)
+
 TIMEOUT_LIMIT = 3600.0  # seconds: the longest hold
+PREFIX = "COMET_"
+LIKENESS = 0.8  # how close a name must be to one of ours: `TIMEOT` is, `REQUEST_TIMEOUT` is not
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+SecondsOrZero = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Bytes = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Settings:
-    """What an operator may change. Immutable; times in seconds, sizes in bytes, `None` no limit.
+    """The figures an operator may change. Immutable; times in seconds, sizes in bytes.
 
     Raises:
+        TypeError: There is no such setting; the text names the one that was probably meant.
         ValueError: A value is out of its bounds; the text names the field.
     """
 
-    timeout: Annotated[float, Field(gt=0, le=TIMEOUT_LIMIT, allow_inf_nan=False)] = 20.0
-    """Seconds a poll is held when nothing is published; at most 3600."""
+    timeout: Annotated[Seconds, Field(le=TIMEOUT_LIMIT)] = 20.0
+    """How long a poll or a registration is held when nothing is published; at most 3600.
+    `set_timeout` changes it in a running server.
+    An outcome that is awaited is known after this time at the latest."""
 
     jitter: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share by which a hold is randomly longer or shorter, so that clients spread out; 0 to 1."""
+    """The share by which each hold is randomly longer or shorter, so that clients do not all come
+    back at once; at least 0 and less than 1."""
 
     process_timeout: Seconds = 600.0
-    """Seconds a client process may be without a connection before it is closed."""
+    """How long a client process may be without a connection before it is closed.
+    Before its first connection it has 30 seconds, or this time if that is shorter."""
 
     max_processes_per_session: Count = 32
-    """The greatest number of client processes of one session."""
+    """How many client processes a session may have.
+    For one more, the one that has been longest without a connection is closed; if all are
+    connected, the answer is 429."""
 
     max_processes: Count = 100_000
-    """The greatest number of client processes in all."""
+    """How many client processes there may be in all; one more is answered 503."""
 
     cookie_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "comet"
-    """The name of the session's cookie; on https it has the prefix `__Host-`."""
+    """The name of the session's cookie: 1 to 64 letters, digits, `-` and `_`.
+    On https it is sent with the prefix `__Host-`."""
 
     cookie_samesite: SameSite = "lax"
-    """Which sites' pages send the cookie: `lax`, `strict` or, on https only, `none`."""
+    """The cookie's `SameSite` attribute: `lax`, `strict` or, on https only, `none`."""
 
-    answer_bytes: Count = 256 * 1024
-    """How many bytes of messages one answer, or one write to a stream, has at most, one message at
-    least."""
+    answer_bytes: Bytes = 256 * 1024
+    """How much one answer, or one write to a stream, holds at most, names and positions included;
+    it always holds at least one message."""
 
-    linger: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
-    """Seconds a channel that nobody holds is kept after its last listener."""
+    linger: SecondsOrZero = 10.0
+    """How long a member of a family, or an unnamed channel, stays after its last listener, and how
+    long the messages of a channel that has ended can still be read."""
+
+    several_workers: Literal["refuse", "warn"] = "refuse"
+    """What a worker without a broker does that is certain of another one: `refuse` to start, or
+    `warn` in the log."""
 
     max_virtual_channels: Count | None = None
-    """The greatest number of live channels."""
+    """How many channels may live at a time, of all kinds together; `None` means no limit."""
 
     max_family_channels: Count = 10_000
-    """The greatest number of live members that all families of declared channels have together."""
+    """How many members all families may have together.
+    For one more, the one that has been longest without a listener is closed."""
+
+    max_family_channels_per_session: Count = 512
+    """How many of these may live for one session alone, or for one connection without a session;
+    and how many without a listener all visitors together may leave behind."""
 
     history_size: Count = 1000
-    """The greatest number of messages a channel holds."""
+    """How many messages a channel holds if it is made without a `size` of its own."""
 
-    history_bytes: Count = 8 * 1024 * 1024
-    """The greatest sum of the sizes of the messages a channel holds; at least `message_limit`."""
+    history_bytes: Bytes = 8 * 1024 * 1024
+    """How much the messages of one channel may take together; at least `message_limit`."""
 
-    message_limit: Count = 1024 * 1024
-    """The greatest size of one message as JSON."""
+    message_limit: Bytes = 1024 * 1024
+    """How large one message may be, as JSON; a larger one raises `MessageTooLarge`."""
 
-    body_limit: Count = 64 * 1024
-    """The greatest size of a request's body."""
+    body_limit: Bytes = 64 * 1024
+    """How large the body of a request may be; a larger one is answered 413."""
 
-    frame_limit: Count = 64 * 1024
-    """The greatest size of what a client says at once over a WebSocket."""
+    frame_limit: Bytes = 64 * 1024
+    """How large one message from a client over a WebSocket may be; after a larger one the
+    connection is closed with 1009."""
 
     body_timeout: Seconds = 10.0
-    """Seconds within which a request's body must have come."""
+    """How long the body of a request may take to arrive; then the answer is 408."""
 
     send_timeout: Seconds = 10.0
-    """Seconds after which an answer, or a stream, that the client does not take is given up."""
+    """How long a client may take to read a write before the connection is given up."""
 
     max_channels_per_request: Count = 128
-    """The greatest number of channels in one request, or on one WebSocket."""
+    """How many channels one request may name, or one WebSocket may follow; more are answered 400,
+    on a WebSocket with the close code 4400."""
+
+    def __new__(cls, **values: object) -> Self:
+        """Refuse a name that is no setting; the validation of the values comes after."""
+        names = [field.name for field in fields(cls)]
+        for name in values:
+            if name not in names:
+                near = get_close_matches(name, names, 1)
+                raise TypeError(
+                    f"expected a setting, got {name!r}; "
+                    + (f"write {near[0]}=" if near else f"there are {', '.join(names)}")
+                )
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         if self.history_bytes < self.message_limit:
@@ -97,9 +141,12 @@ class Settings:
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
         """Read the settings from environment variables: `COMET_TIMEOUT` and so on.
 
+        A variable that looks like a misspelt one of these is logged as a warning with the name
+        that was probably meant. Other variables are ignored.
+
         Args:
-            environ: Where to read; by default `os.environ`. A variable that is not there leaves
-                the default; an empty one means no limit where `None` is allowed.
+            environ: Where to read; by default `os.environ`. A variable that is missing leaves the
+                default; an empty one means no limit where `None` is allowed.
 
         Raises:
             ValueError: A value is not of its kind or out of bounds; the text names the variable.
@@ -108,10 +155,12 @@ class Settings:
         """
         source = os.environ if environ is None else environ
         values = {}
-        for name in (f.name for f in fields(cls)):
+        names = [field.name for field in fields(cls)]
+        for name in names:
             text = source.get(_variable(name))
             if text is not None:
                 values[name] = None if text == "" else text
+        _warn_of_misspellings(source, [_variable(name) for name in names])
         try:
             return cls(**values)  # type: ignore[arg-type]  # pydantic reads numbers from text
         except ValidationError as error:
@@ -121,7 +170,20 @@ class Settings:
 
 
 def _variable(name: str) -> str:
-    return f"COMET_{name.upper()}"
+    return PREFIX + name.upper()
+
+
+def _warn_of_misspellings(found: Iterable[str], known: list[str]) -> None:
+    """Log the variables that are close to one of ours; values are not logged, they may be secret.
+
+    Names are compared without the prefix, which all of them share.
+    """
+    ours = [name.removeprefix(PREFIX) for name in known]
+    for name in found:
+        if name.startswith(PREFIX) and name not in known:
+            near = get_close_matches(name.removeprefix(PREFIX), ours, 1, LIKENESS)
+            if near:
+                _logger.warning("unknown variable %s; did you mean %s?", name, PREFIX + near[0])
 
 
 def _explain(location: tuple[int | str, ...], expected: str, source: Mapping[str, str]) -> str:

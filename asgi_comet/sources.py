@@ -18,11 +18,12 @@ from anyio.lowlevel import checkpoint
 
 from .errors import ChannelClosed, ChannelFull
 from .feeds import Feed
+from .history import History
 from .interrupts import make_interrupt, pass_cancellation
 from .runtime import Runtime
 from .timers import Timer, Timers
 
-__all__ = ["CLOSE_LIMIT", "Demand", "Pump", "close_source"]
+__all__ = ["CLOSE_LIMIT", "Demand", "Pump", "check_ahead", "close_source"]
 
 _logger = logging.getLogger(__name__)
 
@@ -32,29 +33,43 @@ CLOSE_AT_LEAST = 1.0  # seconds of these that are kept for `aclose()`
 
 
 class Demand:
-    """What readers have asked of an on-demand source: everything up to an offset.
+    """How far an on-demand source may be read: up to an offset, and while the history has room.
 
     Used only in the loop's thread.
+
+    Args:
+        room: Bytes that the next message may have. The source is read only if the history can hold
+            that many more without displacing a message.
     """
 
-    __slots__ = ("_asked", "_upto")
+    __slots__ = ("_asked", "_room", "_upto")
 
-    def __init__(self) -> None:
+    def __init__(self, room: int) -> None:
+        self._room = room
         self._upto = 0
         self._asked: anyio.Event | None = None
 
     def ask(self, upto: int) -> None:
         """A reader asks for messages up to an offset."""
-        if upto > self._upto:
-            self._upto = upto
-            if self._asked is not None:
-                self._asked.set()
+        self._upto = max(self._upto, upto)
+        if self._asked is not None:
+            self._asked.set()
 
-    async def wait(self, top: int) -> None:
-        """Return once somebody asks for more than there is."""
-        while self._upto <= top:
+    async def wait(self, history: History) -> None:
+        """Return once a reader asks for more than the history has, and there is room for it."""
+        while self._upto <= history.top or history.displaced_by(self._room) >= history.first:
             self._asked = anyio.Event()
             await self._asked.wait()
+
+
+def check_ahead(ahead: int) -> None:
+    """Check how far an on-demand source may be read ahead of its client.
+
+    Raises:
+        ValueError: It is less than 1.
+    """
+    if ahead < 1:
+        raise ValueError(f"expected ahead to be a number of messages, at least 1, got {ahead!r}")
 
 
 async def close_source(source: AsyncIterator[Any]) -> None:
@@ -141,13 +156,13 @@ class Pump:
             pass_cancellation(error)
             if isinstance(error, ChannelClosed | ChannelFull) and error.name == self._feed.name:
                 return "ended"  # it was, in this very moment; not some other that the source writes
-            _logger.exception("the source of channel %r failed", self._feed.name)
+            _logger.exception("the source of channel %.200r failed", self._feed.name)
             return "failed"
         return "ended"
 
     async def _next(self) -> Any:
         if self._demand is not None:
-            await self._demand.wait(self._feed.history.top)
+            await self._demand.wait(self._feed.history)
         return await anext(self._source)
 
     async def _close(self) -> None:
@@ -155,7 +170,7 @@ class Pump:
             await close_source(self._source)
         except (Exception, asyncio.CancelledError) as error:
             pass_cancellation(error)
-            _logger.exception("the source of channel %r failed to close", self._feed.name)
+            _logger.exception("the source of channel %.200r failed to close", self._feed.name)
 
     def _stop(self) -> None:
         if self._limit is not None:
@@ -191,7 +206,7 @@ class _Limit(Timer):
     def expire(self) -> None:
         """Cut it off."""
         _logger.warning(
-            "the source of channel %r did not close within %g s and was cut off",
+            "the source of channel %.200r did not close within %g s and was cut off",
             self._name,
             CLOSE_LIMIT,
         )

@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
+from .advice import advise
 from .cookies import Cookie
 from .errors import NoClientProcess, ProcessClosed
 from .headers import read_headers
@@ -52,11 +53,25 @@ class Visits:
         self.cookie: Cookie = cookie
         self.processes: Processes = processes
         self.users: Users = users
+        self.warned: bool = False  # that a page has asked with `fetch` in place of `comet.fetch`
+
+    def sessions(self, scope: Scope) -> tuple[str, ...]:
+        """Return the sessions that a request's cookies name: none, one, or several on plain http.
+
+        Reading them costs a signature each: ask once per request.
+        """
+        named = map(self.identity.unsign_session, self.cookie.read(scope))
+        return tuple(dict.fromkeys(session for session in named if session is not None))
 
     @contextmanager
-    def begin(self, scope: Scope) -> Iterator[Visit]:
-        """Make a request the current one while the context lasts."""
-        visit = Visit(self, scope, _current.get())
+    def begin(self, scope: Scope, sessions: tuple[str, ...] | None = None) -> Iterator[Visit]:
+        """Make a request the current one while the context lasts.
+
+        Args:
+            scope: The request.
+            sessions: What its cookies name; `None` if they were not looked at.
+        """
+        visit = Visit(self, scope, _current.get(), sessions)
         token = _current.set(visit)
         try:
             yield visit
@@ -67,8 +82,11 @@ class Visits:
         """Return the header that names a session to the client, in answer to a request."""
         return self.cookie.write(scope, self.identity.sign_session(session))
 
-    def current(self) -> Visit:
+    def current(self, advice: str = "") -> Visit:
         """Return the current request, as this `Comet` sees it.
+
+        Args:
+            advice: The likeliest way out, put before the text of the error.
 
         Raises:
             NoClientProcess: There is none.
@@ -78,7 +96,8 @@ class Visits:
             raise NoClientProcess(
                 "this is outside of a request that CometMiddleware serves, as a route for a "
                 "WebSocket is, too: give the client process where a call takes one (`scope=` of "
-                "`create`, or SITE); nobody can log in or out here"
+                "`create`); nobody can log in or out here",
+                advice,
             )
         return visit
 
@@ -101,8 +120,9 @@ def _unless_moved() -> Iterator[None]:
         yield
     except Moved:
         pass  # somebody logged in meanwhile, whose answer has the cookie
-    except Exception:
-        _logger.exception("the application could not say who a request belongs to")
+    except Exception as error:
+        advice = advise(error)
+        _logger.exception("the application could not say who a request belongs to%s", advice)
 
 
 class Visit:
@@ -112,30 +132,37 @@ class Visit:
         visits: How it is recognised.
         scope: The request.
         outer: The same request as another `Comet` around the application sees it.
+        sessions: What its cookies name; `None` if they were not looked at.
     """
 
     __slots__ = (
         "_begun",
         "_caller",
         "_grant",
-        "_named",
         "_process",
         "_process_caller",
         "_scope",
+        "_sessions",
         "answered",
         "outer",
         "root_path",
         "visits",
     )
 
-    def __init__(self, visits: Visits, scope: Scope, outer: Visit | None = None) -> None:
+    def __init__(
+        self,
+        visits: Visits,
+        scope: Scope,
+        outer: Visit | None = None,
+        sessions: tuple[str, ...] | None = None,
+    ) -> None:
         self.visits: Visits = visits
         self.outer: Visit | None = outer
         # Read now: routers below us change it in the same scope.
         self.root_path: str = scope.get("root_path", "").rstrip("/")
         self.answered: bool = False
         self._scope = scope
-        self._named: str | None = None  # the session that its cookie names
+        self._sessions = sessions
         self._caller: Caller | None = None  # whose it is, once that was looked at
         self._grant: Caller | None = None  # what the answer's cookie names
         self._begun = False  # whether its session was
@@ -154,10 +181,9 @@ class Visit:
         """Return the session that the request's cookie names, or that was begun in its answer."""
         if self._caller is not None:
             return self._caller.id
-        if self._named is None:
-            named = map(self.visits.identity.unsign_session, self.visits.cookie.read(self._scope))
-            self._named = next(filter(None, named), None)
-        return self._named
+        if self._sessions is None:
+            self._sessions = self.visits.sessions(self._scope)
+        return self._sessions[0] if self._sessions else None
 
     def open_process(self) -> ClientProcess:
         """Open a client process for the page being served, in a session begun if need be.
@@ -316,7 +342,21 @@ class Visit:
                 "the request has neither a Comet-Process header nor a session's cookie; "
                 "call comet.open_process() for the page you serve, or let it POST PREFIX/open"
             )
+        self._warn_of_fetch(session)
         return self.visits.processes.default(session)
+
+    def _warn_of_fetch(self, session: Session) -> None:
+        """Log once that a page has asked with `fetch` in place of `comet.fetch`."""
+        mode = read_headers(self._scope).get(b"sec-fetch-mode")
+        if self.visits.warned or mode in (None, b"navigate") or not session.has_tabs:
+            return
+        self.visits.warned = True
+        _logger.warning(
+            "%.200r was asked by a page without the header Comet-Process, so comet.process() is "
+            "the session's default client process, which no tab reads: in the page write "
+            "comet.fetch(...) in place of fetch(...)",
+            self._scope["path"],
+        )
 
     def _find_named(self, token: bytes) -> ClientProcess:
         named = self.visits.identity.unsign_process(token.decode("latin-1"))

@@ -6,18 +6,25 @@ Owns how the text of a name becomes values and back. Must not know channels.
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from pydantic import PydanticUserError, TypeAdapter, ValidationError
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from .annotations import resolve
 from .errors import InvalidDeclaration, InvalidName
+from .names import NAME_LIMIT
 from .patterns import Pattern
+from .seldom import Seldom
 
 __all__ = ["Words", "check_process_source", "check_source"]
+
+_logger = logging.getLogger(__name__)
+
+_TEXT: TypeAdapter[Any] = TypeAdapter(str, config=ConfigDict(coerce_numbers_to_str=True))
 
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _BY_PLACE = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
@@ -44,15 +51,24 @@ class Words:
 
     Args:
         pattern: The name.
-        function: What has a parameter for each word.
-
-    Raises:
-        InvalidDeclaration: It has others, or one of a type that pydantic does not know.
+        adapters: The type of each word, in the order in which a call may give them by place.
     """
 
-    __slots__ = ("_adapters", "_pattern")
+    __slots__ = ("_adapters", "_pattern", "_warnings")
 
-    def __init__(self, pattern: Pattern, function: Callable[..., Any]) -> None:
+    def __init__(self, pattern: Pattern, adapters: dict[str, TypeAdapter[Any]]) -> None:
+        self._pattern = pattern
+        self._warnings = Seldom(_logger)
+        self._adapters = adapters
+
+    @classmethod
+    def of_source(cls, pattern: Pattern, function: Callable[..., Any]) -> Words:
+        """Return the words of a name whose source has a parameter for each.
+
+        Raises:
+            InvalidDeclaration: The function has other parameters, or one of a type that pydantic
+                does not know.
+        """
         parameters = inspect.signature(function).parameters.values()
         names = [parameter.name for parameter in parameters]
         if set(names) != set(pattern.words):
@@ -64,15 +80,49 @@ class Words:
             if parameter.kind not in _BY_NAME:
                 reason = f"expected parameters that are given by name, got {parameter}"
                 raise InvalidDeclaration(pattern.name, reason)
-        self._pattern = pattern
-        self._adapters = {p.name: _make_adapter(pattern.name, function, p) for p in parameters}
+        adapters = {p.name: _make_adapter(pattern.name, function, p) for p in parameters}
+        return cls(pattern, adapters)
+
+    @classmethod
+    def of_family(cls, pattern: Pattern, authorize: Callable[..., Any] | None) -> Words:
+        """Return the words of a family without a source, as its `authorize` types them.
+
+        A word that `authorize` does not annotate is text; a number is written as text.
+
+        Raises:
+            InvalidDeclaration: A word has a type that pydantic does not know.
+        """
+        adapters: dict[str, TypeAdapter[Any]] = dict.fromkeys(pattern.words, _TEXT)
+        if authorize is not None:
+            for name, parameter in inspect.signature(authorize).parameters.items():
+                if name in adapters and parameter.annotation is not inspect.Parameter.empty:
+                    adapters[name] = _make_adapter(pattern.name, authorize, parameter)
+        return cls(pattern, adapters)
+
+    def bind(self, args: tuple[Any, ...], words: dict[str, Any]) -> dict[str, Any]:
+        """Return the values of a call by their words.
+
+        Raises:
+            TypeError: They are not the words of the name.
+        """
+        placed = dict(zip(self._adapters, args, strict=False))
+        if len(args) > len(self._adapters) or placed.keys() & words.keys():
+            raise TypeError(self._misfit([*args, *words]))
+        return placed | words
+
+    def _misfit(self, came: list[Any]) -> str:
+        return (
+            f"expected the words {list(self._pattern.words)} of channel {self._pattern.name!r}, "
+            f"got {came}"
+        )
 
     def read(self, texts: dict[str, str]) -> dict[str, Any] | None:
         """Return the values of words; `None` if one does not fit its type.
 
         A value has one spelling, that of `fill`, and no other is read: `01` is not `1`. Two names
         for the same values would be two channels, of which what is revoked for one stays open on
-        the other.
+        the other. A type that fails in any other way than to refuse a text does not read it either:
+        clients choose the text, so that is logged and goes no further.
         """
         try:
             values = self._read(texts)
@@ -80,24 +130,36 @@ class Words:
             return values if same and self._read(texts) == values else None  # not so `nan`
         except (ValidationError, PydanticSerializationError):
             return None
+        except Exception as error:
+            self._warnings.warning(
+                "no channel of %.200r has the words %.200r: its types raised %.200r",
+                self._pattern.name,
+                texts,
+                error,
+            )
+            return None
 
     def fill(self, values: dict[str, Any]) -> str:
         """Return the name with these values in it.
 
         Raises:
             TypeError: They are not for the words of the name.
-            InvalidName: They do not fit, or would be read as others.
+            InvalidName: They do not fit, their type fails with them, or they would be read as
+                others.
         """
         if set(values) != set(self._adapters):
-            raise TypeError(
-                f"expected the words {list(self._pattern.words)} of channel "
-                f"{self._pattern.name!r}, got {list(values)}"
-            )
-        try:
-            valid = {w: self._adapters[w].validate_python(value) for w, value in values.items()}
-            texts = {w: _write(self._adapters[w], value) for w, value in valid.items()}
-        except (ValidationError, PydanticSerializationError) as error:
-            raise InvalidName(self._pattern.name, str(error)) from None
+            raise TypeError(self._misfit(list(values)))
+        valid, texts = {}, {}
+        for word, value in values.items():
+            try:
+                valid[word] = self._adapters[word].validate_python(value)
+                texts[word] = _write(self._adapters[word], valid[word])
+            except Exception as error:
+                reason = f"expected {word} to be of its type, got {value!r:.80}: {_first(error)}"
+                raise InvalidName(self._pattern.name, reason) from error
+            if set(texts[word]) & set(":/"):
+                reason = f"expected {word} to be without ':' and '/', got {value!r:.80}"
+                raise InvalidName(self._pattern.name, reason)
         name = self._pattern.fill(texts)
         found = self._pattern.match(name)
         if found is None or self.read(found) != valid:
@@ -106,6 +168,13 @@ class Words:
 
     def _read(self, texts: dict[str, str]) -> dict[str, Any]:
         return {word: self._adapters[word].validate_strings(text) for word, text in texts.items()}
+
+
+def _first(error: Exception) -> str:
+    """Return what is wrong with a value, in one line."""
+    if isinstance(error, ValidationError):
+        return error.errors()[0]["msg"]
+    return f"{type(error).__name__}: {error}"
 
 
 def check_process_source(name: str, function: Callable[..., Any]) -> None:
@@ -139,6 +208,8 @@ def _make_adapter(
 def _write(adapter: TypeAdapter[Any], value: Any) -> str:
     """Return the text of a value, the same for equal ones, as a page would write it."""
     if isinstance(value, Decimal):
+        if abs(value.adjusted()) > NAME_LIMIT:
+            raise ValueError(f"expected at most {NAME_LIMIT} digits, got {value}")
         return f"{value.normalize() + 0:f}"  # neither 1.0 nor 1E+2, nor -0
     plain = adapter.dump_python(value, mode="json", warnings="none")
     if isinstance(plain, bool):

@@ -7,6 +7,7 @@ measure what nobody runs.
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 
@@ -24,8 +25,9 @@ def main() -> None:
         ws_ping_interval=None,  # none of the others sends pings while it is measured
         log_level="warning",
         access_log=False,
-        backlog=4096,
-        timeout_keep_alive=600,  # seconds: who publishes is silent while all read a burst
+        backlog=int(os.environ.get("BACKLOG", "4096")),
+        # Seconds: who publishes is silent while all read a burst.
+        timeout_keep_alive=int(os.environ.get("KEEP_ALIVE", "600")),
     )
     uvicorn.Server(config).run(sockets=[listening])
 

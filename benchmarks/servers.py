@@ -43,12 +43,15 @@ def raise_open_files(count: int = MOST) -> int:
 
 
 @contextmanager
-def server(app: str, environ: Mapping[str, str], *, grace: float = 20.0) -> Iterator[int]:
+def server(
+    app: str, environ: Mapping[str, str], *, grace: float = 20.0, root: Path = ROOT
+) -> Iterator[int]:
     """Run an application under uvicorn in a process of its own, and give its port.
 
     Args:
         app: `module:name`.
         grace: Seconds it has in the end to stop by itself; some hold their requests for ever.
+        root: The tree whose package and benchmarks it imports.
         environ: Environment variables besides this process' own.
     """
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_")}
@@ -59,7 +62,7 @@ def server(app: str, environ: Mapping[str, str], *, grace: float = 20.0) -> Iter
         descriptor = listening.fileno()
         process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.serve", app, str(descriptor)],
-            cwd=ROOT,
+            cwd=root,
             env={**inherited, **environ},
             pass_fds=[descriptor],
         )

@@ -1,4 +1,6 @@
-"""A page that follows a channel with `EventSource`: uvicorn examples.eventsource:app.
+"""A page that follows a channel with `EventSource`:
+
+    uvicorn --ws-max-size 65536 --ws-per-message-deflate false examples.eventsource:app
 
     curl -H 'Content-Type: text/plain' -d 'Hello' http://127.0.0.1:8000/news
 

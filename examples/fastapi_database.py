@@ -1,4 +1,7 @@
-"""A database, of which no session is held with a request: uvicorn examples.fastapi_database:app."""
+"""A database, of which no session is held with a request:
+
+uvicorn --ws-max-size 65536 --ws-per-message-deflate false examples.fastapi_database:app
+"""
 
 import os
 import secrets
@@ -87,7 +90,7 @@ async def receipts(process: ClientProcess) -> AsyncIterator[str]:
 @app.post("/orders")
 async def order(what: str, tab: Tab, database: Database, later: BackgroundTasks) -> int:
     number = await database.add(what)
-    delivery = receipts.channel(tab).publish(f"order {number}: {what}")
+    delivery = receipts.publish(f"order {number}: {what}", tab)
     later.add_task(wait_for, delivery, number)
     return number
 

@@ -1,4 +1,7 @@
-"""The current tab as a dependency, and channels in models: uvicorn examples.fastapi_models:app."""
+"""The current tab as a dependency, and channels in models:
+
+uvicorn --ws-max-size 65536 --ws-per-message-deflate false examples.fastapi_models:app
+"""
 
 import os
 import secrets
@@ -38,9 +41,9 @@ class Desk(BaseModel):
 
 @app.post("/desk")
 def desk(tab: Tab) -> Desk:
-    return Desk(tab=tab.id, temperature=temperature.channel(), notes=notes.channel())
+    return Desk(tab=tab.id, temperature=temperature.channel(), notes=notes.channel(tab))
 
 
 @app.post("/notes")
 def note(tab: Tab, text: Annotated[str, Body()]) -> None:
-    notes.channel(tab).publish(text)
+    notes.publish(text, tab)

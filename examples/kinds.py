@@ -1,4 +1,7 @@
-"""One channel of each kind: uvicorn examples.kinds:app."""
+"""One channel of each kind:
+
+uvicorn --ws-max-size 65536 --ws-per-message-deflate false examples.kinds:app
+"""
 
 import os
 import random

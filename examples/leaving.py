@@ -1,4 +1,7 @@
-"""Who is here, who is away, who has left: uvicorn examples.leaving:app."""
+"""Who is here, who is away, who has left:
+
+uvicorn --ws-max-size 65536 --ws-per-message-deflate false examples.leaving:app
+"""
 
 import os
 import secrets

@@ -1,4 +1,7 @@
-"""Notifications without a notifier: uvicorn examples.manual_notifications:app."""
+"""Notifications without a notifier:
+
+uvicorn --ws-max-size 65536 --ws-per-message-deflate false examples.manual_notifications:app
+"""
 
 import os
 import secrets

@@ -1,4 +1,7 @@
-"""Messages pushed to who is there, and mailed to who is not: uvicorn examples.notifications:app."""
+"""Messages pushed to who is there, and mailed to who is not:
+
+uvicorn --ws-max-size 65536 --ws-per-message-deflate false examples.notifications:app
+"""
 
 import os
 import secrets

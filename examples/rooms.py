@@ -1,4 +1,7 @@
-"""Rooms that only their members may read: uvicorn examples.rooms:app."""
+"""Rooms that only their members may read:
+
+uvicorn --ws-max-size 65536 --ws-per-message-deflate false examples.rooms:app
+"""
 
 import os
 import secrets
@@ -49,7 +52,7 @@ async def talk(room: str) -> AsyncIterator[str]:
 def say(room: str, text: Annotated[str, Body()], request: Request) -> None:
     if not may_enter(request, room):
         raise HTTPException(403)
-    talk.channel(room=room).publish(text)
+    talk.publish(text, room=room)
 
 
 @app.delete("/rooms/{room}/members/{member}")

@@ -1,4 +1,7 @@
-"""Tabs that know who is logged in, and notice when that changes: uvicorn examples.users:app."""
+"""Tabs that know who is logged in, and notice when that changes:
+
+uvicorn --ws-max-size 65536 --ws-per-message-deflate false examples.users:app
+"""
 
 import os
 import secrets

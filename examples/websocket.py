@@ -1,4 +1,6 @@
-"""A page that follows a channel with a WebSocket: uvicorn examples.websocket:app.
+"""A page that follows a channel with a WebSocket:
+
+    uvicorn --ws-max-size 65536 --ws-per-message-deflate false examples.websocket:app
 
     curl -H 'Content-Type: text/plain' -d 'Hello' http://127.0.0.1:8000/news
 

@@ -4,6 +4,7 @@ import gc
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -13,6 +14,10 @@ from starlette.routing import Route
 
 from asgi_comet import Comet, CometMiddleware, Settings
 from tests.serving import Address, serve
+
+# How long an example takes says more about the machine than about us.
+hypothesis.settings.register_profile("busy", deadline=None)
+hypothesis.settings.load_profile("busy")
 
 KEY = "k" * 32
 TOKEN = "t" * 32

@@ -158,10 +158,12 @@ def bound_socket() -> socket.socket:
 
 
 @contextmanager
-def serve(app: ASGIApp, *, loop: str = "uvloop", http: str = "httptools") -> Iterator[Address]:
+def serve(
+    app: ASGIApp, *, loop: str = "uvloop", http: str = "httptools", ws: str = "auto", **more: Any
+) -> Iterator[Address]:
     """Serve an application with uvicorn while the context lasts."""
     listening = bound_socket()
-    config = uvicorn.Config(app, loop=loop, http=http, log_config=None, ws="auto")
+    config = uvicorn.Config(app, loop=loop, http=http, log_config=None, ws=ws, **more)
     server = uvicorn.Server(config)
     crashed: list[BaseException] = []
 

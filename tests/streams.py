@@ -224,6 +224,7 @@ class Ws:
         cookie: The browser's.
         origin: The page's.
         protocols: What it can speak.
+        query: With its `?`.
     """
 
     def __init__(
@@ -233,9 +234,10 @@ class Ws:
         cookie: str = "",
         origin: str | None = None,
         protocols: tuple[str, ...] = ("comet.v1",),
+        query: str = "",
     ) -> None:
         self.connection: ClientConnection = connect(
-            f"ws://{address.host}:{address.port}{base}/socket",
+            f"ws://{address.host}:{address.port}{base}/socket{query}",
             additional_headers={"Cookie": cookie} if cookie else {},
             origin=None if origin is None else Origin(origin),
             subprotocols=[Subprotocol(name) for name in protocols] or None,

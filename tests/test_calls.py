@@ -9,7 +9,7 @@ import pytest
 from anyio import fail_after
 from anyio.lowlevel import checkpoint
 
-from asgi_comet.calls import call, is_async, misfit
+from asgi_comet.calls import call, is_async, misfit, name_of
 
 pytestmark = pytest.mark.anyio
 
@@ -43,6 +43,29 @@ class Sync:
 async def test_an_async_function_runs_in_the_loop(function: Any) -> None:
     assert is_async(function)
     assert await call(function, 1, a=2) == ((1,), {"a": 2}, threading.get_ident())
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (in_loop, "tests.test_calls.in_loop"),
+        (partial(partial(in_loop, 1), 2), "tests.test_calls.in_loop"),
+        (Sync(), "tests.test_calls.Sync"),
+        (Sync, "tests.test_calls.Sync"),
+        (Sync().__call__, "tests.test_calls.Sync.__call__"),
+        (lambda: None, "tests.test_calls.<lambda>"),
+        (print, "builtins.print"),
+        ([].append, "list.append"),
+        (partial(dict), "builtins.dict"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_function_has_a_name_in_the_log(function: Any, name: str) -> None:
+    def inner() -> None:
+        """One that is defined in another."""
+
+    assert name_of(function) == name
+    assert name_of(inner) == "tests.test_calls.test_a_function_has_a_name_in_the_log.inner"
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,12 @@ import pytest
 from anyio import wait_all_tasks_blocked
 
 from asgi_comet import (
+    SITE,
+    Channel,
     ChannelClosed,
+    ClientProcess,
     Comet,
+    InvalidMessage,
     InvalidName,
     MessageTooLarge,
     NonUniqueChannelName,
@@ -21,6 +25,7 @@ from asgi_comet import (
     Settings,
     TooManyVirtualChannels,
 )
+from asgi_comet.feeds import Feed
 from asgi_comet.testing import ManualClock, wait_for_listeners
 from tests.conftest import KEY
 from tests.test_fanout import Ear, attach
@@ -171,6 +176,104 @@ async def test_a_dropped_channel_that_was_referred_to_lingers_from_when_the_life
         assert len(comet.channels) == 0
 
 
+def drop(comet: Comet, process: ClientProcess, *, refer: bool) -> Feed:
+    """Make an unnamed channel of a tab, and keep nothing of it but its feed."""
+    channel: Channel[str] = comet.create(scope=process)
+    if refer:
+        channel.reference()
+    feed = channel._feed
+    del channel
+    gc.collect()
+    return feed
+
+
+async def test_an_unnamed_channel_of_a_tab_that_nobody_was_told_of_is_reclaimed_at_once() -> None:
+    said: list[str] = []
+
+    async def source() -> AsyncIterator[int]:
+        said.append("read")
+        yield 1
+
+    async with running() as (comet, _):
+        process = comet._hub.processes.open("a session")
+        for _ in range(50):
+            drop(comet, process, refer=False)
+            comet.create(source(), scope=process)
+            comet.create_unlimited(source(), scope=process)
+            comet.create(scope=process, name="named").close()
+        gc.collect()
+        await wait_all_tasks_blocked()
+        assert (len(comet.channels), len(comet._hub.background), said) == (0, 0, [])
+
+
+async def test_an_unnamed_channel_of_a_tab_that_was_told_of_it_lingers_while_it_is_there() -> None:
+    async with running(linger=10) as (comet, clock):
+        process = comet._hub.processes.open("a session")
+        process.connect()
+        feed = drop(comet, process, refer=True)
+        await wait_all_tasks_blocked()
+        await advance(clock, 9.9)
+        assert feed.closed is None
+        ear = Ear()
+        attach(comet._hub.fanout, ear, feed)
+        await advance(clock, 60)
+        assert feed.closed is None
+        comet._hub.fanout.detach(ear)
+        await advance(clock, 9.9)
+        assert feed.closed is None
+        await advance(clock, 20.2)
+        assert feed.closed == "ended"
+        assert (len(comet.channels), len(comet._hub.timers)) == (0, 0)
+
+
+async def test_a_tab_that_is_away_keeps_its_unnamed_channels_until_it_comes_back_or_closes() -> (
+    None
+):
+    async with running(linger=10, process_timeout=600) as (comet, clock):
+        process = comet._hub.processes.open("a session")
+        process.connect()
+        first, second = (drop(comet, process, refer=True) for _ in range(2))
+        process.disconnect()
+        for _ in range(5):
+            await advance(clock, 100)
+        process.connect()  # it has yet to say what it follows
+        await advance(clock, 9.9)
+        ear = Ear()
+        attach(comet._hub.fanout, ear, first)
+        for _ in range(2):
+            assert second.closed is None
+            await advance(clock, 10.2)
+        assert (first.closed, second.closed) == (None, "ended")
+        process.disconnect()
+        await advance(clock, 600.2)
+        assert (process.closed, first.closed) == (True, "ended")
+        await advance(clock, 20.2)
+        assert len(comet._hub.timers) == 0
+
+
+def test_a_channel_tells_what_it_was_made_as() -> None:
+    comet = make(history_size=7)
+    process = comet._hub.processes.open("a session")
+
+    async def source() -> AsyncIterator[int]:
+        yield 1
+
+    @comet.unlimited("unread")
+    async def unread(tab: ClientProcess) -> AsyncIterator[int]:
+        yield 1
+
+    made = [
+        (comet.create(scope=SITE, size=3), SITE, "site", 3),
+        (comet.channels.create("text"), SITE, "site", 7),
+        (comet.create(scope=process), process, "process", 7),
+        (comet.create_newest(), SITE, "newest", 1),
+        (comet.create_unlimited(source(), scope=process, ahead=2), process, "unlimited", 2),
+        (unread.channel(process), process, "unlimited", 1),
+    ]
+    for channel, *told in made:
+        assert [channel.scope, channel.kind, channel.size] == told
+
+
 def test_a_finalizer_may_run_while_the_lock_is_held() -> None:
     comet = make()
     channel = comet.channels.create()
@@ -200,12 +303,13 @@ def test_creating_and_dropping_in_many_threads_leaves_nothing() -> None:
     assert len(comet.channels) == 0
 
 
-def test_what_is_no_text_is_refused_and_nothing_is_published() -> None:
-    channel = make().channels.create("news")
-    with pytest.raises(TypeError, match=r"expected a text \(str\) for channel 'news', got bytes"):
-        channel.write(b"x")  # type: ignore[arg-type]  # that is what is tested
-    with pytest.raises(ValueError, match="lone surrogate at index 2"):
-        channel.write("ab\ud800c")
+@pytest.mark.parametrize("wrong", [5, None, ["x"], b"\xff", "ab\ud800c"], ids=repr)
+def test_what_is_no_text_is_an_invalid_message_and_nothing_is_published(wrong: Any) -> None:
+    comet = make()
+    channel = comet.channels.create("news")
+    for same in (channel, comet.create(scope=SITE, name="same", type=str)):
+        with pytest.raises(InvalidMessage, match="expected a value that fits channel '"):
+            same.publish(wrong)
     assert channel._feed.history.top == 0
 
 

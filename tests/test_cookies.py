@@ -126,3 +126,22 @@ def test_whatever_stands_around_it_it_is_found_once(others: list[str]) -> None:
         cookies = [*others[:place], "comet=v.w", *others[place:]]
         assert read(";".join(cookies)) == ["v.w"]
         assert read(*cookies) == ["v.w"]
+
+
+def test_four_values_are_looked_at_and_no_fifth() -> None:
+    values = [str(n) for n in range(5)]
+    assert read("; ".join(f"comet={value}" for value in values)) == values[:4]
+    assert read(*(f"comet={value}" for value in values)) == values[:4]
+
+
+def test_a_value_of_256_characters_is_looked_at_and_one_of_257_passed_over() -> None:
+    assert read(f"comet={'x' * 257}; comet={'x' * 256}") == ["x" * 256]
+
+
+def test_cookies_are_searched_for_64_kib_and_no_further() -> None:
+    def after(size: int) -> str:
+        return f"{'x' * (size - 9)}; comet=v"
+
+    assert read(after(65536)) == ["v"]
+    assert read(after(65537)) == [""]  # cut off, so it is not ours
+    assert read(f"comet=1; {'x' * 65536}", "comet=2") == ["1"]

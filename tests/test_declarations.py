@@ -36,8 +36,8 @@ from asgi_comet import (
     TooManyVirtualChannels,
 )
 from asgi_comet.feeds import Feed, Listener
-from asgi_comet.lingering import GRACE
 from asgi_comet.restarting import PAUSE, PAUSE_AT_LEAST, PAUSE_AT_MOST, _choose_pause
+from asgi_comet.shares import GRACE
 from asgi_comet.testing import ManualClock
 from tests.conftest import KEY, TOKEN, application
 from tests.test_channels import advance
@@ -229,6 +229,7 @@ def test_one_that_is_declared_already_says_so() -> None:
     with pytest.raises(InvalidDeclaration, match="declared already, as '~unread'"):
         comet.unlimited("again")(own)
     assert comet._hub.declarations.match("seat:1") is None
+    assert declared.function is not None
     seats = comet.newest("seat:{room}")(declared.function)
     assert seats.channel(room="1").id == "seat:1"
 
@@ -408,7 +409,7 @@ async def test_a_word_may_have_any_name() -> None:
     async with running() as (comet, _):
         seen: list[str] = []
 
-        @comet.channel("room:{self}/{process}", authorize=bool)
+        @comet.channel("room:{self}/{process}", authorize=lambda connection, **words: True)
         async def rooms(self: str, process: str) -> AsyncIterator[str]:
             seen.append(self + process)
             yield self
@@ -436,7 +437,8 @@ def test_words_are_converted_and_what_does_not_fit_matches_nothing() -> None:
         assert comet._hub.declarations.find(name) is None
     comet.channels.create("user:x/y")  # so it is free
     assert users.channel(user=42, key=key).id == f"user:42/{key}"
-    assert users.channel(user="42", key=str(key)).id == f"user:42/{key}"
+    texts: Any = {"user": "42", "key": str(key)}
+    assert users.channel(**texts).id == f"user:42/{key}"
 
 
 def test_a_word_without_a_type_is_text() -> None:
@@ -643,7 +645,6 @@ async def test_a_reference_lets_a_member_wait_for_another_linger() -> None:
         channel.reference()
         with pytest.raises(TypeError, match="expected the words"):
             rooms.reference()
-        await advance(clock, 5.3)
         await advance(clock, 9.8)
         assert channel._feed.closed is None
         await advance(clock, 0.4)
@@ -691,6 +692,17 @@ async def test_the_words_of_a_member_must_be_those_of_the_family() -> None:
     family = comet.channel("job:{process}")(source)
     assert family.channel(process="1").id == "job:1"
     assert family.channel("2").id == "job:2"
+
+
+async def test_words_too_many_are_told_which_were_expected() -> None:
+    comet, _ = make()
+    rooms = declare_rooms(comet, Log())
+    news = comet.channel("news")(Log().source)
+    expected = r"words \['name'\] of channel 'room:\{name\}', got \['a', 'b'\]"
+    with pytest.raises(TypeError, match=expected):
+        rooms.channel("a", "b")
+    with pytest.raises(TypeError, match=r"words \[\] of channel 'news', got \['a'\]"):
+        news.channel("a")  # type: ignore[call-arg]  # that is what is tested
 
 
 async def test_a_member_that_ends_starts_again_once_what_it_held_is_forgotten() -> None:
@@ -817,7 +829,7 @@ async def test_a_stranger_who_asks_for_many_members_keeps_nobody_else_out() -> N
         assert (read.closed, len(comet.channels)) == (None, 100)
         await wait_all_tasks_blocked()
         await advance(clock, 10.2)
-        assert (len(comet.channels), len(comet._hub.declarations._idle._since)) == (1, 0)
+        assert (len(comet.channels), len(comet._hub.declarations._shares)) == (1, 1)
 
 
 async def test_a_member_that_has_ended_is_not_kept_among_those_that_linger() -> None:
@@ -829,7 +841,7 @@ async def test_a_member_that_has_ended_is_not_kept_among_those_that_linger() -> 
         await wait_all_tasks_blocked()
         rooms.channel(name="1").close()
         leave(comet, reader)
-        assert "room:1" not in comet._hub.declarations._idle
+        assert len(comet._hub.declarations._shares) == 0
 
 
 async def test_max_virtual_channels_holds_for_members_too() -> None:
@@ -887,11 +899,13 @@ async def test_what_is_no_process_says_what_is_expected() -> None:
     async with running() as (comet, _):
         declared = comet.unlimited("own")(of_process)
         with pytest.raises(NoClientProcess):
-            declared.channel()
+            declared.channel()  # type: ignore[call-arg]  # of the current one
         with pytest.raises(TypeError, match="expected a client process, got int"):
-            declared.channel(7)
-        with pytest.raises(TypeError, match=r"expected a client process only, got \['room'\]"):
-            declared.channel(room="42")
+            declared.channel(7)  # type: ignore[arg-type]  # that is what is tested
+        with pytest.raises(TypeError, match="expected a client process, got str"):
+            declared.channel(room="42")  # type: ignore[call-arg]  # that is what is tested
+        with pytest.raises(TypeError, match=r"expected a client process only, got \[.*'room'\]"):
+            declared.channel(7, room="42")  # type: ignore[call-arg, arg-type]  # the same
 
 
 async def test_a_process_channel_that_nobody_reads_is_full_and_stays_so() -> None:
@@ -1201,7 +1215,7 @@ async def test_what_ends_in_the_very_moment_its_source_fails_stays_ended() -> No
 async def test_an_unlimited_channel_is_asked_anew_after_a_failure() -> None:
     async with running() as (comet, clock):
         log = Log()
-        declared = comet.unlimited("own")(log.own)
+        declared = comet.unlimited("own", ahead=9)(log.own)
         channel = declared.channel(open_process(comet))
         before = channel._feed
         comet._hub.broker.want(before, 5)

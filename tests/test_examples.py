@@ -417,10 +417,14 @@ def test_a_page_for_htmx_holds_what_was_posted_and_where_to_go_on() -> None:
     importlib.reload(htmx)
     with serve(htmx.app) as server:
         for text in ("<Hello>", "World"):
-            server.request("POST", "/news", text, {"Content-Type": "text/plain"})
-        page = server.request("GET", "/").body.decode()
-        assert "<li>&lt;Hello&gt;</li><li>World</li></ul>" in page
-        assert f"position={htmx.news.reference()['position']}&format=text" in page
+            server.request("POST", "/rooms/kitchen", text, {"Content-Type": "text/plain"})
+        page = server.request("GET", "/rooms/kitchen").body.decode()
+        assert '<li id="m1">&lt;Hello&gt;</li><li id="m2">World</li>' in page
+        reference = htmx.rooms.channel(room="kitchen").reference()
+        assert reference["position"].endswith(".2")
+        assert f'comet-from="{reference["position"]}"' in page
+        assert "<li" not in server.request("GET", "/rooms/cellar").body.decode()
+        assert server.request("GET", "/rooms/attic").status == 422
 
 
 # The documents

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
+import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import asgi_comet
@@ -40,3 +43,19 @@ def test_the_package_is_typed_and_its_version_is_that_of_the_changelog() -> None
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["dynamic"] == ["version"]
     assert asgi_comet.__version__.count(".") == 2
+
+
+def public_docstrings() -> Iterator[tuple[str, str]]:
+    for name in asgi_comet.__all__:
+        value = getattr(asgi_comet, name)
+        yield name, inspect.getdoc(value) or ""
+        for member in dir(value) if inspect.isclass(value) else ():
+            if not member.startswith("_"):
+                documented = inspect.getattr_static(value, member)
+                yield f"{name}.{member}", inspect.getdoc(documented) or ""
+
+
+def test_public_docstrings_name_no_file_that_users_do_not_have() -> None:
+    found = dict(public_docstrings())
+    assert "Ocsigen_comet.Channels.write" in found["Delivery"]
+    assert [name for name, text in found.items() if re.search(r"\w\.md\b|\bseeds/", text)] == []

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from asgi_comet.directory import Directory
 from asgi_comet.drain import Drain
 from asgi_comet.errors import ChannelClosed
 from asgi_comet.fanout import Fanout
-from asgi_comet.feeds import Encoder, Feed, Kind, Listener, Wake
+from asgi_comet.feeds import KEPT, Encoder, Feed, Kind, Listener, Wake
 from asgi_comet.history import History
 from asgi_comet.messages import Message
 from asgi_comet.testing import ManualClock
@@ -64,8 +64,11 @@ def render(feed: Feed, after: int, encoder: Encoder | None = None) -> tuple[Any,
     return None if rendered is None else (rendered.data, rendered.upto)
 
 
-def encode(name: str, epoch: str, messages: list[Message]) -> bytes:
-    return name.encode() + b"".join(m.data for m in messages)
+def write(name: str, epoch: str, messages: Sequence[Message]) -> list[bytes]:
+    return [m.data for m in messages]
+
+
+encode = Encoder(write, lambda parts: b"f" + b"".join(parts), around=1)
 
 
 async def test_a_publish_wakes_its_listeners_once_and_nobody_else() -> None:
@@ -184,10 +187,11 @@ async def test_ten_thousand_listeners_are_woken_in_batches() -> None:
 async def test_a_run_is_encoded_once_for_all_who_stand_at_the_same_place() -> None:
     feed, calls = make_feed(), list[int]()
 
-    def counting(name: str, epoch: str, messages: list[Message]) -> bytes:
+    def count(name: str, epoch: str, messages: Sequence[Message]) -> list[bytes]:
         calls.append(len(messages))
-        return b"x" * 10 * len(messages)
+        return [b"x" * 10 for _ in messages]
 
+    counting = Encoder(count, b"".join)
     for _ in range(3):
         feed.append(b"m")
     first = feed.render(counting, 0)
@@ -199,15 +203,44 @@ async def test_a_run_is_encoded_once_for_all_who_stand_at_the_same_place() -> No
     assert calls == [3, 2, 4]
 
 
-async def test_encoded_runs_take_no_more_than_the_history_may() -> None:
-    feed = make_feed(size=100, max_bytes=100)
+async def test_what_is_kept_encoded_is_a_few_answers_at_n_and_n_plus_one() -> None:
+    feed = make_feed(size=100, max_bytes=10_000)
     for _ in range(50):
-        feed.append(b"m")
-    for after in range(50):
-        feed.render(lambda name, epoch, messages: b"x" * 30, after)
-        assert feed._rendered_bytes == sum(len(r.data) for r in feed._rendered.values()) <= 100
+        feed.append(b"m" * 30)
+
+    def kept() -> int:
+        assert feed._rendered_bytes == sum(r.size for r in feed._rendered.values())
+        return feed._rendered_bytes
+
+    for after in range(KEPT):
+        feed.render(encode, after, 61)  # two messages and one byte
+        assert kept() == 61 * (after + 1)
+    feed.render(encode, KEPT, 61)
+    assert kept() == 61
     feed.append(b"m")
     assert (feed._rendered, feed._rendered_bytes) == ({}, 0)
+
+
+async def test_of_runs_without_a_limit_one_is_kept() -> None:
+    feed = make_feed()
+    for _ in range(3):
+        feed.append(b"m")
+    for after in range(3):
+        feed.render(encode, after)
+        assert [upto for _, upto, _ in feed._rendered] == [after]
+
+
+async def test_what_is_kept_encoded_goes_with_the_last_listener() -> None:
+    async with flushing() as fanout:
+        feed, ears = make_feed(), [Ear(), Ear()]
+        for ear in ears:
+            attach(fanout, ear, feed)
+        feed.append(b"m")
+        feed.render(encode, 0)
+        fanout.detach(ears[0])
+        assert feed._rendered_bytes == 2
+        fanout.detach(ears[1])
+        assert (feed._rendered, feed._rendered_bytes) == ({}, 0)
 
 
 async def test_a_gap_is_told() -> None:

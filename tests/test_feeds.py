@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -13,12 +14,16 @@ from asgi_comet.directory import Directory
 from asgi_comet.feeds import Feed, Kind
 from asgi_comet.history import History
 from asgi_comet.messages import NEXT_INCARNATION, Last, Message, Now, Position
+from asgi_comet.runs import Encoder
 
 KINDS = list(Kind)
 
 
-def encode(name: str, epoch: str, messages: list[Message]) -> bytes:
-    return b" ".join(b"%d:%s" % (m.offset, m.data) for m in messages)
+def write(name: str, epoch: str, messages: Sequence[Message]) -> list[bytes]:
+    return [b"%d:%s" % (m.offset, m.data) for m in messages]
+
+
+encode = Encoder(write, b" ".join, gap=1)
 
 
 def make(kind: Kind, *messages: bytes, size: int = 10, max_bytes: int = 1000) -> Feed:
@@ -105,6 +110,22 @@ def test_all_at_the_same_place_share_what_is_rendered_until_something_comes() ->
     feed.append(b"b")
     assert feed.render(encode, 0) is not first
     assert read(feed, 0) == b"1:a 2:b"
+
+
+def test_a_run_is_written_without_the_lock_so_that_its_html_may_use_the_channel() -> None:
+    feed = make(Kind.SITE, b"a")
+
+    def write_and_publish(name: str, epoch: str, messages: Sequence[Message]) -> list[bytes]:
+        assert not feed.lock.locked()
+        if feed.history.top == 1:
+            feed.append(b"b")
+        return write(name, epoch, messages)
+
+    publishing = Encoder(write_and_publish, b" ".join, gap=1)
+    for expected in (b"1:a", b"1:a 2:b"):  # what lacks a message is not kept
+        rendered = feed.render(publishing, 0)
+        assert rendered is not None
+        assert rendered.data == expected
 
 
 def test_what_was_acknowledged_is_not_kept_in_encoded_form_either() -> None:
@@ -212,8 +233,9 @@ def test_a_closed_channel_can_be_read_but_not_written(kind: Kind) -> None:
 def test_a_run_is_cut_to_size_and_tells_how_far_it_reaches() -> None:
     feed = make(Kind.SITE, b"aa", b"bb", b"cc")
     for after, max_bytes, expected in (
-        (0, 4, (b"1:aa 2:bb", 2)),
-        (2, 4, (b"3:cc", 3)),
+        (0, 9, (b"1:aa 2:bb", 2)),
+        (0, 8, (b"1:aa", 1)),
+        (2, 9, (b"3:cc", 3)),
         (0, 1, (b"1:aa", 1)),
         (0, None, (b"1:aa 2:bb 3:cc", 3)),
     ):

@@ -292,3 +292,15 @@ def test_two_threads_that_make_room_at_the_bound_do_not_disturb_each_other(
     assert [ours.unsign_process(token) for token in tokens[:3]] == ["0", "1", "2"]
     assert (found or ["3"]) == ["3"]
     assert len(ours._known_processes) <= 3
+
+
+def test_a_text_over_256_characters_is_not_even_verified() -> None:
+    identity = Identity(load_keys("k" * 32))
+    for sign, unsign in (
+        (identity.sign_session, identity.unsign_session),
+        (identity.sign_process, identity.unsign_process),
+    ):
+        longest = "x" * (256 - len(sign("")))
+        assert len(sign(longest)) == 256
+        assert unsign(sign(longest)) == longest
+        assert unsign(sign(longest + "x")) is None

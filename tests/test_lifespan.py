@@ -12,7 +12,7 @@ import anyio
 import pytest
 from anyio import wait_all_tasks_blocked
 
-from asgi_comet import SITE, Channel, Comet
+from asgi_comet import SITE, Channel, ChannelClosed, ClientProcess, Comet
 from asgi_comet.feeds import Wake
 from asgi_comet.lifespan import PATIENCE
 from asgi_comet.signals import chained_signals
@@ -207,6 +207,125 @@ async def test_what_an_application_publishes_as_it_starts_and_stops_goes_through
             await wait_all_tasks_blocked()
             assert len(said) == 2
         assert len(comet._hub.background) == 0
+
+
+@pytest.mark.parametrize("declared", [True, False], ids=["declared", "created with a source"])
+async def test_callbacks_of_tabs_find_the_channels_of_the_site_alive(
+    declared: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    comet, delivered = Comet(KEY), list[int]()
+
+    async def talk() -> AsyncIterator[str]:
+        await anyio.sleep_forever()
+        yield ""
+
+    channel = comet.channel("talk")(talk).channel() if declared else comet.create(talk, scope=SITE)
+
+    async def say_goodbye(tab: ClientProcess) -> None:
+        await anyio.lowlevel.checkpoint()
+        delivered.append((await channel.publish("left").stored()).offset)
+
+    async with comet.lifespan():
+        await wait_all_tasks_blocked()
+        for number in range(3):
+            comet._hub.processes.open(f"session {number}").on_close(say_goodbye)
+    assert sorted(delivered) == [1, 2, 3]
+    assert channel._feed.closed == "ended"
+    assert caplog.records == []
+
+
+async def test_a_source_that_comes_after_the_stop_is_closed_and_never_read() -> None:
+    comet, said = Comet(KEY), list[str]()
+
+    class Late:
+        def __aiter__(self) -> Late:
+            return self
+
+        async def __anext__(self) -> int:
+            raise AssertionError("read")
+
+        async def aclose(self) -> None:
+            said.append("closed")
+
+    async with comet.begin_lifespan() as lifespan:
+        lifespan.begin()
+        await lifespan.finish()
+        channel = comet.create(Late(), scope=SITE, name="late")
+        assert channel._feed.closed == "ended"
+    assert said == ["closed"]
+
+
+async def test_callbacks_that_take_long_do_not_keep_the_channels_alive(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    comet, said = Comet(KEY), list[str | None]()
+
+    async def say_nothing() -> AsyncIterator[str]:
+        await anyio.sleep_forever()
+        yield ""
+
+    channel = comet.create(say_nothing, scope=SITE)
+
+    async def stay(tab: ClientProcess) -> None:
+        while channel._feed.closed is None:
+            await anyio.lowlevel.checkpoint()
+        said.append(channel._feed.closed)
+
+    monkeypatch.setattr("asgi_comet.lifespan.HEAD_START", 0.01)
+    async with comet.lifespan():
+        comet._hub.processes.open("a session").on_close(stay)
+        await wait_all_tasks_blocked()
+    assert said == ["ended"]
+
+
+async def test_a_channel_made_before_is_there_again_for_the_next_lifespan_but_empty() -> None:
+    comet = Comet(KEY)
+    news: Channel[str] = comet.create(scope=SITE, name="news")
+    score: Channel[int] = comet.create_newest(name="score")
+    unnamed = comet.channels.create()
+    epochs = set[str]()
+    for number in range(3):
+        news.publish(f"before {number}")
+        score.publish(number)
+        async with comet.lifespan():
+            history = news._feed.history
+            assert [message.data for message in history.after(0) or ()] == [
+                f'"before {number}"'.encode()
+            ]
+            epochs.add(history.epoch)
+            news.publish("while it runs")
+            unnamed.write("x")
+            ear = Ear()
+            attach(comet._hub.fanout, ear, news._feed)
+        for channel in (news, score, unnamed):
+            assert (len(channel._feed.history), channel._feed.closed) == (0, None)
+            assert comet.channels.find(channel.id) is channel._feed
+        assert history.epoch != news._feed.history.epoch
+        assert ear.woken is Wake.TIMEOUT
+    assert len(epochs) == 3
+    news.close()
+    assert len(comet.channels) == 2
+
+
+async def test_a_channel_made_while_it_runs_ends_with_it_and_frees_its_name() -> None:
+    comet = Comet(KEY)
+    early = comet.create(scope=SITE, name="early")
+    for _ in range(2):
+        async with comet.lifespan():
+            channel: Channel[str] = comet.create(scope=SITE, name="news")
+            gone = comet.create(scope=SITE, name="gone")
+            gone.publish("kept for a while")
+            gone.close()
+            assert comet.channels.find("gone") is not None
+        assert comet.channels.find("gone") is None
+        with pytest.raises(ChannelClosed):
+            channel.publish("x")
+    early.close()
+    async with comet.lifespan():
+        late = comet.create(scope=SITE, name="early")  # its namesake was there before
+    with pytest.raises(ChannelClosed):
+        late.publish("x")
+    assert (len(comet.channels), comet.channels._lasting) == (0, set())
 
 
 async def test_sources_that_do_not_close_hold_it_up_once() -> None:

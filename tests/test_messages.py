@@ -54,7 +54,7 @@ def test_a_position_is_a_start(epoch: str, offset: int) -> None:
 )  # fmt: skip
 def test_any_other_start_is_refused_with_what_came(text: str) -> None:
     with pytest.raises(
-        BadRequest, match=r"expected 'now', 'last:10' or a position .* got"
+        BadRequest, match=r"expected 'now', 'first', 'last:10' or a position .* got"
     ) as caught:
         parse_start(text)
     assert repr(text) in str(caught.value)

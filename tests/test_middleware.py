@@ -15,12 +15,14 @@ from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
-from starlette.routing import Mount
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_comet import (
     SITE,
+    Channel,
     Comet,
     CometMiddleware,
     NotRunning,
@@ -401,6 +403,64 @@ def test_with_the_test_client_of_starlette() -> None:
         assert client.get("/comet/admin/status", headers=BEARER).json()["active"] is True
     with pytest.raises(NotRunning):
         TestClient(app).get("/comet/admin/status", headers=BEARER)
+
+
+def test_no_message_is_carried_from_one_test_to_the_next() -> None:
+    comet = Comet(KEY)
+    news: Channel[str] = comet.create(scope=SITE, name="news")
+    app = application(comet)
+    positions: list[str] = []
+    for number in range(2):
+        with TestClient(app) as client:
+            ask = {"channels": {"news": "last:9"}, "idle": True}
+            (where,) = client.post("/comet/poll", json=ask).json()["events"]
+            positions.append(where["position"])
+            news.publish(str(number))
+            *_, event = client.post("/comet/poll", json=ask).json()["events"]
+            assert event["data"] == str(number)
+    assert [position.partition(".")[2] for position in positions] == ["0", "0"]
+    assert positions[0] != positions[1]
+
+
+def test_a_tab_that_says_goodbye_to_a_declared_channel_logs_nothing_at_shutdown(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    comet = Comet(KEY)
+
+    @comet.channel("room:{room}")
+    async def rooms(room: int) -> AsyncIterator[str]:
+        await sleep_forever()
+        yield ""
+
+    async def enter(request: Request) -> JSONResponse:
+        tab = comet.open_process()
+        tab.on_close(lambda _: rooms.channel(room=1).publish("left"))
+        return JSONResponse(rooms.channel(room=1).reference())
+
+    app = Starlette(
+        routes=[Route("/", enter)], middleware=[Middleware(CometMiddleware, comet=comet)]
+    )
+    with caplog.at_level(logging.WARNING, "asgi_comet"), serve(app) as server:
+        for _ in range(3):
+            assert server.request("GET", "/").status == 200
+    assert [record.getMessage() for record in caplog.records] == []
+
+
+def test_a_callback_that_fails_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    comet = Comet(KEY)
+
+    async def enter(request: Request) -> JSONResponse:
+        comet.open_process().on_close(lambda _: 1 / 0)
+        return JSONResponse({})
+
+    app = Starlette(
+        routes=[Route("/", enter)], middleware=[Middleware(CometMiddleware, comet=comet)]
+    )
+    with serve(app) as server:
+        server.request("GET", "/")
+    (failed,) = [record for record in caplog.records if record.name == "asgi_comet.goodbyes"]
+    assert failed.getMessage().startswith("an on_close callback failed: tests.test_middleware.")
+    assert failed.getMessage().endswith(".enter.<lambda>")
 
 
 async def pass_on(request: Request, call_next: Any) -> Any:

@@ -17,6 +17,7 @@ from uuid import UUID
 
 import anyio
 import pytest
+import sniffio
 from anyio import wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
 from pydantic import BaseModel, model_serializer
@@ -275,7 +276,10 @@ async def test_others_have_their_turn_while_many_are_told(
             group.start_soon(look)
             await notifier.notify(1, "x")
         stretches = [after - before for before, after in zip(seen, [*seen[1:], 100], strict=True)]
-        assert max(stretches) <= 50  # milliseconds, as each takes one
+        # In milliseconds. Trio shuffles the tasks of a turn of the loop: one that is
+        # first in a turn and last in the next has waited for two, of at most 37 each.
+        most = 75 if sniffio.current_async_library() == "trio" else 50
+        assert max(stretches) <= most
 
 
 async def test_what_is_notified_as_the_line_ends_is_handed_out_by_one_task(

@@ -137,7 +137,8 @@ def test_a_refusal_logs_what_was_expected_and_what_came(caplog: pytest.LogCaptur
     assert check(scope(host="a.b:8000", origin="http://evil.com")) is None
     assert caplog.messages == [
         "refused '/comet/poll': expected Origin http://a.b:8000 or https://a.b:8000, "
-        "got b'http://evil.com'"
+        "got b'http://evil.com'; if that is a page of this application, have the proxy pass the "
+        "header Host on, or say allowed_origins=['http://evil.com']"
     ]
     caplog.clear()
     assert check(scope(host="a.b", sec_fetch_site="cross-site")) is None
@@ -226,3 +227,27 @@ def test_a_scheme_that_nobody_knows_is_taken_for_http() -> None:
     scope = {"type": "http", "scheme": "gopher", "path": "/comet/poll"}
     headers = {b"host": b"a.b", b"origin": b"http://a.b"}
     assert OriginRule([]).check(scope, headers) == ()
+
+
+def test_the_line_of_a_refusal_is_short_and_holds_no_token(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for headers in (
+        {"host": "a" * 60_000, "origin": "b" * 60_000},
+        {"host": "a.b", "origin": "http://" + "b" * 255},
+        {"host": "a.b", "sec_fetch_site": "c" * 60_000},
+    ):
+        refused = scope(**headers)
+        refused["path"] = "/comet/p/SECRETtoken.of-it/poll" + "x" * 60_000
+        assert check(refused) is None
+    for line in caplog.messages:
+        assert len(line) < 1200
+        assert "/comet/p/SECRET…/poll" in line
+        assert "token" not in line
+
+
+def test_a_refusal_of_what_no_setting_allows_names_no_setting(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert check(scope(host="a.b", origin="null")) is None
+    assert "allowed_origins" not in caplog.text

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import re
+import time
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asgi_comet import InvalidDeclaration, InvalidName
@@ -69,7 +71,9 @@ def test_bad_words_are_refused_with_the_reason(name: str, reason: str) -> None:
     assert isinstance(caught.value, TypeError)
 
 
-@pytest.mark.parametrize("name", ["", "~own", ":event", "open", "a\nb", "x" * 256, 7])
+@pytest.mark.parametrize(
+    "name", ["", "~own", ":event", "@room", "@{a}", "open", "a\nb", "x" * 256, 7]
+)
 def test_a_name_that_no_channel_may_have_is_refused(name: str) -> None:
     with pytest.raises(InvalidName):
         parse_pattern(name)
@@ -119,3 +123,67 @@ def patterns(draw: st.DrawFn) -> Pattern:
 def test_overlap_agrees_with_trying_all_short_names(one: Pattern, other: Pattern) -> None:
     tried = any(one.match(n) is not None and other.match(n) is not None for n in NAMES)
     assert one.overlaps(other) is tried
+
+
+TEXTS = st.text("ab-:/", max_size=3)
+WORDS = ["u", "v", "w", "x", "y"]
+
+
+@st.composite
+def templates(draw: st.DrawFn) -> Pattern:
+    """Patterns with several words in one segment or in many."""
+    texts = draw(st.lists(TEXTS.filter(bool), max_size=len(WORDS) - 1))
+    ends = draw(TEXTS.map(lambda text: text.lstrip(":"))), draw(TEXTS)
+    between = "".join(f"{text}{{{word}}}" for text, word in zip(texts, WORDS[1:], strict=False))
+    return parse_pattern(f"{ends[0]}{{u}}{between}{ends[1]}")
+
+
+def as_expression(pattern: Pattern) -> re.Pattern[str]:
+    """What a pattern means, as a regular expression."""
+    parts = re.split(r"\{(.*?)\}", pattern.name)
+    parts[0::2] = [re.escape(text) for text in parts[0::2]]
+    parts[1::2] = [f"(?P<{word}>[^:/]+)" for word in parts[1::2]]
+    return re.compile("".join(parts), re.DOTALL)
+
+
+@settings(max_examples=2000)
+@given(templates(), st.text("ab-:/\n", max_size=12))
+@example(parse_pattern("{u}-{v}"), "a--b-")
+@example(parse_pattern("{u}aa{v}"), "baaaab")
+@example(parse_pattern("a{u}a"), "aa")
+def test_it_matches_as_the_regular_expression_does(pattern: Pattern, name: str) -> None:
+    found = as_expression(pattern).fullmatch(name)
+    assert pattern.match(name) == (found and found.groupdict())
+
+
+@given(templates(), st.data())
+def test_what_is_filled_in_is_matched_again(pattern: Pattern, data: st.DataObject) -> None:
+    texts = st.text("ab-", min_size=1, max_size=4)
+    words = {word: data.draw(texts) for word in pattern.words}
+    name = pattern.fill(words)
+    found = as_expression(pattern).fullmatch(name)
+    assert found is not None
+    assert pattern.match(name) == found.groupdict()
+
+
+HOSTILE = [
+    "{a}-{b}",
+    "log:{a}-{b}-{c}",
+    "{a}-{b}-{c}-{d}-{e}-{f}",
+    "{a}a{b}aa{c}a{d}",
+    "x{a}--{b}--y",
+]
+STALL = 0.05  # seconds
+
+
+@pytest.mark.parametrize("template", HOSTILE)
+def test_no_request_of_names_takes_long_to_match(template: str) -> None:
+    pattern = parse_pattern(template)
+    start = template.partition("{")[0]
+    for filling in ("-", "a", "-a", "a-", "--a"):
+        name = (start + filling * 255)[:254]
+        before = time.thread_time()
+        for _ in range(128):  # as many as one request may have
+            pattern.match(f"{name}:")
+            pattern.match(name)
+        assert time.thread_time() - before < STALL

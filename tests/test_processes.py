@@ -13,13 +13,14 @@ import pytest
 from anyio import wait_all_tasks_blocked
 
 from asgi_comet import (
+    SITE,
     ClientProcess,
     Comet,
     NotRunning,
     ProcessClosed,
     Session,
     TooManyProcesses,
-    processes,
+    goodbyes,
 )
 from asgi_comet.feeds import Wake
 from asgi_comet.processes import Registered
@@ -127,6 +128,15 @@ async def test_it_closes_after_process_timeout_without_a_connection() -> None:
         await advance(clock, 0.3)
         assert process.closed
         check_nothing_left(comet)
+
+
+async def test_one_that_never_connected_closes_after_process_timeout_if_that_is_shorter() -> None:
+    async with running(process_timeout=5) as (comet, clock):
+        process = open_in(comet)
+        await advance(clock, 4.9)
+        assert not process.closed
+        await advance(clock, 0.3)
+        assert process.closed
 
 
 async def test_one_that_never_connected_closes_after_30_seconds() -> None:
@@ -728,16 +738,37 @@ async def test_an_inactivity_that_is_no_time_says_what_is_expected(
         process.close()
 
 
+async def test_nobody_waits_for_the_outcome_of_what_a_callback_publishes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with running() as (comet, _):
+        process, news = open_in(comet), comet.create(scope=SITE, name="news")
+        process.on_close(lambda _: news.publish("left"))
+        process.on_close(lambda _: note_later(told, 1))
+        told = list[int]()
+        process.close()
+        with anyio.fail_after(10):
+            await comet._hub.background.wait_idle()  # on a clock that stands still
+        assert (news._feed.history.top, told) == (1, [1])
+    assert caplog.records == []
+
+
+async def note_later(told: list[int], number: int) -> None:
+    await anyio.lowlevel.checkpoint()
+    told.append(number)
+
+
 async def test_a_callback_that_hangs_is_cut_off(
     comet: Comet, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def hang(process: object) -> None:
         await anyio.sleep_forever()
 
-    monkeypatch.setattr(processes, "CALLBACK_LIMIT", 0.0)
+    monkeypatch.setattr(goodbyes, "CALLBACK_LIMIT", 0.0)
     async with comet.lifespan():
         process = comet._hub.processes.open("s")
         process.on_close(hang)
         process.close()
         await comet._hub.background.wait_idle()
-    assert "a callback of a closed client process took more than 0 s" in caplog.text
+    assert "an on_close callback took more than 0 s and was cut off: tests." in caplog.text
+    assert "test_a_callback_that_hangs_is_cut_off.hang" in caplog.text

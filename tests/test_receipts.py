@@ -10,12 +10,9 @@ import anyio
 import pytest
 from anyio import wait_all_tasks_blocked
 
-from asgi_comet import ClientProcess, Comet, Notification, NotRunning, Receipt, turns
+from asgi_comet import ClientProcess, Notification, NotRunning, Receipt, turns
 from asgi_comet.brokers.base import Stored
-from asgi_comet.brokers.memory import MemoryBroker
 from asgi_comet.feeds import Feed
-from asgi_comet.testing import ManualClock
-from tests.conftest import KEY
 from tests.test_channels import advance, make
 from tests.test_notify import House, housing
 
@@ -274,29 +271,22 @@ async def test_a_process_that_closes_right_after_it_was_published_did_get_it() -
         assert await sent == 1
 
 
-class Later(MemoryBroker):
-    """A broker that tells later where a message is stored."""
+async def test_a_broker_may_tell_later_where_a_message_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with housing() as house:
+        append = house.comet._hub.broker.append
 
-    def append(self, feed: Feed, data: bytes) -> Stored:
-        offset = super().append(feed, data)
-        assert isinstance(offset, int)
+        def append_later(feed: Feed, data: bytes) -> Stored:
+            offset = append(feed, data)
+            assert isinstance(offset, int)
 
-        async def stored() -> int:
-            await anyio.lowlevel.checkpoint()
-            return offset
+            async def stored() -> int:
+                await anyio.lowlevel.checkpoint()
+                return offset
 
-        return stored
+            return stored
 
-
-async def test_a_broker_may_tell_later_where_a_message_is() -> None:
-    clock = ManualClock()
-    comet = Comet(KEY, clock=clock)
-    broker = Later(comet._hub.fanout)
-    comet = Comet(KEY, clock=clock, broker=broker)
-    broker._fanout = comet._hub.fanout
-    async with comet.lifespan():
-        house = House(comet, clock)
-        notifier = comet.notifier("n", key=int)
+        monkeypatch.setattr(house.comet._hub.broker, "append", append_later)
+        notifier = house.comet.notifier("n", key=int)
         house.open_all(notifier, "a")
         async with waiting(notifier.notify(1, "x")) as found:
             acknowledge(house, "a")

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
+import logging
+import pickle
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from asgi_comet import Settings
 
@@ -24,6 +28,32 @@ def test_defaults_are_those_of_the_design() -> None:
 def test_settings_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings().timeout = 1.0  # type: ignore[misc]  # that is what is tested
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("time_out", "write timeout="),
+        ("max_process", "write max_processes="),
+        ("proxy", "there are timeout, jitter, process_timeout, "),
+    ],
+)
+def test_an_unknown_setting_is_refused_with_the_nearest_name(name: str, advice: str) -> None:
+    with pytest.raises(TypeError, match=f"^expected a setting, got '{name}'; {advice}"):
+        Settings(**{name: 3})  # type: ignore[arg-type]  # that is what is tested
+    with pytest.raises(TypeError, match=advice):
+        dataclasses.replace(Settings(), **{name: 3})  # type: ignore[arg-type]
+
+
+def test_an_unknown_setting_in_a_configuration_file_is_refused() -> None:
+    with pytest.raises(ValidationError, match="time_out"):
+        TypeAdapter(Settings).validate_python({"time_out": 3})
+    assert TypeAdapter(Settings).validate_python({"timeout": 3}) == Settings(timeout=3)
+
+
+def test_settings_can_be_copied() -> None:
+    settings = Settings(timeout=3)
+    assert copy.copy(settings) == pickle.loads(pickle.dumps(settings)) == settings
 
 
 @pytest.mark.parametrize(
@@ -61,6 +91,7 @@ def test_a_history_must_be_able_to_hold_the_largest_message() -> None:
 
 def test_every_field_is_read_from_the_environment() -> None:
     special = {"jitter": "0.5", "cookie_name": "c", "cookie_samesite": "strict", "linger": "3"}
+    special |= {"several_workers": "warn"}
     names = [field.name for field in dataclasses.fields(Settings)]
     values = {name: special.get(name, "1048576") for name in names}
     values |= {"timeout": "5", "process_timeout": "6", "body_timeout": "7", "send_timeout": "8"}
@@ -104,3 +135,31 @@ def test_all_bad_values_are_told_at_once() -> None:
 def test_a_rule_between_fields_is_told_as_it_is() -> None:
     with pytest.raises(ValueError, match=r"^history_bytes \(COMET_HISTORY_BYTES\) must be"):
         Settings.from_env({"COMET_HISTORY_BYTES": "10"})
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("COMET_TIMEOT", "COMET_TIMEOUT"),
+        ("COMET_TIME_OUT", "COMET_TIMEOUT"),
+        ("COMET_MAX_PROCESS", "COMET_MAX_PROCESSES"),
+        ("COMET_HISTORYSIZE", "COMET_HISTORY_SIZE"),
+    ],
+)
+def test_a_misspelt_variable_is_one_warning_with_the_likely_name(
+    name: str, meant: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert Settings.from_env({name: "3", "COMET_LINGER": "4"}) == Settings(linger=4)
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("asgi_comet.settings", logging.WARNING)
+    assert record.getMessage() == f"unknown variable {name}; did you mean {meant}?"
+
+
+@pytest.mark.parametrize(
+    "name", ["COMET_SECRET_KEY", "COMET_API_KEY", "COMET_PORT", "COMET_", "TIMEOT", "comet_timeot"]
+)
+def test_a_variable_that_is_not_ours_is_left_alone(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert Settings.from_env({name: "3"}) == Settings()
+    assert caplog.records == []

@@ -7,6 +7,7 @@ import gc
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import anyio
@@ -14,7 +15,15 @@ import anyio.lowlevel
 import pytest
 from anyio import wait_all_tasks_blocked
 
-from asgi_comet import SITE, ChannelFull, Comet, NonUniqueChannelName, ProcessClosed, Settings
+from asgi_comet import (
+    SITE,
+    ChannelFull,
+    Comet,
+    InvalidDeclaration,
+    NonUniqueChannelName,
+    ProcessClosed,
+    Settings,
+)
 from asgi_comet.feeds import Kind
 from asgi_comet.testing import ManualClock
 from tests.conftest import KEY
@@ -104,21 +113,53 @@ async def test_newest_source_is_read_as_soon_as_values_come() -> None:
         assert (channel._feed.history.top, len(channel._feed.history)) == (3, 1)
 
 
-async def test_unlimited_source_is_read_only_while_a_client_asks_one_message_ahead() -> None:
+@pytest.mark.parametrize("ahead", [1, 3])
+async def test_unlimited_source_is_read_only_while_a_client_asks_and_no_further_than_ahead(
+    ahead: int,
+) -> None:
     log = Log()
     async with running() as (comet, _):
-        channel = comet.create_unlimited(log.count(9), scope=process_of(comet))
+        channel = comet.create_unlimited(log.count(9), scope=process_of(comet), ahead=ahead)
         feed = channel._feed
         await wait_all_tasks_blocked()
         assert log.said == []
-        for taken in range(3):
-            comet._hub.broker.want(feed, taken + 1)
+        for acknowledged in range(3):
+            comet._hub.broker.want(feed, 9)  # a broker that asks for too much gets no more
             await wait_all_tasks_blocked()
-            assert feed.history.top == taken + 1
-            comet._hub.broker.want(feed, taken + 1)  # asked again for the same
+            assert feed.history.top == acknowledged + ahead
+            feed.acknowledge(acknowledged + 1)
             await wait_all_tasks_blocked()
-            assert feed.history.top == taken + 1
-        assert log.said == ["started", "1 taken", "2 taken"]
+            assert feed.history.top == acknowledged + ahead
+
+
+async def test_unlimited_source_is_read_only_while_its_messages_fit_into_the_history() -> None:
+    settings = Settings(message_limit=100, history_bytes=250)
+
+    async def large() -> AsyncIterator[str]:
+        for _ in range(9):
+            yield "x" * 98
+
+    comet = Comet(KEY, settings=settings)
+    async with comet.lifespan():
+        channel = comet.create_unlimited(large(), scope=process_of(comet), ahead=9)
+        feed = channel._feed
+        comet._hub.broker.want(feed, feed.window)
+        await wait_all_tasks_blocked()
+        assert (feed.history.first, feed.history.top) == (1, 2)
+        feed.acknowledge(1)
+        comet._hub.broker.want(feed, feed.window)
+        await wait_all_tasks_blocked()
+        assert (feed.history.first, feed.history.top) == (2, 3)
+
+
+@pytest.mark.parametrize("ahead", [0, -1])
+async def test_unlimited_needs_a_window_of_at_least_one_message(ahead: int) -> None:
+    async with running() as (comet, _):
+        log, process = Log(), process_of(comet)
+        with pytest.raises(ValueError, match=f"expected ahead to be .* at least 1, got {ahead}"):
+            comet.create_unlimited(log.count(1), scope=process, ahead=ahead)
+        with pytest.raises(InvalidDeclaration, match=f"at least 1, got {ahead}"):
+            comet.unlimited("unread", ahead=ahead)
 
 
 async def test_wanting_of_a_channel_without_a_source_on_demand_does_nothing() -> None:
@@ -144,7 +185,7 @@ async def test_a_source_may_be_a_function_and_its_annotation_is_the_type() -> No
     async with running() as (comet, _):
         channel = comet.create(numbers, scope=SITE)
         with pytest.raises(ValueError, match=r"expected a value that fits channel .*integer"):
-            channel.publish("many")
+            channel.publish("many")  # type: ignore[arg-type]  # that is what is tested
         await wait_all_tasks_blocked()
         assert channel._feed.history.top == 1
 
@@ -178,7 +219,7 @@ async def test_what_is_no_source_says_what_is_expected(source: Any) -> None:
 async def test_unlimited_needs_a_source() -> None:
     async with running() as (comet, _):
         with pytest.raises(TypeError, match="expected a source to read on demand"):
-            comet.create_unlimited(None, scope=process_of(comet))  # type: ignore[arg-type]  # tested
+            comet.create_unlimited(None, scope=process_of(comet))  # type: ignore[call-overload]  # tested
 
 
 async def test_a_source_that_ends_can_be_read_for_linger_seconds_then_is_unknown() -> None:
@@ -360,12 +401,57 @@ async def test_a_named_channel_lives_until_its_source_ends() -> None:
         assert log.said == []
 
 
+async def test_one_iterator_for_two_channels_is_refused_at_once_and_the_first_goes_on() -> None:
+    log = Log()
+    async with running() as (comet, _):
+        source = log.count(3)
+        first = comet.create(source, scope=SITE)
+        for again in (source, lambda: source):
+            for make in (comet.create_newest, partial(comet.create, scope=process_of(comet))):
+                with pytest.raises(ValueError, match="got async_generator for the second time"):
+                    make(again)
+        await wait_all_tasks_blocked()
+        assert first._feed.history.top == 3
+        assert log.said == ["started", "1 taken", "2 taken", "3 taken", "closed"]
+        with pytest.raises(ValueError, match="pass the function that makes it"):
+            comet.create(source, scope=SITE)  # it has been read, so there is nothing left
+
+
+async def test_a_function_gives_each_channel_an_iterator_and_none_is_kept() -> None:
+    log = Log()
+    async with running() as (comet, clock):
+        for number in range(100):
+            comet.create(lambda: log.count(1), scope=SITE, name=f"n{number}")
+        await wait_all_tasks_blocked()
+        assert len(log.said) == 300
+        await advance(clock, 10.2)  # what they held is forgotten
+        gc.collect()
+        assert len(comet.channels._sources) == 0
+
+
+async def test_of_an_iterator_without_weak_references_it_is_not_known() -> None:
+    class Slotted:
+        __slots__ = ()
+
+        def __aiter__(self) -> Slotted:
+            return self
+
+        async def __anext__(self) -> int:
+            raise StopAsyncIteration
+
+    source = Slotted()
+    async with running() as (comet, _):
+        feeds = [comet.create(source, scope=SITE, name=name)._feed for name in ("a", "b")]
+        await wait_all_tasks_blocked()
+        assert [feed.closed for feed in feeds] == ["ended"] * 2
+
+
 async def test_when_the_lifespan_ends_no_source_is_left() -> None:
     logs = [Log() for _ in range(3)]
     async with running() as (comet, _):
         comet.create(logs[0].hang(), scope=SITE, name="site")
-        comet.create(logs[1].hang(), scope=process_of(comet))
-        comet.create_unlimited(logs[2].count(3), scope=process_of(comet))
+        comet.create(logs[1].hang(), scope=process_of(comet), name="own")
+        comet.create_unlimited(logs[2].count(3), scope=process_of(comet), name="unread")
         await wait_all_tasks_blocked()
     assert [log.said for log in logs] == [["closed"], ["closed"], []]
     assert len(comet._hub.background) == 0
@@ -635,7 +721,7 @@ async def test_a_callback_that_awaits_a_cancelled_task_ends_nothing_else(
             await anyio.lowlevel.checkpoint()
         assert await is_alive(other)
         other.close()
-    assert "a background job failed" in caplog.text
+    assert "an on_close callback failed" in caplog.text
 
 
 async def test_a_source_that_writes_on_another_channel_that_has_ended_has_failed(

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -256,6 +256,16 @@ def test_outside_of_a_request_there_is_none(comet: Comet) -> None:
         with pytest.raises(NoClientProcess, match="outside of a request that CometMiddleware"):
             call()
     assert comet._hub.visits.current_root_path() == ""
+
+
+def test_where_a_channel_of_the_site_may_be_meant_that_is_said_first(comet: Comet) -> None:
+    async def unread() -> AsyncIterator[int]:
+        yield 1
+
+    with pytest.raises(NoClientProcess, match=r"^did you mean scope=SITE\? expected a current"):
+        comet.create(name="x")
+    with pytest.raises(NoClientProcess, match=r"^expected a current"):
+        comet.create_unlimited(unread)
 
 
 async def test_where_a_request_was_served_there_is_none_afterwards(comet: Comet) -> None:

@@ -45,7 +45,7 @@ def words(type_: Any) -> Words:
         yield 1
 
     room.__annotations__["room"] = type_
-    return Words(parse_pattern("room:{room}"), room)
+    return Words.of_source(parse_pattern("room:{room}"), room)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +125,44 @@ def test_another_spelling_is_no_name_of_a_declared_channel() -> None:
     for name in ("room:01", "room:+1", "room: 1 ", "room:1.0", "room:1_0"):
         assert declarations.match(name) is None
         assert declarations.find(name) is None
-    assert rooms.channel(room=1) is not rooms.channel(room="01")
-    assert rooms.channel(room="01").id == "room:1"
+    text: Any = "01"
+    assert rooms.channel(room=1) is not rooms.channel(room=text)
+    assert rooms.channel(room=text).id == "room:1"
     assert len(declarations.members(rooms)) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["1E+9999999", "1E-9999999", "1E+999999", "1e+256", "1e-256", "9" * 255 + "E+1"]
+)
+def test_a_number_too_long_for_any_name_is_none(text: str) -> None:
+    of = words(Decimal)
+    assert of.read({"room": text}) is None
+    with pytest.raises(InvalidName):
+        of.fill({"room": Decimal(text)})
+
+
+class Broken(str):
+    """A type of an application that fails in its own way."""
+
+    __slots__ = ()
+
+
+def fail(text: str) -> Broken:
+    if text == "kitchen":
+        raise ZeroDivisionError("of the application" + "!" * 1000)
+    return Broken(text)
+
+
+def test_a_type_that_fails_names_no_channel_and_is_logged_in_one_short_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    of = words(Annotated[str, AfterValidator(fail)])
+    for _ in range(100):
+        assert of.read({"room": "kitchen"}) is None
+    (line,) = caplog.messages
+    assert "ZeroDivisionError('of the application" in line
+    assert len(line) < 600
+    with pytest.raises(InvalidName, match="ZeroDivisionError: of the application") as caught:
+        of.fill({"room": "kitchen"})
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    assert of.read({"room": "cellar"}) == {"room": "cellar"}

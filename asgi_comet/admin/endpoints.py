@@ -47,9 +47,9 @@ class Admin:
 
     Args:
         hub: What is operated.
-        credential: `None` switches admin off: everything is 404. A token of at least 32 characters
-            is expected as `Authorization: Bearer`. A function of the connection, sync or async,
-            tells whether it may.
+        credential: `None` switches admin off: every path is 404. A token of at least 32 ASCII
+            characters is expected as `Authorization: Bearer`. A function of the connection, sync
+            or async, allows a request by returning `True`; any other result refuses it.
 
     Raises:
         ValueError: The token is too short.
@@ -92,7 +92,14 @@ class Admin:
         await answer(self._hub, exchange, JSON, json.dumps(self.status()).encode())
 
     def status(self) -> dict[str, object]:
-        """Return the figures of this worker."""
+        """Return the figures of this worker, as of now.
+
+        Returns:
+            `active`: whether comet requests are served. `timeout`: how long a poll is held, in
+            seconds before jitter. `channels`: live channels of all kinds. `listeners`: open
+            connections, each counted once. `processes`: open client processes. `restarts`: how
+            often the source of a declared channel was started again after a failure.
+        """
         hub = self._hub
         return {
             "active": hub.activation.active,
@@ -101,6 +108,7 @@ class Admin:
             "listeners": len(hub.fanout.listeners),
             "processes": len(hub.processes),
             "restarts": hub.channels.restarts,
+            "several_workers": hub.siblings.found,
         }
 
     async def _serve(self, exchange: Exchange, path: str) -> None:

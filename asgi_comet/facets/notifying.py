@@ -50,7 +50,7 @@ class Notifying:
             TypeError: pydantic does not know `key`, or `prepare` cannot be called with a user
                 and a value.
 
-        Source: `Os_notif.Make`; semantics.md, "Notifications".
+        Source: `Os_notif.Make`.
         """
         check_own_name(name)
         if prepare is not None and not callable(prepare):

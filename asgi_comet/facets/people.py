@@ -117,8 +117,6 @@ class People:
         Raises:
             TypeError: It cannot be called with a connection.
             ValueError: There is one already.
-
-        Source: semantics.md, "Identity".
         """
         if not callable(function):
             raise TypeError(f"expected a function, got {type(function).__name__}")
@@ -148,8 +146,6 @@ class People:
                 answer has begun.
             NotRunning: The lifespan does not run.
             TypeError: It is `None`, or not hashable.
-
-        Source: semantics.md, "Identity".
         """
         self._hub.visits.current().login(user)
 

@@ -8,6 +8,7 @@ Source: wire.md, sections 2 and 3.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -16,9 +17,12 @@ from pydantic_core import from_json
 
 from asgi_comet.errors import BadRequest
 from asgi_comet.messages import Message, Notice, Position, Start, parse_start
+from asgi_comet.names import check_asked
+from asgi_comet.runs import Encoder
 
 __all__ = [
     "CONTENT_TYPES",
+    "ENVELOPE",
     "PROCESS_CLOSED",
     "REPLACED",
     "Poll",
@@ -29,7 +33,11 @@ __all__ = [
     "encode_messages",
     "encode_notice",
     "encode_sole",
+    "is_acknowledging",
+    "make_marked",
     "read_positions",
+    "write_events",
+    "write_marked",
 ]
 
 CONTENT_TYPES = (b"application/json", b"application/x-ocsigen-comet+json")
@@ -84,6 +92,15 @@ def _decode_poll(body: bytes, limit: int) -> Poll:
 _decode_short = lru_cache(maxsize=1024)(_decode_poll)
 
 
+def is_acknowledging(query: bytes) -> bool:
+    """Tell whether a client says, by `ack=1`, that it acknowledges what it has consumed.
+
+    Args:
+        query: The query of the URL: of a poll, an event stream or a WebSocket.
+    """
+    return bool(query) and b"ack=1" in query.split(b"&")
+
+
 def decode_ack(body: bytes, limit: int) -> dict[str, Position]:
     """Read an acknowledgement.
 
@@ -135,26 +152,10 @@ def read_positions(channels: object, limit: int) -> dict[str, str]:
     if len(channels) > limit:
         raise BadRequest(f"expected at most {limit} channels, got {len(channels)}")
     for name, start in channels.items():
+        check_asked(name)
         if not isinstance(start, str):
             raise BadRequest(f"expected a position for channel {name!r:.80}, got {start!r:.40}")
     return channels
-
-
-def encode_messages(name: str, epoch: str, messages: list[Message]) -> bytes:
-    """Write messages of a channel as events, joined by commas.
-
-    Args:
-        name: The channel.
-        epoch: Its incarnation.
-        messages: In order.
-    """
-    head = b'{"channel":' + _text(name) + b',"position":"' + epoch.encode() + b"."
-    return b",".join([head + b'%d","data":' % m.offset + m.data + b"}" for m in messages])
-
-
-def encode_sole(name: str, epoch: str, messages: list[Message]) -> bytes:
-    """Write messages of a channel as a whole answer."""
-    return encode_answer([encode_messages(name, epoch, messages)])
 
 
 def encode_notice(notice: Notice) -> bytes:
@@ -176,3 +177,45 @@ def encode_answer(events: list[bytes]) -> bytes:
 
 def _text(text: str) -> bytes:
     return json.dumps(text).encode()
+
+
+def write_events(name: str, epoch: str, messages: Sequence[Message]) -> list[bytes]:
+    """Write messages of a channel as events.
+
+    Args:
+        name: The channel.
+        epoch: Its incarnation.
+        messages: In order.
+    """
+    head = b'{"channel":' + _text(name) + b',"position":"' + epoch.encode() + b"."
+    return [head + b'%d","data":' % m.offset + m.data + b"}" for m in messages]
+
+
+def write_marked(ahead: int) -> Callable[[str, str, Sequence[Message]], list[bytes]]:
+    """Return what writes messages of an on-demand channel, for a client that acknowledges.
+
+    Args:
+        ahead: How many messages the server sends before it waits for an acknowledgement.
+    """
+    end = b',"ahead":%d}' % ahead
+
+    def write(name: str, epoch: str, messages: Sequence[Message]) -> list[bytes]:
+        head = b'{"channel":' + _text(name) + b',"position":"' + epoch.encode() + b"."
+        return [head + b'%d","data":' % m.offset + m.data + end for m in messages]
+
+    return write
+
+
+ENVELOPE = len(encode_answer([]))  # bytes around the events of an answer
+
+encode_messages: Encoder = Encoder(write_events, b",".join, gap=1, around=ENVELOPE)
+"""Writes messages of a channel as events, joined by commas."""
+
+encode_sole: Encoder = Encoder(write_events, encode_answer, gap=1, around=ENVELOPE)
+"""Writes messages of a channel as a whole answer."""
+
+
+@lru_cache(maxsize=64)
+def make_marked(ahead: int) -> Encoder:
+    """Return `encode_messages` for an on-demand channel, see `write_marked`."""
+    return Encoder(write_marked(ahead), b",".join, gap=1, around=ENVELOPE)

@@ -12,12 +12,23 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any
 
 from asgi_comet.errors import BadRequest
-from asgi_comet.messages import Message, Notice, Position, Start, parse_start
+from asgi_comet.messages import Notice, Position, Start, parse_start
+from asgi_comet.names import check_asked
+from asgi_comet.runs import Encoder
 
-from .events import decode_object, encode_messages, encode_notice, read_positions
+from .events import (
+    ENVELOPE,
+    decode_object,
+    encode_answer,
+    encode_notice,
+    read_positions,
+    write_events,
+    write_marked,
+)
 
 __all__ = [
     "HEARTBEAT",
@@ -30,6 +41,7 @@ __all__ = [
     "encode_note",
     "encode_run",
     "join_frame",
+    "make_marked_run",
 ]
 
 SUBPROTOCOL = "comet.v1"
@@ -96,17 +108,7 @@ def _read_names(names: Any, limit: int) -> list[str]:
         raise BadRequest(f"expected 'unsubscribe' to be a list of channels, got {names!r:.80}")
     if len(names) > limit:
         raise BadRequest(f"expected at most {limit} channels to unsubscribe, got {len(names)}")
-    return names
-
-
-def encode_run(name: str, epoch: str, messages: list[Message]) -> str:
-    """Write messages of a channel as events, to be joined in a frame."""
-    return encode_messages(name, epoch, messages).decode()
-
-
-def encode_frame(name: str, epoch: str, messages: list[Message]) -> str:
-    """Write messages of a channel as a frame of their own."""
-    return join_frame([encode_run(name, epoch, messages)])
+    return [check_asked(name) for name in names]
 
 
 def encode_note(notice: Notice) -> str:
@@ -122,3 +124,24 @@ def join_frame(events: Sequence[str]) -> str:
 def encode_error(reason: str) -> str:
     """Write what is wrong with a client's message."""
     return json.dumps({"error": reason})
+
+
+def _join_run(events: list[bytes]) -> str:
+    return b",".join(events).decode()
+
+
+def _join_frame(events: list[bytes]) -> str:
+    return encode_answer(events).decode()
+
+
+encode_run: Encoder = Encoder(write_events, _join_run, gap=1, around=ENVELOPE)
+"""Writes messages of a channel as events, to be joined in a frame."""
+
+encode_frame: Encoder = Encoder(write_events, _join_frame, gap=1, around=ENVELOPE)
+"""Writes messages of a channel as a frame of their own."""
+
+
+@lru_cache(maxsize=64)
+def make_marked_run(ahead: int) -> Encoder:
+    """Return `encode_run` for an on-demand channel, see `write_marked`."""
+    return Encoder(write_marked(ahead), _join_run, gap=1, around=ENVELOPE)

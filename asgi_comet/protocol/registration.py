@@ -17,11 +17,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from urllib.parse import quote
 
 from asgi_comet.errors import BadRequest
 from asgi_comet.messages import Message
+from asgi_comet.names import check_asked
+from asgi_comet.runs import Encoder
 
 __all__ = [
     "CONTENT_TYPE",
@@ -55,10 +57,12 @@ def decode_registration(body: bytes, limit: int) -> list[str]:
         The identifiers, still escaped: `spellings` gives what each may mean.
 
     Raises:
-        BadRequest: There is no identifier, or there are more than `limit`.
+        BadRequest: There is no identifier, there are more than `limit`, or one is longer than the
+            name of any channel.
     """
     found: dict[str, None] = {}
     for identifier in _identifiers(body):
+        check_asked(unescape(identifier))  # which is the shortest of its spellings
         found[identifier] = None
         if len(found) > limit:
             raise BadRequest(f"expected at most {limit} channels in a registration, got more")
@@ -145,18 +149,6 @@ def unescape(text: str, *, latin: bool = False) -> str:
     return joined.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def encode_messages(name: str, epoch: str, messages: list[Message]) -> bytes:
-    """Write messages of a channel as pairs joined by newlines.
-
-    Args:
-        name: The channel's identifier.
-        epoch: Its incarnation, of which this protocol says nothing.
-        messages: In order; a value that is a text is sent as such, any other as its JSON.
-    """
-    identifier = quote(name, safe=UNRESERVED)
-    return "\n".join(f"{identifier}:{_encode(message.data)}" for message in messages).encode()
-
-
 def encode_ended(name: str) -> bytes:
     """Write the pair that tells that an identifier names no channel any more."""
     return f"{quote(name, safe=UNRESERVED, errors='replace')}:{ENDED}".encode()
@@ -167,3 +159,15 @@ def _encode(data: bytes) -> str:
     if text == ENDED:
         return f"%{ord(text[0]):X}{text[1:]}"
     return quote(text, safe=UNRESERVED)
+
+
+def _write(name: str, epoch: str, messages: Sequence[Message]) -> list[bytes]:
+    identifier = quote(name, safe=UNRESERVED)
+    return [f"{identifier}:{_encode(message.data)}".encode() for message in messages]
+
+
+encode_messages: Encoder = Encoder(_write, b"\n".join, gap=1, around=1)
+"""Writes messages of a channel as pairs joined by newlines.
+
+A value that is a text is sent as such, any other as its JSON; the protocol knows no positions.
+"""

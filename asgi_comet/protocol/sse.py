@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
 
 from asgi_comet.errors import BadRequest
+from asgi_comet.html import Html
 from asgi_comet.messages import Message, Now, Position, Start, parse_start
+from asgi_comet.names import check_asked
+from asgi_comet.runs import Encoder, Rendered
 
 __all__ = [
     "COMMENT",
@@ -35,6 +38,7 @@ CONTENT_TYPE = b"text/event-stream; charset=utf-8"
 COMMENT = b":\n"  # without an empty line, at which httpx-sse would see an event
 OVER = b"-"  # in an id, in place of the position of a channel that has ended
 
+OBJECT = 48  # bytes that Python takes for a text that is kept apart
 SPARE_FIELDS = 32  # parameters of a query that are not ours
 
 _NEWLINE = re.compile(rb"\r\n|\r|\n")
@@ -77,7 +81,7 @@ def decode_request(query: bytes, last_event_id: bytes | None, limit: int) -> Req
         BadRequest: It is not what wire.md says; the text names what is wrong.
     """
     fields = _read_query(query, limit)
-    names = [value for name, value in fields if name == "channel"]
+    names = [check_asked(value) for name, value in fields if name == "channel"]
     if not names:
         raise BadRequest("expected at least one channel, like ?channel=ticker")
     if len(names) > limit:
@@ -106,12 +110,12 @@ def _read_query(query: bytes, limit: int) -> list[tuple[str, str]]:
 
 
 def _read_id(text: str, count: int) -> Sequence[Start | None]:
-    parts = text.split(",")
-    if len(parts) != count:
+    came = text.count(",") + 1
+    if came != count:
         raise BadRequest(
-            f"expected a Last-Event-ID with a position for each channel ({count}), got {len(parts)}"
+            f"expected a Last-Event-ID with a position for each channel ({count}), got {came}"
         )
-    return [None if part == "-" else Position.parse(part) for part in parts]
+    return [None if part == "-" else Position.parse(part) for part in text.split(",")]
 
 
 def _read_starts(texts: list[str], count: int) -> Sequence[Start | None]:
@@ -129,43 +133,63 @@ def _read_format(fields: list[tuple[str, str]]) -> bool:
     return found == "text"
 
 
-class Framing:
-    """How messages of a channel are written for listeners at the same place on all their others.
+class Framing(Encoder):
+    """How messages are written for a client that follows other channels as well.
+
+    Events up to their ids are shared by all who follow the channel, wherever they are on others.
+
+    Args:
+        before: The positions of the channels before it in the URL, each with a comma after it.
+        behind: Those of the channels behind it, each with a comma before it.
+        begun: Writes events up to their ids.
+    """
+
+    __slots__ = ("_before", "_behind")
+
+    def __init__(self, before: bytes, behind: bytes, begun: Encoder) -> None:
+        self.shared = begun
+        self._before = before
+        self._behind = behind
+
+    def end(self, begun: Rendered, epoch: str, max_bytes: int) -> tuple[Any, int, Rendered]:
+        """Write the ids of as many events as fit, and what is behind them."""
+        before, behind = self._before + epoch.encode() + b".", self._behind + b"\n\n"
+        parts, offset = begun.data, begun.upto - len(begun.data)
+        if len(parts) == 1:  # as it comes, mostly
+            event = parts[0] + before + b"%d" % begun.upto + behind
+            return event, len(event), begun
+        events: list[bytes] = []
+        size = 0
+        for part in parts:
+            offset += 1
+            event = part + before + b"%d" % offset + behind
+            size += len(event)
+            if size > max_bytes and events:
+                return b"".join(events), size - len(event), Rendered(b"", 0, offset - 1)
+            events.append(event)
+        return b"".join(events), size, begun
+
+
+def make_framing(
+    before: bytes = b"",
+    behind: bytes = b"",
+    as_text: bool = False,
+    ahead: int = 0,
+    html: Html | None = None,
+) -> Encoder:
+    """Return what writes messages of a channel as whole events; see `Framing`.
 
     Args:
         before: The positions of the channels before it in the URL, each with a comma after it.
         behind: Those of the channels behind it, each with a comma before it.
         as_text: Whether values that are texts are written as they are.
+        ahead: Of an on-demand channel, how many messages the server sends before it waits for an
+            acknowledgement: a line that `EventSource` ignores. 0 writes no such line.
+        html: Makes the HTML of a value, which is written in its place.
     """
-
-    __slots__ = ("_as_text", "_before", "_behind")
-
-    def __init__(self, before: bytes, behind: bytes, as_text: bool) -> None:
-        self._before = before
-        self._behind = behind
-        self._as_text = as_text
-
-    def __call__(self, name: str, epoch: str, messages: list[Message]) -> bytes:
-        """Write messages of a channel as whole events.
-
-        Args:
-            name: The channel.
-            epoch: Its incarnation.
-            messages: In order.
-        """
-        head = b"event: " + name.encode() + b"\n"
-        before = b"id: " + self._before + epoch.encode() + b"."
-        behind = self._behind + b"\n\n"
-        write = _write_text if self._as_text else _write_data
-        return b"".join(
-            [head + write(m.data) + before + b"%d" % m.offset + behind for m in messages]
-        )
-
-
-@lru_cache(maxsize=1024)
-def make_framing(before: bytes = b"", behind: bytes = b"", as_text: bool = False) -> Framing:
-    """Return the one that all share who write alike; see `Framing`."""
-    return Framing(before, behind, as_text)
+    if before or behind:
+        return Framing(before, behind, _make_begun(as_text, ahead, html))
+    return _make_whole(as_text, ahead, html)
 
 
 def join_id(positions: Sequence[bytes]) -> bytes:
@@ -201,3 +225,38 @@ def _write_text(data: bytes) -> bytes:
         # A lone surrogate cannot be in it: it would not have been encoded as JSON in UTF-8.
         data = json.loads(data).encode(errors="replace")
     return _write_data(data)
+
+
+def _choose_writer(as_text: bool, html: Html | None) -> Callable[[bytes], bytes]:
+    if html is not None:
+        # Without a value only what is around it is measured.
+        return lambda data: _write_data(html(data) if data else data)
+    return _write_text if as_text else _write_data
+
+
+def _write_ahead(ahead: int) -> bytes:
+    return b"ahead: %d\n" % ahead if ahead else b""
+
+
+@lru_cache(maxsize=256)
+def _make_whole(as_text: bool, ahead: int, html: Html | None) -> Encoder:
+    """Return what writes whole events of a channel that is followed alone."""
+    write, mark = _choose_writer(as_text, html), _write_ahead(ahead) + b"id: "
+
+    def write_whole(name: str, epoch: str, messages: Sequence[Message]) -> list[bytes]:
+        head, position = b"event: " + name.encode() + b"\n", mark + epoch.encode() + b"."
+        return [head + write(m.data) + position + b"%d\n\n" % m.offset for m in messages]
+
+    return Encoder(write_whole, b"".join)
+
+
+@lru_cache(maxsize=256)
+def _make_begun(as_text: bool, ahead: int, html: Html | None) -> Encoder:
+    """Return what writes events up to their ids."""
+    write, mark = _choose_writer(as_text, html), _write_ahead(ahead) + b"id: "
+
+    def write_begun(name: str, epoch: str, messages: Sequence[Message]) -> list[bytes]:
+        head = b"event: " + name.encode() + b"\n"
+        return [head + write(m.data) + mark for m in messages]
+
+    return Encoder(write_begun, list, gap=OBJECT)

@@ -25,7 +25,7 @@ export class ChannelFull extends CometError {
   readonly position?: string
 }
 
-/** The channel is over for this page. */
+/** The channel is over for this page. A reason that the client does not know is `failed`. */
 export class ChannelClosed extends CometError {
   readonly channel: string
   readonly reason: "ended" | "failed" | "unknown" | "forbidden"
@@ -35,32 +35,53 @@ export class ChannelClosed extends CometError {
 export class ProcessClosed extends CometError {}
 
 export interface ChannelOptions<T> {
-  /** `now` (the default; where the page was given the channel, its position), `last:10`, or a position. */
-  from?: string
-  /** Called with each message in place of the iterator. What any of these functions throws is reported. */
-  onmessage?: (data: T, position: string) => void
+  /**
+   * Where to begin: `now` (the default; where the page was given the channel, its position), `first`,
+   * `last:10`, or a position.
+   */
+  from?: "now" | "first" | (string & {})
+  /**
+   * Called with each message in place of the iterator. What any of these functions throws is reported.
+   * A message is consumed when the function has returned, or the promise that it returned is settled.
+   */
+  onmessage?: (data: T, position: string) => unknown
   /** Called when messages were missed; `"resume"` goes on from where the server says. */
   onfull?: "resume" | ((error: ChannelFull) => void)
-  /** Called when the channel is over. */
+  /** Called when the channel is over, also when it has simply ended. */
   onclosed?: (error: ChannelClosed) => void
-  /** Called with any error that has no function of its own. Without one it is reported. */
+  /**
+   * Called with any error that has no function of its own. Without it a loop throws the error, and a
+   * reader with `onmessage` reports it as uncaught; that a channel has ended is no error there.
+   */
   onerror?: (error: CometError) => void
 }
 
 /**
- * One reader of a channel. Leaving a `for await` loop closes it. If several calls of `next()` wait, an
- * error is for the first, and the others get `{done: true}`.
+ * Why a reader is over: the reason of a `ChannelClosed`; `full` after a `ChannelFull`; `process-closed`
+ * after a `ProcessClosed`; `other-process` for a reference of another client process than the page's;
+ * `closed` when the page closed the reader, left its loop or called `comet.close()`.
+ */
+export type Closed = ChannelClosed["reason"] | "full" | "process-closed" | "other-process" | "closed"
+
+/**
+ * One reader of a channel. A `for await` loop is over when the channel has ended, and throws any other
+ * error that has no function in the options. Leaving the loop closes the reader. If several calls of `next()` wait, an
+ * error is for the first, and the others get `{done: true}`. A message is consumed when `next()` is
+ * called again, which a `for await` loop does after its body has run.
  */
 export interface Consumer<T> extends AsyncIterableIterator<T> {
-  /** After which message it is; `null` until the server has said. */
+  /** The position of the last message that the page was given; `null` until the server has said. */
   readonly position: string | null
+  /** Why the reader is over, as soon as the client knows; `null` while it is open. */
+  readonly closed: Closed | null
   /** Reads no more. */
   close(): void
 }
 
 /**
- * How reactive a page is; times in seconds. Of several wishes the most reactive holds. A hidden page
- * that has no WebSocket but another connection gives that back at once, unless `alwaysActive`.
+ * How reactive a page is; times in seconds. Of several wishes for one option the most reactive holds;
+ * a default holds where no wish names the option. A hidden page that has no WebSocket but another
+ * connection gives that back at once, unless `alwaysActive`.
  */
 export interface Activity {
   /** Stays connected when hidden. Default: false. */
@@ -78,14 +99,31 @@ export interface Activity {
 export interface ConnectOptions extends Activity {
   /** Where comet is mounted. Default: where this module came from. */
   url?: string
+  /**
+   * Called for each request to the server of comet, for a page of another origin with a bearer token:
+   * `() => ({ Authorization })`, may be async. What it throws is reported, and the client tries again
+   * later. The client then uses no WebSocket, which takes no headers, and opens a client process only
+   * for `fetch` and for channels of the page (`~name`), which need the session's cookie.
+   */
+  headers?: () => HeadersInit | Promise<HeadersInit>
+  /** Logs in the console what the client does. Default: whether `localStorage["comet debug"]` is set. */
+  debug?: boolean
+}
+
+/** What `configure` returns. */
+export interface Wish {
+  /** Takes the wish back. */
+  drop(): void
 }
 
 export type Status = "connecting" | "online" | "offline" | "deactivated" | "closed"
 
 /** Everything a page follows, over one connection, and its client process. */
 export interface Comet extends EventTarget {
-  /** Changes with the event `status`. */
+  /** Changes with the event `status`; `connecting` while the page follows no channel. */
   readonly status: Status
+  /** Whether messages come at once: `false` while a hidden page rests, and after `close()`. */
+  readonly isActive: boolean
   /**
    * Follows a channel of the site, of this page (`~name`), or that the page was given. At most 128 of
    * one server. After `close()` it is over at once.
@@ -106,8 +144,17 @@ export interface Comet extends EventTarget {
   fetch(input: RequestInfo | URL, init?: RequestInit): Promise<Response>
   /** The client process, opened when first needed. Rejects as `fetch` does. */
   process(): Promise<{ process: string; url: string; processTimeout: number }>
-  /** Adds a wish; what it does not name stays as it is. */
-  configure(activity: Activity): void
+  /** Adds a wish, as the options of `connect` are one; it holds until it is dropped. */
+  configure(activity: Activity): Wish
+  /** Lets a hidden page that rests connect again, for `timeout` seconds over any transport. */
+  activate(): void
+  /** Connects anew at once, in place of waiting until the client would have tried again. */
+  restart(): void
+  /**
+   * Loads the page anew after 0 to 30 seconds, at random, so that not all pages do it at once. Further
+   * calls change nothing.
+   */
+  reload(): void
   /** Ends everything, the client process included. */
   close(): void
   /**

@@ -3,6 +3,7 @@
 const SECOND = 1000
 const FIRST_EVENT = 4 * SECOND
 const SILENCE = 35 * SECOND
+const RELOAD = 30 * SECOND
 const LONGEST = 2e9 // for a timer
 
 export class CometError extends Error {
@@ -35,11 +36,15 @@ const least = (one, other) =>
 export function mostReactive(one, other) {
   const most = { ...one }
   for (const [key, wish] of Object.entries(other)) {
-    if (key.includes("Between")) most[key] = least(most[key], wish)
-    else if (wish > most[key]) most[key] = wish
+    if (wish === undefined) continue
+    if (key.includes("Between")) most[key] = least(wish, most[key] ?? wish)
+    else if (!(wish <= most[key])) most[key] = wish
   }
   return most
 }
+
+// What no wish names is the default's.
+export const merge = (wishes) => ({ ...ACTIVITY, ...wishes.reduce(mostReactive, {}) })
 
 export function isBehind(position, other) {
   const [epoch, offset] = position.split(".")
@@ -57,6 +62,9 @@ export function eventParser() {
   }
 }
 
+const REASONS = ["ended", "failed", "unknown", "forbidden"]
+const ENDS = { ChannelFull: "full", ProcessClosed: "process-closed" }
+
 function call(callback, ...told) {
   try {
     callback(...told)
@@ -65,58 +73,67 @@ function call(callback, ...told) {
   }
 }
 
+// `at` is the position that has come, `done` the one up to which all is consumed.
 class Consumer {
-  #queue = []
+  #open = [] // not consumed
+  #queue = [] // not asked for
+  #held // in the body of a loop
   #waiting = []
-  #over = false
+  closed = null
 
   constructor(follower, name, options, at) {
     if (typeof name !== "string" || !/^\P{Cs}+$/su.test(name) || new Blob([name]).size > 255) {
       throw new TypeError(`expected a name of 1 to 255 bytes, got ${name}`)
     }
-    if (!/^(now|(last:|[\w-]{1,32}\.)(0|[1-9]\d{0,15}))$/.test(at)) {
-      throw new TypeError(`expected now, last:10 or a position, got ${at}`)
+    if (!/^(now|first|(last:|[\w-]{1,32}\.)(0|[1-9]\d{0,15}))$/.test(at)) {
+      throw new TypeError(`expected now, first, last:10 or a position, got ${at}`)
     }
-    Object.assign(this, { follower, name, options, at })
+    Object.assign(this, { follower, name, options, at, done: at })
   }
 
   get position() {
-    return this.at.includes(".") ? this.at : null
+    const at = this.#queue.length ? (this.#held?.position ?? this.done) : this.at
+    return at.includes(".") ? at : null
   }
 
   deliver(value, position) {
-    if (this.#over) return
+    if (this.closed) return
+    const message = { value, position }
     this.at = position
-    const { onmessage } = this.options
-    if (value === undefined) return
-    onmessage ? call(onmessage, value, position) : this.#say({ value, done: false })
+    this.#open.push(message)
+    if (value === undefined) this.#consume(message)
+    else this.options.onmessage ? this.#call(message) : this.#say(message)
   }
 
+  // To its function, else to a loop, else to the console. That a channel has ended is no error.
   fail(error) {
-    if (this.#over) return
+    if (this.closed) return
     const { onmessage, onfull, onclosed, onerror } = this.options
-    if (error.position && onfull === "resume") return (this.at = error.position)
-    const own = { ChannelFull: onfull, ChannelClosed: onclosed }[error.name]
-    if (!onmessage) this.#say(error)
-    this.close()
-    if (onmessage) call(own?.call ? own : onerror || reportError, error)
+    const { name, message, position, reason = ENDS[name] } = error
+    if (position && onfull === "resume") return this.deliver(undefined, position)
+    this.follower.comet.log(message, position ?? "")
+    const own = { ChannelFull: onfull, ChannelClosed: onclosed }[name]
+    const told = own?.call ? own : onerror || (reason === "ended" ? () => {} : onmessage && reportError)
+    if (!told) this.#say(error)
+    this.#close(reason)
+    if (told) call(told, error)
   }
 
   close() {
-    this.#over = true
-    this.follower.remove(this)
-    for (const { resolve } of this.#waiting.splice(0)) resolve({ done: true })
+    this.#close("closed")
   }
 
   next() {
+    if (this.#held) this.#consume(this.#held)
     return new Promise((resolve, reject) => {
       this.#waiting.push({ resolve, reject })
       if (this.#queue.length) this.#say(this.#queue.shift())
-      else if (this.#over) this.close()
+      else if (this.closed) this.close()
     })
   }
 
   return() {
+    this.at = this.position ?? this.at
     this.#queue = []
     this.close()
     return this.next()
@@ -126,10 +143,35 @@ class Consumer {
     return this
   }
 
+  #close(reason) {
+    this.closed ??= reason
+    this.follower.remove(this)
+    for (const { resolve } of this.#waiting.splice(0)) resolve({ done: true })
+  }
+
   #say(result) {
     if (!this.#waiting.length) return this.#queue.push(result)
     const { resolve, reject } = this.#waiting.shift()
-    result instanceof Error ? reject(result) : resolve(result)
+    if (result instanceof Error) return reject(result)
+    this.#held = result
+    resolve({ value: result.value, done: false })
+    if (this.#waiting.length) this.#consume(result)
+  }
+
+  async #call(message) {
+    try {
+      await this.options.onmessage(message.value, message.position)
+    } catch (error) {
+      reportError(error)
+    }
+    this.#consume(message)
+  }
+
+  #consume(message) {
+    this.#held = null
+    message.consumed = true
+    while (this.#open[0]?.consumed) this.done = this.#open.shift().position
+    this.follower.consumed(this)
   }
 }
 
@@ -147,24 +189,21 @@ const KINDS = {
 
 const failure = (code, wait) => new CometError(code, { kind: KINDS[code], wait })
 
-async function request(url, init) {
-  const answer = await fetch(url, { credentials: "include", cache: "no-store", ...init })
+async function request(comet, url, init) {
+  const headers = new Headers(await comet.headersFor(url)?.())
+  if (init.method) headers.set("Content-Type", "application/json")
+  const answer = await fetch(url, { credentials: "include", cache: "no-store", ...init, headers })
   if (answer.ok) return answer
   if (answer.status === 400) console.error("comet:", await answer.text())
   throw failure(answer.status, answer.headers.get("Retry-After") * SECOND)
 }
 
-const post = (url, body, signal = AbortSignal.timeout(FIRST_EVENT)) =>
-  request(url, {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify(body),
-    signal,
-  })
+const post = (comet, url, body, init = { signal: AbortSignal.timeout(FIRST_EVENT) }) =>
+  request(comet, url, { method: "POST", body: JSON.stringify(body), ...init })
 
 const websocket = (follower, signal, wait) =>
   new Promise((_, reject) => {
-    const socket = new WebSocket(follower.url.replace(/^http/, "ws") + "/socket", "comet.v1")
+    const socket = new WebSocket(follower.url.replace(/^http/, "ws") + "/socket?ack=1", "comet.v1")
     const send = (frame) => socket.send(JSON.stringify(frame))
     signal.addEventListener("abort", () => {
       socket.onmessage = null
@@ -192,12 +231,12 @@ const websocket = (follower, signal, wait) =>
 
 async function sse(follower, signal, wait) {
   const starts = Object.entries(follower.starts())
-  const query = starts.map(([name, start]) => `channel=${encodeURIComponent(name)}&position=${start}`)
-  const { body } = await request(`${follower.url}/events?${query.join("&")}`, { signal })
+  const query = starts.map(([name, start]) => `&channel=${encodeURIComponent(name)}&position=${start}`)
+  const { body } = await request(follower.comet, `${follower.url}/events?ack=1${query.join("")}`, { signal })
   const reader = body.pipeThrough(new TextDecoderStream()).getReader()
   const parse = eventParser()
   let code
-  follower.acknowledge = (ack) => post(`${follower.url}/ack`, ack).catch(() => {})
+  follower.acknowledge = (acks) => post(follower.comet, `${follower.url}/ack`, acks).catch(() => follower.owe(acks))
   for (;;) {
     const { value, done } = await reader.read()
     if (done) throw failure(code)
@@ -209,10 +248,10 @@ async function sse(follower, signal, wait) {
   }
 }
 
-function fromSSE({ event, data, id = "" }, starts) {
+function fromSSE({ event, data, id = "", ahead }, starts) {
   const of = (name) => id.split(",")[starts.map(([channel]) => channel).indexOf(name)]
   const found = JSON.parse(data)
-  if (event[0] !== ":") return { channel: event, position: of(event), data: found }
+  if (event[0] !== ":") return { channel: event, position: of(event), data: found, ahead }
   const { channel, reason, positions } = found
   if (positions) return Object.entries(positions).map(([channel, position]) => ({ channel, position }))
   if (!channel) throw failure(event === ":deactivated" ? 1013 : 4001)
@@ -224,8 +263,10 @@ async function poll(follower, signal, wait) {
   // The first is answered at once.
   for (let hold = false; !signal.aborted; hold = true) {
     if (hold) wait(SILENCE, () => follower.again())
-    const body = { channels: follower.starts(), idle: !hold }
-    const answer = await post(`${follower.url}/poll`, body, signal)
+    const channels = follower.starts()
+    if (!Object.keys(channels)[0]) channels[":"] = "now"
+    const body = { channels, idle: !hold }
+    const answer = await post(follower.comet, `${follower.url}/poll?ack=1`, body, { signal })
     wait(SILENCE)
     const { events, replaced } = await answer.json()
     if (replaced) throw failure(4000)
@@ -238,11 +279,10 @@ async function poll(follower, signal, wait) {
 
 const TRANSPORTS = { websocket, sse, poll }
 
-function stored(url, value) {
+function stored(name, value) {
   try {
-    const key = `comet ${new URL(url).origin}`
-    if (value !== undefined) localStorage[key] = value
-    return localStorage[key]
+    if (value !== undefined) localStorage[`comet ${name}`] = value
+    return localStorage[`comet ${name}`]
   } catch {}
 }
 
@@ -252,12 +292,26 @@ export function choices(text, now = Date.now()) {
   return until > now ? names.slice(Math.max(0, names.indexOf(name))) : names
 }
 
+// The place of the consumer that has none, or else of another epoch, or else is furthest behind.
+function furthest({ consumers, epoch: current }, place) {
+  const turn = (consumer) => {
+    const [epoch, offset] = consumer[place].split(".")
+    return !offset ? -2 : epoch === (current ?? epoch) ? offset : -1
+  }
+  return [...consumers].sort((one, other) => turn(one) - turn(other))[0][place]
+}
+
+// To subscribe is to acknowledge, so on demand it waits until all is consumed.
+const isDue = (channel) => !channel.ahead || !isBehind(furthest(channel, "done"), furthest(channel, "at"))
+
 class Follower {
   lastData = Date.now()
   channels = new Map()
   #asked = 0
   #answered = 0
   #acks
+  #due
+  #digests
   #failures = 0
   #silent
   #again
@@ -272,32 +326,53 @@ class Follower {
     const channel = this.channels.get(name) ?? { consumers: new Set() }
     if (!channel.consumers.size && this.channels.size > 127) throw new RangeError("at most 128 channels")
     this.channels.set(name, channel)
+    consumer.channel = channel
     channel.consumers.add(consumer)
     this.#changed(name)
   }
 
   remove(consumer) {
-    const channel = this.channels.get(consumer.name)
-    if (!channel?.consumers.delete(consumer) || channel.consumers.size) return
-    this.channels.delete(consumer.name)
-    this.#changed(consumer.name)
+    const { name, channel } = consumer
+    if (!channel?.consumers.delete(consumer)) return
+    if (!channel.consumers.size) {
+      this.channels.delete(name)
+      this.comet.tell(this.comet.status, this)
+      this.#changed(name)
+    }
+    this.consumed(consumer)
   }
 
-  // Who has no place goes first, then another epoch, then who is furthest behind.
   starts(names = this.channels.keys()) {
     const starts = { __proto__: null }
     for (const name of names) {
       const channel = this.channels.get(name)
       if (!channel) continue
-      const turn = ({ at }) => {
-        const [epoch, offset] = at.split(".")
-        return !offset ? -2 : epoch === (channel.epoch ?? epoch) ? offset : -1
-      }
-      const [first] = [...channel.consumers].sort((one, other) => turn(one) - turn(other))
-      channel.base = starts[name] = first.at
+      channel.from = Infinity
+      if (!isDue(channel)) continue
       channel.from = this.#asked
+      channel.base = starts[name] = furthest(channel, "at")
     }
+    this.comet.log("subscribes", starts)
     return starts
+  }
+
+  consumed(consumer) {
+    const { name, channel } = consumer
+    const { consumers, ahead, from } = channel
+    if (name[0] !== "~" || (this.channels.get(name) ?? channel) !== channel) return
+    if (ahead) {
+      if ([...consumers].some(({ at, done }) => at !== done)) return
+      if (consumers.size && from === Infinity) return this.#changed(name)
+      if (this.#digests) this.poke()
+      queueMicrotask(() => this.#acknowledge())
+    }
+    const upto = consumers.size ? furthest(channel, "done") : consumer.done
+    if (upto.includes(".")) this.owe(this.#acks, { [name]: upto })
+  }
+
+  owe(older, newer = this.#acks) {
+    this.#acks = { ...older, ...newer }
+    this.#due ??= setTimeout(() => this.#acknowledge(), SECOND)
   }
 
   canary() {
@@ -306,6 +381,7 @@ class Follower {
   }
 
   hear(events) {
+    if (!this.heard) this.comet.log(`connected by ${this.transport}`)
     if (!this.heard && !this.resting) this.#remember(this)
     this.heard = Date.now()
     this.#failures = 0
@@ -319,7 +395,7 @@ class Follower {
   }
 
   each(act) {
-    for (const { consumers } of [...this.channels.values()]) [...consumers].forEach(act)
+    for (const { consumers } of this.#channels) [...consumers].forEach(act)
   }
 
   again() {
@@ -328,39 +404,53 @@ class Follower {
     this.poke()
   }
 
-  pause() {
+  async pause() {
     const seconds = this.comet.idleDelay(this.transport) || this.comet.activity.timeBetweenRequests
-    return seconds && this.#wait(seconds * SECOND)
+    if (seconds) return this.#wait(seconds * SECOND)
+    if (this.#channels.every(isDue)) return
+    this.#digests = true
+    await this.#wait(this.#rest() * SECOND)
+    this.#digests = false
+  }
+
+  // Seconds between idle polls; 0 if there is a channel to wait for.
+  #rest() {
+    const idle = this.#channels.some(isDue) ? 0 : this.comet.processTimeout / 2.5
+    return this.comet.idleDelay(this.transport) || idle
+  }
+
+  get #channels() {
+    return [...this.channels.values()]
   }
 
   // What comes is all that there is after the base.
-  #move(channel, { channel: name, position, data }) {
+  #move(channel, { channel: name, position, data, ahead }) {
     const { base, consumers } = channel
     if (position === base) return
     channel.base = position
     channel.epoch = position.split(".")[0]
+    if (data !== undefined) {
+      channel.ahead = ahead
+      this.lastData = Date.now()
+    }
     for (const consumer of [...consumers]) {
       const { at } = consumer
       if (!isBehind(at, position)) continue
       isBehind(at, base) ? this.#changed(name) : consumer.deliver(data, position)
     }
-    if (data === undefined) return
-    this.lastData = Date.now()
-    if (name[0] !== "~") return
-    if (!this.#acks) {
-      this.#acks = {}
-      setTimeout(() => {
-        this.acknowledge?.(this.#acks)
-        this.#acks = null
-      }, SECOND)
-    }
-    this.#acks[name] = position
+  }
+
+  #acknowledge() {
+    clearTimeout(this.#due)
+    if (this.#acks) this.acknowledge?.(this.#acks)
+    this.#acks = this.#due = null
   }
 
   #fail(channel, { channel: name, error, position, reason = error }) {
     const { base, consumers } = channel
     channel.epoch = position?.split(".")[0]
-    let told = new ChannelClosed(`${name}: ${reason}`, { channel: name, reason })
+    const known = REASONS.includes(reason) ? reason : "failed"
+    let told = new ChannelClosed(`${name}: ${reason}`, { channel: name, reason: known })
     if (error === "full") told = new ChannelFull(`${name}: messages were missed`, { channel: name, position })
     if (name[0] === "~" && reason === "unknown") told = new ProcessClosed("process closed")
     for (const consumer of [...consumers]) {
@@ -389,7 +479,8 @@ class Follower {
     try {
       this.url = await this.open()
       await this.#follow()
-    } catch ({ kind, wait }) {
+    } catch ({ kind, wait, message }) {
+      this.comet.log(`lost: ${kind ?? ""} ${message}`)
       if (kind === "gone") this.comet.renew(this.url)
       const pause = { deactivated: 10, connecting: 1, offline: 20 }[kind] * (0.5 + Math.random()) * SECOND || 0
       this.#silent = this.heard && Date.now() - this.heard >= SILENCE
@@ -401,10 +492,11 @@ class Follower {
   }
 
   async #follow() {
-    for (const name of choices(stored(this.url))) {
+    for (const name of this.#choices()) {
       if (this.#again || !this.channels.size) return
       this.transport = name
-      this.resting = this.comet.idleDelay(name)
+      this.comet.log(`tries ${this.comet.idleDelay(name) ? "an idle poll" : name}`)
+      this.resting = this.#rest()
       this.#asked = this.#answered = 0
       try {
         return await this.#take(this.resting ? poll : TRANSPORTS[name])
@@ -433,11 +525,18 @@ class Follower {
     })
   }
 
+  // A WebSocket takes no headers.
+  #choices() {
+    const found = choices(stored(new URL(this.url).origin))
+    return this.comet.headersFor(this.url) ? found.filter((name) => name !== "websocket") : found
+  }
+
   #remember({ url, transport }) {
-    const text = stored(url)
-    if (transport === "websocket") stored(url, "")
-    else if (transport !== choices(text)[0]) {
-      stored(url, `${transport} ${Date.now() + SECOND * (text?.startsWith(transport) ? 3600 : 60)}`)
+    const { origin } = new URL(url)
+    if (transport === "websocket") stored(origin, "")
+    else if (transport !== this.#choices()[0]) {
+      const again = stored(origin)?.startsWith(transport)
+      stored(origin, `${transport} ${Date.now() + SECOND * (again ? 3600 : 60)}`)
     }
   }
 
@@ -452,6 +551,9 @@ class Follower {
   }
 }
 
+const FOREIGN = "this reference is of another client process; was it asked for with comet.fetch?"
+let reloading
+
 class Comet extends EventTarget {
   status = "connecting"
   asleep = false
@@ -460,21 +562,35 @@ class Comet extends EventTarget {
   #page = readPage()
   #process
   #url = null
+  #urls = new Set() // of the client processes that the page has, or had
+  #headers
   #hidden
+  #activated = 0
+  #wishes = new Set()
   #timer
   #ear = new AbortController()
 
-  constructor({ url, ...wish } = {}) {
+  constructor({ url, headers, debug = stored("debug"), ...wish } = {}) {
     super()
+    if (headers && !headers.call) throw new TypeError(`expected headers to be a function, got ${headers}`)
+    this.#headers = headers && (() => this.#ask(headers))
+    this.log = debug ? (...told) => console.log("comet:", ...told) : () => {}
     this.prefix = new URL(url ?? ".", url ? location : import.meta.url).href.replace(/\/$/, "")
-    this.#home = new Follower(this, () => this.process().then(({ url }) => url))
+    this.#urls.add(new URL(this.#page.url ?? "", this.prefix).href)
+    this.#home = new Follower(this, () => this.#place())
     this.#followers.set(this.prefix, this.#home)
     const { signal } = this.#ear
-    addEventListener("online", () => this.#again(), { signal })
-    addEventListener("offline", () => this.#again(), { signal })
+    addEventListener("online", () => this.restart(), { signal })
+    addEventListener("offline", () => this.restart(), { signal })
     document.addEventListener("visibilitychange", () => this.#turn(), { signal })
     addEventListener("pageshow", ({ persisted }) => persisted && this.#sleep(false), { signal })
-    addEventListener("pagehide", ({ persisted }) => (persisted ? this.#sleep(true) : this.close()), { signal })
+    const leave = ({ persisted }) => {
+      if (persisted) return this.#sleep(true)
+      // First, for Firefox may stop the script of a page that is left at any call of a function.
+      if (!this.#headers && this.#url && navigator.sendBeacon(`${this.#url}/close`)) this.#process = null
+      this.close()
+    }
+    addEventListener("pagehide", leave, { signal })
     this.configure(wish)
   }
 
@@ -493,7 +609,10 @@ class Comet extends EventTarget {
     const follower = this.#followers.get(prefix) ?? new Follower(this, () => prefix)
     this.#followers.set(prefix, follower)
     const consumer = new Consumer(follower, channel, options, `${options.from ?? position}`)
-    this.closed ? consumer.close() : follower.add(consumer)
+    const foreign = href.startsWith(`${this.prefix}/p/`) && !this.#urls.has(href)
+    if (this.closed) consumer.close()
+    else if (foreign) queueMicrotask(() => consumer.fail(new CometError(FOREIGN, { reason: "other-process" })))
+    else follower.add(consumer)
     return consumer
   }
 
@@ -509,16 +628,37 @@ class Comet extends EventTarget {
     const asked = new Request(input, init)
     if (this.closed || new URL(asked.url).origin !== new URL(this.prefix).origin) return fetch(asked)
     const { process, url } = await this.process()
+    const headers = new Headers(await this.#headers?.())
+    headers.forEach((value, name) => asked.headers.has(name) || asked.headers.set(name, value))
     asked.headers.set("Comet-Process", process)
-    const answer = await fetch(asked)
+    const answer = await fetch(asked, { credentials: init?.credentials ?? "include" })
     if (answer.status !== 410) return answer
-    await post(`${url}/ack`, { ":": "new.0" }).catch(({ kind }) => kind === "gone" && this.renew(url))
+    await post(this, `${url}/ack`, { ":": "new.0" }).catch(({ kind }) => kind === "gone" && this.renew(url))
     return url === this.#url ? answer : this.fetch(input, init).catch(() => answer)
   }
 
   configure(wish) {
-    this.activity = this.activity ? mostReactive(this.activity, wish) : { ...ACTIVITY, ...wish }
+    const own = { ...wish }
+    this.#wishes.add(own)
+    this.#reckon()
+    return { drop: () => this.#wishes.delete(own) && this.#reckon() }
+  }
+
+  get isActive() {
+    return !this.closed && !this.asleep && !this.idleDelay(this.#home.transport)
+  }
+
+  activate() {
+    this.#activated = Date.now()
     this.#turn()
+  }
+
+  restart() {
+    this.#followers.forEach((follower) => follower.again())
+  }
+
+  reload() {
+    reloading ??= setTimeout(() => location.reload(), Math.random() * RELOAD)
   }
 
   close() {
@@ -527,12 +667,18 @@ class Comet extends EventTarget {
     this.#ear.abort()
     clearTimeout(this.#timer)
     this.#followers.forEach((follower) => follower.each((consumer) => consumer.close()))
-    this.#again()
-    this.#process?.then(({ url }) => navigator.sendBeacon(`${url}/close`), () => {})
+    this.restart()
+    const leave = ({ url }) =>
+      this.#headers ? post(this, `${url}/close`, {}, { keepalive: true }) : navigator.sendBeacon(`${url}/close`)
+    this.#process?.then(leave).catch(() => {})
   }
 
   tell(status, follower = this.#home) {
-    if (follower !== this.#home || status === this.status || this.closed) return
+    if (follower !== this.#home || this.closed) return
+    // Without channels nothing is tried, and nothing known.
+    if (!follower.channels.size && status !== "closed") status = "connecting"
+    if (status === this.status) return
+    this.log(`is ${status}`)
     this.status = status
     this.dispatchEvent(new Event("status"))
   }
@@ -543,22 +689,52 @@ class Comet extends EventTarget {
     this.#page.taken = true
   }
 
+  async #ask(headers) {
+    try {
+      return new Headers(await headers())
+    } catch (error) {
+      reportError(error)
+      throw failure("no headers")
+    }
+  }
+
+  // They are told to the page's own server alone.
+  headersFor(url) {
+    return new URL(url).origin === new URL(this.prefix).origin ? this.#headers : undefined
+  }
+
   idleDelay(transport) {
-    const { alwaysActive, activeUntilTimeout, timeout, timeBetweenRequestsWhenIdle } = this.activity
-    const since = Math.max(this.#hidden, activeUntilTimeout && this.#home.lastData)
-    const idleFor = (Date.now() - since) / SECOND - (transport === "websocket" && timeout)
+    const { alwaysActive, timeBetweenRequestsWhenIdle } = this.activity
+    const idleFor = this.#idleFor(transport)
     if (!this.#hidden || alwaysActive || idleFor < 0) return 0
     return idleDelay(timeBetweenRequestsWhenIdle, idleFor, this.processTimeout)
   }
 
-  #again() {
-    this.#followers.forEach((follower) => follower.again())
+  // Seconds since a hidden page is to rest; negative before.
+  #idleFor(transport = "websocket") {
+    const { activeUntilTimeout, timeout } = this.activity
+    const since = Math.max(this.#hidden, this.#activated, activeUntilTimeout && this.#home.lastData)
+    const keeps = transport === "websocket" || this.#activated > this.#hidden
+    return (Date.now() - since) / SECOND - (keeps && timeout)
+  }
+
+  #reckon() {
+    this.activity = merge([...this.#wishes])
+    this.#turn()
+  }
+
+  // With headers there may be no cookie, and so no client process; without a channel of it none is needed.
+  async #place() {
+    const own = [...this.#home.channels.keys()].some((name) => name[0] === "~")
+    return this.#headers && !own ? this.prefix : (await this.process()).url
   }
 
   async #openProcess() {
     const { process, taken } = this.#page
-    const opened = process && !taken ? this.#page : await (await post(`${this.prefix}/open`)).json()
+    const opened = process && !taken ? this.#page : await (await post(this, `${this.prefix}/open`)).json()
     const url = (this.#url = new URL(opened.url, this.prefix).href)
+    this.#urls.add(url)
+    this.log(`has ${taken ? "another" : "a"} client process`)
     this.processTimeout = opened.processTimeout
     if (taken) {
       this.#page.taken = false
@@ -575,13 +751,14 @@ class Comet extends EventTarget {
       if (!this.idleDelay(follower.transport)) follower.poke()
       else if (!follower.resting) follower.again()
     })
-    const wait = Math.min((this.activity.timeout || 1) * SECOND, LONGEST)
+    const left = -this.#idleFor()
+    const wait = Math.min((left > 0 ? left : this.activity.timeout || 1) * SECOND, LONGEST)
     if (this.#hidden) this.#timer = setTimeout(() => this.#turn(), wait)
   }
 
   #sleep(asleep) {
     this.asleep = asleep
-    this.#again()
+    this.restart()
   }
 }
 

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 
 from starlette.requests import HTTPConnection
 
+from asgi_comet.advice import advise
 from asgi_comet.errors import TooManyProcesses
 from asgi_comet.feeds import Listener, Wake
 from asgi_comet.hub import Hub
 from asgi_comet.processes import Caller, ClientProcess, Session
 from asgi_comet.users import Moved
-from asgi_comet.visits import Visit
 
 from .exchange import Exchange, Refusal
 
@@ -34,6 +34,7 @@ __all__ = [
     "let_cookie_arrive",
     "own_process",
     "process_of",
+    "read_sessions",
     "recognise",
     "still_reading",
     "too_many",
@@ -114,15 +115,27 @@ def own_process(hub: Hub, exchange: Exchange, token: str) -> ClientProcess:
         raise Refusal(403, "the URL names no client process of ours")
     process = hub.processes.find(id_)
     if process is None or process.closed:
+        hub.siblings.recognise(hub.visits.identity.birth_of(token))
         # A process of another worker will be served from here once there is a broker for it.
         raise ProcessGone
-    named = Visit(hub.visits, exchange.scope).session()
-    if named != process.session.id:
-        if named is not None and hub.processes.heir(named) is process.session:
+    session, named = process.session, read_sessions(hub, exchange)
+    id_ = session.id
+    if id_ not in named:
+        if any(hub.processes.heir(former) is session for former in named):
             raise Succeeded(process)
         raise Refusal(403, "the client process belongs to another session")
-    exchange.caller = Caller(process.session, named)
+    exchange.caller = Caller(session, id_)
     return process
+
+
+def read_sessions(hub: Hub, exchange: Exchange) -> tuple[str, ...]:
+    """Read the sessions that the cookies of a request name, which it keeps: once is enough.
+
+    There are several where another host planted one, which it can on plain http: the token of a
+    client process tells which of them is meant.
+    """
+    exchange.sessions = named = hub.visits.sessions(exchange.scope)
+    return named
 
 
 async def recognise(hub: Hub, exchange: Exchange) -> Caller | None:
@@ -132,11 +145,11 @@ async def recognise(hub: Hub, exchange: Exchange) -> Caller | None:
         NotYet: The application could not say whose it is; or it came with the cookie of before a
             login, a moment after.
     """
-    id_ = Visit(hub.visits, exchange.scope).session()
-    if id_ is None:
+    named = read_sessions(hub, exchange)
+    if not named:
         return None
     with _not_yet():
-        session, renewed = await hub.users.recognise(id_, HTTPConnection(exchange.scope))
+        session, renewed = await hub.users.recognise(named[0], HTTPConnection(exchange.scope))
     if renewed:
         _renew(hub, exchange, session)
     else:
@@ -177,8 +190,9 @@ def _not_yet() -> Iterator[None]:
         raise NotYet(_ANOTHER) from None
     except (Refusal, ProcessGone):
         raise
-    except Exception:
-        _logger.exception("the application could not say who a connection belongs to")
+    except Exception as error:
+        advice = advise(error)
+        _logger.exception("the application could not say who a connection belongs to%s", advice)
         raise NotYet("try again in a moment") from None
 
 
@@ -197,12 +211,16 @@ async def admits(hub: Hub, exchange: Exchange, listener: Listener, name: str) ->
             # For `revoke` alone: it has no cookie, so no session of ours.
             stranger = Session("", await hub.users.ask(connection))
             listener.caller = Caller.of(stranger)
-        with hub.visits.begin(exchange.scope) as visit:  # what `authorize` can ask for
+        # What `authorize` can ask for.
+        with hub.visits.begin(exchange.scope, exchange.sessions) as visit:
             if exchange.caller is not None:
                 visit.take(exchange.caller, _process_of(listener, exchange.caller.session))
             return await guard.admits(connection)
-    except Exception:
-        _logger.exception("the application could not say who may read channel %r", name)
+    except Exception as error:
+        advice = advise(error)
+        _logger.exception(
+            "the application could not say who may read channel %.200r%s", name, advice
+        )
         raise NotYet("try again in a moment") from None
 
 
@@ -285,7 +303,9 @@ def still_reading(process: ClientProcess | None, listener: Listener, why: Wake) 
 
 
 def leave(hub: Hub, process: ClientProcess | None, listener: Listener) -> None:
-    """Count a connection out: nothing of it remains."""
+    """Count a connection out, if it was counted in: nothing of it remains. Idempotent."""
+    if listener not in hub.fanout.listeners:
+        return
     hub.timers.stop(listener)
     hub.fanout.detach(listener)
     hub.processes.leave(listener)

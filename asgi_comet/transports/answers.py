@@ -6,12 +6,19 @@ Owns how much goes into one answer, and what each outcome makes of it. Must not 
 from __future__ import annotations
 
 import random
+import sys
+from collections.abc import Callable
 from typing import NamedTuple
 
 from asgi_comet.feeds import Encoder, Feed, Kind, Listener
 from asgi_comet.hub import Hub
 
-__all__ = ["Run", "Taken", "in_turn", "recover", "send_off", "settle", "take"]
+__all__ = ["Choose", "Run", "Taken", "in_turn", "recover", "send_off", "settle", "take"]
+
+Choose = Callable[[Feed], Encoder]
+"""Chooses what writes messages of a channel."""
+
+AROUND = 4096  # bytes around the data of an event, where its id has the positions of many channels
 
 
 class Run(NamedTuple):
@@ -30,62 +37,73 @@ class Taken:
         runs: Messages.
         gaps: Channels whose next message is no longer held.
         over: Channels that have ended, of which everything is told, or that are full for good.
+        left: How many bytes may still be written; below 1 nothing more goes into the answer.
     """
 
-    __slots__ = ("gaps", "over", "runs")
+    __slots__ = ("gaps", "left", "over", "runs")
 
-    def __init__(self) -> None:
+    def __init__(self, left: int = sys.maxsize) -> None:
+        self.left: int = left
         self.runs: list[Run] = []
         self.gaps: list[Feed] = []
         self.over: list[Feed] = []
 
 
-def take(listener: Listener, encode: Encoder, max_bytes: int | None) -> Taken | None:
+def take(listener: Listener, choose: Choose, max_bytes: int | None) -> Taken | None:
     """Read what came on all of a listener's channels at once.
 
     Args:
         listener: Who reads.
-        encode: How its transport writes messages.
-        max_bytes: How many bytes to take, one message at least; what remains is for the next
-            answer. `None` takes all.
+        choose: How its transport writes messages.
+        max_bytes: How many bytes may be written, one message at least; what remains is for the
+            next answer. `None` takes all.
 
     Returns:
         What it is told; `None` if there is nothing.
     """
     for feed, after in listener.cursors.items():
         if feed.history.top != after or feed.closed is not None:
-            return _take(listener, encode, max_bytes)
+            return _take(listener, choose, max_bytes)
     return None
 
 
-def _take(listener: Listener, encode: Encoder, max_bytes: int | None) -> Taken:
-    taken = Taken()
-    left = max_bytes
+def _take(listener: Listener, choose: Choose, max_bytes: int | None) -> Taken:
+    taken = Taken() if max_bytes is None else Taken(max_bytes)
     for feed, after in in_turn(listener, max_bytes):
+        if taken.left <= 0:  # what is not told now is found again with the next request
+            break
         upto = after
         if feed.readable and feed.history.top != after:
-            if left is not None and left <= 0:
-                continue
-            rendered = feed.render(encode, after, max_bytes)
+            rendered = feed.render(choose(feed), after, max_bytes)
             if rendered is None:
                 taken.gaps.append(feed)
+                taken.left -= _notice_bytes(feed)
                 continue
-            data, upto = rendered.data, rendered.upto
-            if left is not None:
-                if taken.runs and len(data) > left:
-                    continue
-                left -= len(data)
-            taken.runs.append(Run(feed, after, upto, data))
+            if rendered.size > taken.left and taken.runs:
+                break
+            upto = rendered.upto
+            taken.left -= rendered.size
+            taken.runs.append(Run(feed, after, upto, rendered.data))
         if feed.closed is not None and (upto == feed.history.top or not feed.readable):
             taken.over.append(feed)
+            taken.left -= _notice_bytes(feed)
     return taken
+
+
+def _notice_bytes(feed: Feed) -> int:
+    """Return how many bytes an answer has for the end of a channel at most."""
+    return 12 * len(feed.name) + 128  # a character of 4 bytes, percent-encoded; and all around it
 
 
 def in_turn(listener: Listener, max_bytes: int | None) -> list[tuple[Feed, int]]:
     """All cursors; where not everything may fit, beginning anywhere, so that each gets its turn."""
     cursors = list(listener.cursors.items())
     if len(cursors) > 1 and max_bytes is not None:
-        held = sum(feed.history.bytes for feed, after in cursors if feed.history.top != after)
+        held = 0
+        for feed, after in cursors:
+            history = feed.history
+            if history.top != after:
+                held += history.bytes + AROUND * (history.top - after)
         if held > max_bytes:
             start = random.randrange(len(cursors))  # noqa: S311 - fairness, no secret
             return cursors[start:] + cursors[:start]
@@ -109,14 +127,19 @@ def settle(listener: Listener, handed: bool) -> None:
             feed.outcomes.lose(listener)
 
 
-async def recover(hub: Hub, listener: Listener, taken: Taken, encode: Encoder) -> None:
+async def recover(hub: Hub, listener: Listener, taken: Taken, choose: Choose) -> None:
     """Ask the broker for what this worker no longer holds; what stays a gap is one."""
-    for feed in list(taken.gaps):
-        after = listener.cursors[feed]
-        run = await hub.broker.recover(feed, after, hub.settings.answer_bytes)
-        if feed not in listener.cursors:  # it was forbidden meanwhile
-            taken.gaps.remove(feed)
-        elif run:
-            data = encode(feed.name, feed.history.epoch, run)
-            taken.gaps.remove(feed)
-            taken.runs.append(Run(feed, after, run[-1].offset, data))
+    gaps, taken.gaps = taken.gaps, []
+    for feed in gaps:
+        if taken.left <= 0 and taken.runs:  # it is found again with the next request
+            break
+        after, limit = listener.cursors.get(feed), max(taken.left, 1)
+        run = None if after is None else await hub.broker.recover(feed, after, limit)
+        if after is None or feed not in listener.cursors:  # it was forbidden meanwhile
+            continue
+        if run:
+            rendered = choose(feed).render(feed.name, feed.history.epoch, run, limit)
+            taken.left -= rendered.size
+            taken.runs.append(Run(feed, after, rendered.upto, rendered.data))
+        else:
+            taken.gaps.append(feed)

@@ -81,6 +81,7 @@ class Exchange:
         cors: What lets a page of an allowed origin read the answer; known once it was checked.
         caller: Whose it is; known once it was looked at, `None` for nobody's.
         renew: Makes the headers that set a cookie with the answer; `None` if it sets none.
+        sessions: The sessions that its cookies name; `None` until they were looked at.
     """
 
     __slots__ = (
@@ -94,6 +95,7 @@ class Exchange:
         "root",
         "scope",
         "send",
+        "sessions",
     )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, root: str, path: str) -> None:
@@ -108,6 +110,7 @@ class Exchange:
         self.cors: Sequence[tuple[bytes, bytes]] = ()
         self.caller: Caller | None = None
         self.renew: Callable[[], Sequence[tuple[bytes, bytes]]] | None = None
+        self.sessions: tuple[str, ...] | None = None
 
     @property
     def cookies(self) -> Sequence[tuple[bytes, bytes]]:

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from asgi_comet.feeds import Feed, Kind, Rendered, Wake
+from asgi_comet.feeds import Encoder, Feed, Kind, Rendered, Wake
 from asgi_comet.hub import Hub
 from asgi_comet.messages import Notice
 from asgi_comet.processes import ClientProcess
@@ -22,6 +22,8 @@ from asgi_comet.protocol.events import (
     encode_messages,
     encode_notice,
     encode_sole,
+    is_acknowledging,
+    make_marked,
 )
 from asgi_comet.stepping import Suspended, is_direct, step
 
@@ -35,7 +37,7 @@ from .access import (
     recognise,
     still_reading,
 )
-from .answers import Taken, recover, send_off, settle, take
+from .answers import Choose, Taken, recover, send_off, settle, take
 from .exchange import (
     JSON,
     ClientGone,
@@ -73,6 +75,7 @@ async def poll(hub: Hub, process: ClientProcess | None, exchange: Exchange) -> N
     reads = process if asked.own else None
     hold = _make_hold(hub, reads, exchange)
     notices: Sequence[Notice] = ()
+    told: list[bytes] = []
     handed = False
     enter(hub, exchange, process, hold, hub.activation.hold())
     try:
@@ -81,8 +84,9 @@ async def poll(hub: Hub, process: ClientProcess | None, exchange: Exchange) -> N
             for name in elsewhere:
                 start = asked.channels[name]
                 notices = await subscribe_elsewhere(hub, exchange, hold, name, start, notices)
+            told = [encode_notice(notice) for notice in notices]
             at_once = bool(notices) or asked.idle or exchange.renew is not None
-            why, taken = await _listen(hub, exchange, hold, at_once)
+            why, taken = await _listen(hub, exchange, hold, at_once, sum(map(len, told)))
             if isinstance(hold, HeldPoll) and hold.answered:
                 handed = await hold.finish()
                 return
@@ -90,7 +94,7 @@ async def poll(hub: Hub, process: ClientProcess | None, exchange: Exchange) -> N
         finally:
             leave(hub, process, hold)
         if why is Wake.MESSAGE or why is Wake.TIMEOUT:
-            told = [encode_notice(notice) for notice in (*notices, *hold.forbidden)]
+            told += [encode_notice(notice) for notice in hold.forbidden]
             if taken is not None:
                 send_off(taken)
                 told += _events(taken)
@@ -102,24 +106,45 @@ async def poll(hub: Hub, process: ClientProcess | None, exchange: Exchange) -> N
 
 
 async def _listen(
-    hub: Hub, exchange: Exchange, hold: Hold, at_once: bool
+    hub: Hub, exchange: Exchange, hold: Hold, at_once: bool, told: int
 ) -> tuple[Wake, Taken | None]:
     """Wait until there is something to tell, unless it is to be told at once that there is not.
+
+    Args:
+        hub: The rooms.
+        exchange: The request.
+        hold: The same, as it hears of messages.
+        at_once: Whether to wait for nothing.
+        told: How many bytes the answer has already.
 
     Returns:
         Why it woke, and what there is.
     """
-    why, taken = ended(hold), None
+    why, taken, limit = ended(hold), None, hub.settings.answer_bytes - told
+    choose = _choose_encoder(exchange)
     if why is None:
-        why, taken = Wake.MESSAGE, take(hold, encode_messages, hub.settings.answer_bytes)
+        why, taken = Wake.MESSAGE, take(hold, choose, limit)
         if taken is None and not at_once:
             why = await hold.wait(exchange.receive)
             if isinstance(hold, HeldPoll) and hold.answered:
                 return why, None
-            taken = take(hold, encode_messages, hub.settings.answer_bytes)
+            taken = take(hold, choose, limit)
         if taken is not None and taken.gaps:
-            await recover(hub, hold, taken, encode_messages)
+            await recover(hub, hold, taken, choose)
     return why, taken
+
+
+def _choose_encoder(exchange: Exchange) -> Choose:
+    return _marked if is_acknowledging(exchange.scope.get("query_string", b"")) else _plain
+
+
+def _plain(feed: Feed) -> Encoder:
+    return encode_messages
+
+
+def _marked(feed: Feed) -> Encoder:
+    """Mark the messages of an on-demand channel, for a client that acknowledges what it has."""
+    return encode_messages if feed.want is None else make_marked(feed.history.size)
 
 
 class HeldPoll(Hold):
@@ -149,7 +174,8 @@ class HeldPoll(Hold):
 
     def notice(self, feed: Feed, now: float) -> None:
         """Answer with what has come on a feed."""
-        if self._task is not None and len(self.cursors) == 1 and feed.closed is None:
+        alone = len(self.cursors) == 1 and feed.want is None
+        if self._task is not None and alone and feed.closed is None:
             after = self.cursors.get(feed)
             if self.woken is not None or after is None or after == feed.history.top:
                 return

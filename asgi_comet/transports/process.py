@@ -21,7 +21,7 @@ async def open_process(hub: Hub, exchange: Exchange) -> None:
     """Open a client process for a page: `POST PREFIX/open`, whatever its body."""
     check_request(hub, exchange, None)
     caller = await recognise(hub, exchange)
-    visit = Visit(hub.visits, exchange.scope)
+    visit = Visit(hub.visits, exchange.scope, sessions=exchange.sessions)
     if caller is not None:
         visit.take(caller)
     try:
@@ -31,7 +31,7 @@ async def open_process(hub: Hub, exchange: Exchange) -> None:
     if caller is None:  # a new one, so nobody has been asked yet
         await visit.identify()
     exchange.renew = lambda: visit.cookies
-    token = hub.visits.identity.sign_process(process.id)
+    token = hub.visits.identity.sign_process(process.id, process.birth)
     url = f"{exchange.root}/p/{token}"
     opened = {"process": token, "url": url, "processTimeout": hub.settings.process_timeout}
     body = json.dumps(opened).encode()
@@ -55,5 +55,5 @@ async def acknowledge(hub: Hub, process: ClientProcess, exchange: Exchange) -> N
     body = await read_body(hub, exchange)
     check_caller(exchange)  # its body may have taken a while
     positions = decode_ack(body, hub.settings.max_channels_per_request)
-    subscribing.acknowledge(hub, process, positions)
+    subscribing.acknowledge(hub, process, positions, process.listeners)
     await answer(hub, exchange, TEXT, b"", status=204)

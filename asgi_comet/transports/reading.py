@@ -32,14 +32,15 @@ class Reading(Listener):
 
     Attributes:
         limit: How many bytes one write has at most, one message at least.
-        told: What goes out first.
+        portion: How many bytes of it may be written before `end` makes them longer.
+        told: What goes out first, each with its bytes.
         flight: What is being sent: a feed, after which offset, and what was written.
         gaps: Feeds that the broker has to be asked about.
         sole: Writes what comes while there is one channel only.
         settled: Whether nothing of it is counted any more.
     """
 
-    __slots__ = ("flight", "gaps", "hub", "limit", "process", "settled", "sole", "told")
+    __slots__ = ("flight", "gaps", "hub", "limit", "portion", "process", "settled", "sole", "told")
 
     stays = True
 
@@ -48,7 +49,8 @@ class Reading(Listener):
         self.hub: Hub = hub
         self.process: ClientProcess | None = process
         self.limit: int = hub.settings.answer_bytes
-        self.told: list[Any] = []
+        self.portion: int = self.limit
+        self.told: list[tuple[Any, int]] = []
         self.flight: list[tuple[Feed, int, Rendered]] = []
         self.gaps: list[Feed] = []
         self.sole: Encoder | None = None
@@ -89,9 +91,14 @@ class Reading(Listener):
         process.listeners.add(self)
         self.process = process
 
-    def tell(self, part: Any) -> None:
-        """Have something sent before everything else."""
-        self.told.append(part)
+    def tell(self, part: Any, size: int | None = None) -> None:
+        """Have something sent before everything else.
+
+        Args:
+            part: What a transport wrote.
+            size: Its bytes; `None` if it is ASCII.
+        """
+        self.told.append((part, len(part) if size is None else size))
 
     def release(self) -> None:
         """Let others read the process' own channels, if it reads none any more."""
@@ -114,47 +121,63 @@ class Reading(Listener):
 
     async def recover(self) -> None:
         """Ask the broker for what this worker no longer holds; what stays a gap is told."""
-        gaps, self.gaps = self.gaps, []
-        for feed in [feed for feed in gaps if feed in self.cursors]:
-            after = self.cursors[feed]
-            run = await self.hub.broker.recover(feed, after, self.limit)
-            if feed not in self.cursors:  # it was forbidden meanwhile
+        left = self.limit
+        while self.gaps and left > 0:  # what is left then is for the next write
+            feed = self.gaps.pop(0)
+            after = self.cursors.get(feed)
+            run = None if after is None else await self.hub.broker.recover(feed, after, left)
+            if after is None or feed not in self.cursors:  # it was forbidden meanwhile
                 continue
             if run:
-                self.tell(self.encoder(feed)(feed.name, feed.history.epoch, run))
-                self.move_on(feed, after, Rendered(b"", run[-1].offset))
+                encode, epoch = self.encoder(feed), feed.history.epoch
+                begun = encode.shared.render(feed.name, epoch, run, left)
+                part, size, rendered = encode.end(begun, epoch, left)
+                self.tell(part, size)
+                left -= size
+                self.move_on(feed, after, rendered)
             else:
                 self.lost(feed)
 
     def compose(self) -> Message | None:
         """Return the next write: what there is, in order, as much as goes into one."""
-        parts, self.told = self.told, []
-        if self.caller is not None and self.caller.moved:  # it is about to end: nothing of it now
+        parts: list[Any] = []
+        left = self.limit if not self.told else self._begin_write(parts)
+        # Its ids are of before what comes next; and one that is about to end gets nothing now.
+        if self.told or (self.caller is not None and self.caller.moved):
             return self.frame(parts) if parts else None
-        left = self.limit
         # A client process that closes in another thread: that is what is told, not each channel.
         going = self.process is not None and self.process.closed
         for feed, after in in_turn(self, self.limit):
-            upto = after
+            if left <= 0:
+                break  # with the next write
             if feed.readable and feed.history.top != after and feed not in self.gaps:
-                if left <= 0:
-                    continue
-                rendered = feed.render(self.encoder(feed), after, self.limit)
-                if rendered is None:
+                encode = self.encoder(feed)
+                begun = feed.render(encode.shared, after, self.portion)
+                if begun is None:
                     self.gaps.append(feed)
                     continue
-                size = len(rendered.data)
-                if size > left < self.limit:  # with the next write
-                    continue
+                part, size, rendered = encode.end(begun, feed.history.epoch, left)
+                if size > left < self.limit:
+                    break
                 left -= size
-                upto = rendered.upto
                 self.move_on(feed, after, rendered)
-                parts.append(rendered.data)
+                parts.append(part)
+            upto = self.cursors[feed]
             ended = feed.closed is not None and (upto == feed.history.top or not feed.readable)
             if ended and not going:
                 self.drop(feed)
                 parts.append(self.note(over(feed)))
+                left -= len(parts[-1])
         return self.frame(parts) if parts else None
+
+    def _begin_write(self, parts: list[Any]) -> int:
+        """Move what goes out first into a write, as much as fits; return the bytes left."""
+        left = self.limit
+        while self.told and (not parts or self.told[0][1] <= left):
+            part, size = self.told.pop(0)
+            parts.append(part)
+            left -= size
+        return left
 
     def choose_sole(self) -> Encoder | None:
         """Return what writes messages while there is only one channel, and it is the site's."""
@@ -188,7 +211,7 @@ class Reading(Listener):
         self.moved(feed, rendered.upto)
         if feed.kind is Kind.PROCESS:
             feed.mark_sent(rendered.upto)
-        if not rendered.handed or feed.want is not None:
+        if not rendered.handed:
             self.flight.append((feed, after, rendered))
 
     def land(self) -> None:
@@ -199,5 +222,3 @@ class Reading(Listener):
                 rendered.handed = True
                 feed.outcomes.hand(after, rendered.upto)
                 feed.outcomes.send(after, rendered.upto)
-            if feed.want is not None:
-                self.hub.broker.want(feed, rendered.upto + 1)

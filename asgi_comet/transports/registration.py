@@ -7,13 +7,12 @@ requests; elsewhere there are none, as in the original.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from asgi_comet.directory import Directory
 from asgi_comet.errors import CometError
-from asgi_comet.feeds import Feed, Listener, Wake
+from asgi_comet.feeds import Encoder, Feed, Listener, Wake
 from asgi_comet.hub import Hub
 from asgi_comet.processes import ClientProcess, Registered
 from asgi_comet.protocol.registration import (
@@ -35,7 +34,7 @@ from .access import (
     recognise,
     still_reading,
 )
-from .answers import Taken, recover, send_off, settle, take
+from .answers import Run, Taken, recover, send_off, settle, take
 from .exchange import (
     TEXT,
     ClientGone,
@@ -47,11 +46,10 @@ from .exchange import (
     read_body,
 )
 from .holding import Hold, make_hold
-from .subscribing import find
+from .registered import acknowledge, claim, keep, merge, repeat
+from .subscribing import ask, find
 
 __all__ = ["registration"]
-
-_logger = logging.getLogger(__name__)
 
 
 async def registration(hub: Hub, process: ClientProcess | None, exchange: Exchange) -> None:
@@ -139,12 +137,12 @@ async def _find(
         try:
             if not name.startswith("~"):
                 if await admits(hub, asking.exchange, asking.hold, name):
-                    feed = await find(hub, name)
+                    feed = await find(hub, asking.hold, name)
             elif process is not None:
                 directory = process.place.directory
                 feed = directory.find(name) or hub.declarations.find_own(process, name)
         except CometError as error:
-            _logger.warning("channel %r could not be started: %s", name, error)
+            hub.declarations.report(name, error)
         if feed is not None:
             return feed
     return None
@@ -171,14 +169,14 @@ async def _serve_here(hub: Hub, exchange: Exchange, identifiers: list[str]) -> N
         why = await _hold(hold, exchange, at_once=bool(found.unknown))
         why = ended(hold) or still_reading(process, hold, why)
         if why in (Wake.MESSAGE, Wake.TIMEOUT):
-            taken = take(hold, encode_messages, None) or taken  # all: what is left here is lost
+            taken = take(hold, _encoder, None) or taken  # all: what is left here is lost
     finally:
         leave(hub, process, hold)
     handed = False
     try:
         if not await _end(hub, why, exchange):
             pairs = [*_pairs(hold, taken), *map(encode_ended, [*found.unknown, *_lost(hold)])]
-            handed = await answer(hub, exchange, TEXT, b"\n".join(pairs))
+            handed = await answer(hub, exchange, TEXT, _join(pairs))
     finally:
         for run in taken.runs if handed else ():
             run.feed.outcomes.confirm(run.after, run.upto)
@@ -192,7 +190,8 @@ def _read_own(hub: Hub, process: ClientProcess, hold: Listener, found: _Found) -
         if feed.directory is process.place.directory:
             feed.mark_sent(offset)  # what it holds is not for this request, so it may go
             if feed.want is not None:
-                hub.broker.want(feed, offset + 1)
+                feed.acknowledge(offset)  # for the same reason
+                ask(hub, feed)
 
 
 def _expect(hub: Hub, hold: Listener, directory: Directory, name: str) -> None:
@@ -207,15 +206,15 @@ def _expect(hub: Hub, hold: Listener, directory: Directory, name: str) -> None:
 async def _serve_process(
     hub: Hub, process: ClientProcess, request: _Request, exchange: Exchange
 ) -> None:
-    kept = process.registered = process.registered or Registered()
+    kept = claim(hub, process, request.identifiers)
     if request.number is not None and request.number == kept.number and kept.answer is not None:
         process.connect()
         try:
-            await answer(hub, exchange, TEXT, kept.answer)
+            await answer(hub, exchange, TEXT, await repeat(hub, kept))
         finally:
             process.disconnect()
         return
-    _acknowledge(kept)
+    acknowledge(kept)
     hold, told = make_hold(hub.loop.asyncio), list[str]()
     enter(hub, exchange, process, hold, hub.activation.hold())
     try:
@@ -225,9 +224,9 @@ async def _serve_process(
         if why is None:
             told = _place(hub, process, hold, found)
             why = await _hold(hold, exchange, at_once=bool(told))
-            taken = take(hold, encode_messages, hub.settings.answer_bytes) or taken
+            taken = take(hold, _encoder, hub.settings.answer_bytes) or taken
             if taken.gaps:
-                await recover(hub, hold, taken, encode_messages)
+                await recover(hub, hold, taken, _encoder)
             why = ended(hold) or still_reading(process, hold, why)
     finally:
         leave(hub, process, hold)
@@ -236,22 +235,11 @@ async def _serve_process(
         if not await _end(hub, why, exchange):
             send_off(taken)
             told += _lost(hold)
-            body = b"\n".join([*_pairs(hold, taken), *map(encode_ended, told)])
-            _keep(kept, request, body, hold, taken)
-            handed = await answer(hub, exchange, TEXT, body)
+            pairs = [*_pairs(hold, taken), *map(encode_ended, told)]
+            keep(kept, request.number, pairs, taken)
+            handed = await answer(hub, exchange, TEXT, _join(pairs))
     finally:
         settle(hold, handed)
-
-
-def _acknowledge(kept: Registered) -> None:
-    """The client came back with something new: it has the last answer."""
-    for feed, offset in kept.pending.items():
-        feed.acknowledge(offset)
-    known = kept.cursors
-    kept.cursors = known | {
-        f: o for f, o in kept.pending.items() if f in known or f.name in kept.expected
-    }
-    kept.pending, kept.answer, kept.number = {}, None, None
 
 
 def _place(hub: Hub, process: ClientProcess, hold: Listener, found: _Found) -> list[str]:
@@ -277,8 +265,7 @@ def _place(hub: Hub, process: ClientProcess, hold: Listener, found: _Found) -> l
             if feed.name in kept.expected:
                 cursor = 0
         hold.cursors[feed] = cursor
-        if feed.want is not None:
-            hub.broker.want(feed, cursor + 1)
+        ask(hub, feed)
     for name in found.missing:
         if name in known or (name in kept.expected and directory.is_past(name)):
             over.append(name)
@@ -289,36 +276,16 @@ def _place(hub: Hub, process: ClientProcess, hold: Listener, found: _Found) -> l
     told = set(over)
     kept.lost = {name: None for name in kept.lost if name not in told}
     kept.cursors = {f: c for f, c in kept.cursors.items() if f.name not in told}
-    _merge(hub, kept, hold)
+    merge(hub, kept, hold)
     return over
 
 
-def _merge(hub: Hub, kept: Registered, hold: Listener) -> None:
-    """Keep the cursors of this request, and those of live channels that it does not name.
-
-    A client may turn to one channel and come back to another: that one of those has ended it is to
-    be told then.
-    """
-    named = {feed.name for feed in hold.cursors}
-    others = {f: c for f, c in kept.cursors.items() if f not in hold.cursors}
-    kept.lost |= {f.name: None for f in others if f.closed is not None and f.name not in named}
-    merged = {f: c for f, c in others.items() if f.closed is None} | hold.cursors
-    most = hub.settings.max_channels_per_request
-    kept.cursors = dict(list(merged.items())[max(len(merged) - most, 0) :])
-    for name in list(kept.lost)[: max(len(kept.lost) - most, 0)]:
-        del kept.lost[name]
-
-
-def _keep(kept: Registered, request: _Request, body: bytes, hold: Listener, taken: Taken) -> None:
-    """Remember an answer until the client comes back."""
-    over = {*taken.gaps, *taken.over}
-    kept.cursors = {f: c for f, c in kept.cursors.items() if f not in over}
-    kept.expected -= {feed.name for feed in over}
-    kept.pending = {run.feed: run.upto for run in taken.runs}
-    kept.number, kept.answer = request.number, body
-
-
 # Both
+
+
+def _encoder(feed: Feed) -> Encoder:
+    """Return what writes messages: the same for every channel."""
+    return encode_messages
 
 
 async def _hold(hold: Hold, exchange: Exchange, *, at_once: bool) -> Wake:
@@ -354,12 +321,16 @@ def _lost(hold: Hold) -> list[str]:
     return [notice.channel for notice in hold.forbidden]
 
 
-def _pairs(hold: Listener, taken: Taken) -> Iterator[bytes]:
+def _pairs(hold: Listener, taken: Taken) -> Iterator[Run | bytes]:
     """The pairs in the order of the request: messages, and then the end where there is one."""
-    runs = {run.feed: run.data for run in taken.runs}
+    runs = {run.feed: run for run in taken.runs}
     over = {*taken.gaps, *taken.over}
     for feed in hold.cursors:
         if feed in runs:
             yield runs[feed]
         if feed in over:
             yield encode_ended(feed.name)
+
+
+def _join(pairs: list[Run | bytes]) -> bytes:
+    return b"\n".join([pair.data if isinstance(pair, Run) else pair for pair in pairs])

@@ -19,6 +19,7 @@ from asgi_comet.feeds import Encoder, Feed, Wake
 from asgi_comet.hub import Hub
 from asgi_comet.messages import Notice, Position, Start
 from asgi_comet.processes import ClientProcess
+from asgi_comet.protocol.events import is_acknowledging
 from asgi_comet.protocol.sse import (
     COMMENT,
     CONTENT_TYPE,
@@ -40,6 +41,8 @@ __all__ = ["events"]
 
 RETRY = (1000, 5000)  # milliseconds, at random, so that clients do not come back all at once
 RETRY_LATER = (5000, 15000)  # the same while deactivated
+RETRY_SOON = 100  # milliseconds after a window is used up: the next request acknowledges it
+SHORT_ID = 4  # channels whose positions are about as long as the rest of a small event
 
 _HEADERS = [(b"x-accel-buffering", b"no")]  # nginx: pass it on as it comes
 
@@ -118,7 +121,7 @@ class EventStream(Stream):
         asked: What is asked.
     """
 
-    __slots__ = ("_asked", "_exchange", "_names", "_positions")
+    __slots__ = ("_acknowledging", "_asked", "_exchange", "_names", "_positions", "_used_up")
 
     life: ClassVar[float | None] = LIFE
 
@@ -128,7 +131,11 @@ class EventStream(Stream):
         super().__init__(hub, process, exchange)
         self._exchange = exchange
         self._asked = asked
+        self._acknowledging = is_acknowledging(exchange.scope.get("query_string", b""))
+        self._used_up = False  # the window of an on-demand channel, so the client is to come again
         self._names: Sequence[str] = tuple(asked.starts)
+        # The longer the ids, the fewer events fit into a write; those beyond are begun for nothing.
+        self.portion: int = self.limit >> (len(self._names) // SHORT_ID).bit_length()
         # Where the client is on each channel, as its id says it.
         self._positions: list[bytes] = [_text(start) for start in asked.starts.values()]
 
@@ -167,6 +174,8 @@ class EventStream(Stream):
         errors = [notice for notice in notices if notice.error is not None]
         for notice in [one for one in errors if one.error == "forbidden"][:1] or errors:
             self.tell(self.note(notice))
+        for feed, offset in self.cursors.items():
+            self._check_window(feed, offset)
         return await self.send(start_stream(self._exchange, CONTENT_TYPE, _HEADERS))
 
     def _farewell(self, why: Wake) -> bytes | None:
@@ -181,19 +190,34 @@ class EventStream(Stream):
             case Wake.CLOSED:
                 return _last(self._asked, b":process-closed")
             case _:
-                return b""
+                return encode_retry(RETRY_SOON) + b"\n" if self._used_up else b""
+
+    def _check_window(self, feed: Feed, offset: int) -> None:
+        """End the stream where its client acknowledges only by coming again, as `EventSource` does.
+
+        An on-demand source is read no further until its client has acknowledged what it got: as
+        many messages as the window has, or as many bytes as the history holds.
+        """
+        if feed.want is None or self._acknowledging or offset != feed.history.top:
+            return
+        if feed.history.displaced_by(self.hub.settings.message_limit) >= feed.history.first:
+            self._used_up = True
+            self.finish(Wake.MESSAGE)
 
     # How it is written
 
     def encoder(self, feed: Feed) -> Encoder:
         """Return what writes messages with the positions of all other channels."""
         positions = self._positions
+        ahead = feed.history.size if self._acknowledging and feed.want is not None else 0
+        as_text = self._asked.as_text
+        html = feed.html if as_text else None
         if len(positions) == 1:
-            return make_framing(as_text=self._asked.as_text)
+            return make_framing(as_text=as_text, ahead=ahead, html=html)
         at = self._names.index(feed.name)
-        before = b"".join([position + b"," for position in positions[:at]])
-        behind = b"".join([b"," + position for position in positions[at + 1 :]])
-        return make_framing(before, behind, self._asked.as_text)
+        before = b",".join([*positions[:at], b""])
+        behind = b",".join([b"", *positions[at + 1 :]])
+        return make_framing(before, behind, as_text, ahead, html)
 
     def sole_encoder(self, feed: Feed) -> Encoder | None:
         """Return the same, unless there are other channels to note the position for."""
@@ -204,6 +228,7 @@ class EventStream(Stream):
         if len(self._positions) > 1:
             position = str(feed.position(offset)).encode()
             self._positions[self._names.index(feed.name)] = position
+        self._check_window(feed, offset)
 
     def note(self, notice: Notice) -> bytes:
         """Write an error, with the id that leads on."""

@@ -8,8 +8,7 @@ Source: semantics.md, "Positions".
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from asgi_comet.errors import CometError
 from asgi_comet.feeds import Feed, Listener
@@ -22,6 +21,7 @@ from .exchange import Exchange
 
 __all__ = [
     "acknowledge",
+    "ask",
     "find",
     "gap",
     "over",
@@ -29,8 +29,6 @@ __all__ = [
     "subscribe_elsewhere",
     "unsubscribe",
 ]
-
-_logger = logging.getLogger(__name__)
 
 
 def subscribe(
@@ -92,25 +90,34 @@ async def subscribe_elsewhere(
         notice: Notice | None = Notice(name, "forbidden")
     else:
         try:
-            feed = await find(hub, name)
+            feed = await find(hub, listener, name)
         except CometError as error:
-            _logger.warning("channel %r could not be started: %s", name, error)
+            hub.declarations.report(name, error)
             notice = Notice(name, "closed", reason="failed")
         else:
             if feed is None:
-                notice = Notice(name, "closed", reason="unknown")
+                declared = hub.declarations.match(name) is not None
+                if not declared:
+                    hub.declarations.report_unknown(name)
+                notice = Notice(name, "closed", reason="ended" if declared else "unknown")
             else:
                 notice = _begin(hub, listener, feed, start)
     return notices if notice is None else (*notices, notice)
 
 
-async def find(hub: Hub, name: str) -> Feed | None:
+async def find(hub: Hub, listener: Listener, name: str) -> Feed | None:
     """Return the feed of a site channel, wherever it is; one that is declared starts now.
+
+    Args:
+        hub: The rooms.
+        listener: The connection that asks for it.
+        name: The channel.
 
     Raises:
         CometError: There are too many channels.
     """
-    return hub.channels.find(name) or hub.declarations.find(name) or await hub.broker.find(name)
+    feed = hub.channels.find(name) or hub.declarations.find(name, listener)
+    return feed or await hub.broker.find(name)
 
 
 def unsubscribe(hub: Hub, listener: Listener, names: Iterable[str]) -> None:
@@ -126,20 +133,44 @@ def unsubscribe(hub: Hub, listener: Listener, names: Iterable[str]) -> None:
         listener.expected = tuple((d, name) for d, name in listener.expected if name not in gone)
 
 
-def acknowledge(hub: Hub, process: ClientProcess | None, positions: Mapping[str, Position]) -> None:
+def acknowledge(
+    hub: Hub,
+    process: ClientProcess | None,
+    positions: Mapping[str, Position],
+    listeners: Collection[Listener],
+) -> None:
     """Take note of what a client has.
 
     A position that no longer means anything changes nothing: the client learns so when it asks.
+    Nor does that of a guarded channel which the client does not follow: it may have lost the right.
+
+    Args:
+        hub: The rooms.
+        process: Whose own channels it may acknowledge.
+        positions: What it has, by name.
+        listeners: The connections by which it follows channels.
     """
     for name, position in positions.items():
         if not name.startswith("~"):
             feed = hub.channels.find(name)
         else:
             feed = None if process is None else process.place.directory.find(name)
-        if feed is not None and feed.readable:
+        if feed is not None and feed.readable and _may_acknowledge(feed, listeners):
             offset = feed.place(position)
             if offset is not None:
                 feed.acknowledge(offset)
+                if feed.listeners:  # a client that has gone does not ask for more
+                    ask(hub, feed)
+
+
+def ask(hub: Hub, feed: Feed) -> None:
+    """Have the source of an on-demand channel read as far as it may be."""
+    if feed.want is not None:
+        hub.broker.want(feed, feed.window)
+
+
+def _may_acknowledge(feed: Feed, listeners: Collection[Listener]) -> bool:
+    return feed.authorize is None or any(feed in listener.cursors for listener in listeners)
 
 
 def gap(feed: Feed) -> Notice:
@@ -167,7 +198,7 @@ def _subscribe_own(
     try:
         feed = directory.find(name) or hub.declarations.find_own(process, name)
     except CometError as error:
-        _logger.warning("channel %r could not be started: %s", name, error)
+        hub.declarations.report(name, error)
         return Notice(name, "closed", reason="failed")
     if feed is not None:
         return _begin(hub, listener, feed, start)
@@ -191,8 +222,10 @@ def _begin(hub: Hub, listener: Listener, feed: Feed, start: Start) -> Notice | N
         return gap(feed)
     listener.cursors[feed] = offset
     relative = not isinstance(start, Position)
-    if not relative:
+    if relative:
+        feed.mark_sent(offset)  # the client does not ask for what is before, so that may go
+    else:
         feed.acknowledge(offset)
-    if feed.want is not None and (listener.stays or not relative):
-        hub.broker.want(feed, offset + 1)
+    if listener.stays or not relative:
+        ask(hub, feed)
     return Notice(feed.name, position=feed.position(offset)) if relative else None

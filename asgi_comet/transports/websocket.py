@@ -15,6 +15,7 @@ from asgi_comet.feeds import Encoder, Feed, Wake
 from asgi_comet.hub import Hub
 from asgi_comet.messages import Notice, Start
 from asgi_comet.processes import ClientProcess
+from asgi_comet.protocol.events import is_acknowledging
 from asgi_comet.protocol.frames import (
     HEARTBEAT as EMPTY,
 )
@@ -27,10 +28,12 @@ from asgi_comet.protocol.frames import (
     encode_note,
     encode_run,
     join_frame,
+    make_marked_run,
 )
 
 from .access import Find, NotYet, ProcessGone, default_process, enter, recognise
 from .exchange import Exchange, Refusal
+from .limits import check_limits
 from .streaming import HEARTBEAT, Stream
 from .subscribing import acknowledge, subscribe, subscribe_elsewhere, unsubscribe
 
@@ -56,6 +59,7 @@ async def socket(hub: Hub, find: Find, exchange: Exchange) -> None:
     Raises:
         Refusal: It is refused before it is accepted.
     """
+    check_limits(hub, exchange)
     process, code = None, None
     try:
         process = await find()
@@ -77,11 +81,12 @@ class Socket(Stream):
         exchange: The request.
     """
 
-    __slots__ = ("_code", "_exchange", "_reason")
+    __slots__ = ("_acknowledging", "_code", "_exchange", "_reason")
 
     def __init__(self, hub: Hub, process: ClientProcess | None, exchange: Exchange) -> None:
         super().__init__(hub, process, exchange)
         self._exchange = exchange
+        self._acknowledging = is_acknowledging(exchange.scope.get("query_string", b""))
         self._code: CloseCode | None = None  # with what it is closed, because of what came
         self._reason: str | None = None
 
@@ -158,7 +163,7 @@ class Socket(Stream):
             raise BadRequest(f"expected at most {most} channels on one WebSocket, got {count}")
         await self._subscribe(frame.subscribe)
         self.release()
-        acknowledge(hub, self.process, frame.ack)
+        acknowledge(hub, self.process, frame.ack, (self,))
 
     async def _subscribe(self, starts: dict[str, Start]) -> None:
         if self.process is None and any(name.startswith("~") for name in starts):
@@ -181,7 +186,8 @@ class Socket(Stream):
 
     def encoder(self, feed: Feed) -> Encoder:
         """Return what writes messages as part of a frame."""
-        return encode_run
+        marked = self._acknowledging and feed.want is not None
+        return make_marked_run(feed.history.size) if marked else encode_run
 
     def sole_encoder(self, feed: Feed) -> Encoder:
         """Return what writes messages as a frame."""

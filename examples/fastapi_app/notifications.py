@@ -5,26 +5,29 @@ user's own: who has seen a note, and that something else is as it was no more. F
 `room:board`, a figure each second.
 """
 
-import random
 from collections.abc import AsyncIterator
-from typing import Annotated
+from secrets import choice
 
 from anyio import sleep
-from fastapi import APIRouter, Depends, HTTPException, Request, status
+from fastapi import APIRouter, Depends, HTTPException, Request
 from starlette.requests import HTTPConnection
 
 from asgi_comet import Channel, ClientProcess, Notification
 from examples.fastapi_app.centre import Centre, NewNote, Note, Shown, Topic, View
 from examples.fastapi_app.people import KnownUser, User, who
-from examples.fastapi_app.push import comet
+from examples.fastapi_app.push import Process, comet
 
 PATIENCE = (2.0, 20.0)
 """Seconds after which the author is told who has seen a note, if not everybody has before."""
 
-Process = Annotated[ClientProcess, Depends(comet.process)]
+CHANGES = range(-90, 101)
+"""By how much what the board has in hand changes in a second."""
 
 router = APIRouter()
 centre = Centre()
+centre.add(Topic.BOARD, User.ALICE, NewNote(text="Thursday's figures are in the room."))
+centre.add(Topic.RELEASES, User.BOB, NewNote(text="0.2 is out, and your patch is in it."))
+centre.add(Topic.LUNCH, User.BOB, NewNote(text="The market at noon, Alice?"))
 
 
 async def prepare(user: User | None, note: Note) -> Shown | None:
@@ -52,16 +55,16 @@ async def read(user: KnownUser) -> View:
     return centre.view(user)
 
 
-@router.put("/topics/{topic}/followed", status_code=status.HTTP_204_NO_CONTENT)
+@router.put("/topics/{topic}/followed", status_code=204)
 async def follow(topic: Topic, user: KnownUser, process: Process) -> None:
-    """Follow a topic, in all tabs of the user that show the page."""
+    """Follow a topic, in all of the user's tabs."""
     centre.follow(user, topic, follows=True)
     for tab in told.listeners(user):
         messages.listen(topic, tab)
     tell_change(user, not_for=process)
 
 
-@router.delete("/topics/{topic}/followed", status_code=status.HTTP_204_NO_CONTENT)
+@router.delete("/topics/{topic}/followed", status_code=204)
 async def unfollow(topic: Topic, user: KnownUser, process: Process) -> None:
     """Follow it no more."""
     centre.follow(user, topic, follows=False)
@@ -70,13 +73,13 @@ async def unfollow(topic: Topic, user: KnownUser, process: Process) -> None:
     tell_change(user, not_for=process)
 
 
-@router.post("/topics/{topic}", status_code=status.HTTP_201_CREATED)
+@router.post("/topics/{topic}", status_code=201)
 async def write(
     topic: Topic, new: NewNote, user: KnownUser, process: Process, request: Request
 ) -> Shown | None:
-    """Tell all who follow a topic, except for the tab that it comes from: that has the answer."""
+    """Tell all who follow a topic; this tab has the answer."""
     if not centre.may_see(user, topic):
-        raise HTTPException(status.HTTP_403_FORBIDDEN, "for members only")
+        raise HTTPException(403, "for members only")
     note = centre.add(topic, user, new)
     notification = messages.notify(topic, note, not_for=process)
     request.state.tasks.start_soon(report, note, notification)
@@ -109,24 +112,22 @@ async def may_enter(connection: HTTPConnection, topic: Topic) -> bool:
 
 @comet.newest("room:{topic}", authorize=may_enter)
 async def room(topic: Topic) -> AsyncIterator[int]:
-    """Yield what a topic has in hand, each second."""
+    """Yield what a topic has in hand, to members only."""
     cash = 10_000 + 1_000 * len(topic)
     while True:
         yield cash
         await sleep(1)
-        cash += random.randint(-90, 100)  # noqa: S311 - a game, no secret
+        cash += choice(CHANGES)
 
 
 async def chair(user: KnownUser) -> User:
     """Return the user of a request, if that is the chair of the board."""
     if user is not centre.chair:
-        raise HTTPException(status.HTTP_403_FORBIDDEN, "for the chair only")
+        raise HTTPException(403, "for the chair only")
     return user
 
 
-@router.put(
-    "/members/{user}", status_code=status.HTTP_204_NO_CONTENT, dependencies=[Depends(chair)]
-)
+@router.put("/members/{user}", status_code=204, dependencies=[Depends(chair)])
 async def admit(user: User) -> None:
     """Let somebody see the board, and its room."""
     centre.members.add(user)
@@ -134,9 +135,7 @@ async def admit(user: User) -> None:
         tell_change(one)
 
 
-@router.delete(
-    "/members/{user}", status_code=status.HTTP_204_NO_CONTENT, dependencies=[Depends(chair)]
-)
+@router.delete("/members/{user}", status_code=204, dependencies=[Depends(chair)])
 async def expel(user: User) -> None:
     """Take that away: `may_enter` says no from now on, and what is open ends at once."""
     centre.members.discard(user)

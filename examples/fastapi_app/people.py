@@ -8,7 +8,7 @@ been restarted (with the same `DEMO_SECRET_KEY`).
 from enum import StrEnum
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, HTTPException, Response, status
+from fastapi import APIRouter, Depends, HTTPException, Response
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 from pydantic import BaseModel
 from starlette.requests import HTTPConnection
@@ -16,6 +16,8 @@ from starlette.requests import HTTPConnection
 from examples.fastapi_app.push import SECRET_KEY, comet
 
 COOKIE = "demo_user"
+"""It is there, too, when somebody has logged out."""
+
 DAYS = 30
 """How long somebody stays logged in."""
 
@@ -48,7 +50,7 @@ async def who(connection: HTTPConnection) -> User | None:
 async def known(user: Annotated[User | None, Depends(who)]) -> User:
     """Return the user of a request, or refuse it."""
     if user is None:
-        raise HTTPException(status.HTTP_401_UNAUTHORIZED, "log in first")
+        raise HTTPException(401, "log in first")
     return user
 
 
@@ -56,16 +58,21 @@ MaybeUser = Annotated[User | None, Depends(who)]
 KnownUser = Annotated[User, Depends(known)]
 
 
-@router.post("/login", status_code=status.HTTP_204_NO_CONTENT)
+@router.post("/login", status_code=204)
 async def login(new: Login, response: Response) -> None:
-    """Let this browser be Alice's or Bob's; its other tabs are told."""
-    text = signed.dumps(new.user)
-    response.set_cookie(COOKIE, text, max_age=DAYS * 86400, httponly=True, samesite="lax")
+    """Log this browser in; its other tabs are told."""
+    remember(response, new.user)
     comet.login(new.user)
 
 
-@router.post("/logout", status_code=status.HTTP_204_NO_CONTENT)
+@router.post("/logout", status_code=204)
 async def logout(response: Response) -> None:
     """Let this browser be a visitor's; the client processes of its tabs close."""
-    response.delete_cookie(COOKIE, httponly=True, samesite="lax")
+    remember(response, None)
     comet.logout()
+
+
+def remember(response: Response, user: User | None) -> None:
+    """Note in the application's cookie who uses the browser; `None` is a visitor."""
+    text = signed.dumps(user)
+    response.set_cookie(COOKIE, text, max_age=DAYS * 86400, httponly=True, samesite="lax")

@@ -2,10 +2,16 @@
 
 import os
 import secrets
+from typing import Annotated
 
-from asgi_comet import Comet
+from fastapi import Depends
+
+from asgi_comet import ClientProcess, Comet
 
 ADMIN_TOKEN = os.environ.get("DEMO_ADMIN_TOKEN") or secrets.token_urlsafe(32)
 SECRET_KEY = os.environ.get("DEMO_SECRET_KEY") or secrets.token_urlsafe(32)
 
 comet = Comet(secret_key=SECRET_KEY, admin=ADMIN_TOKEN)
+
+Process = Annotated[ClientProcess, Depends(comet.process)]
+"""The tab that a request comes from."""

@@ -1,17 +1,18 @@
 """What belongs to one tab: the line that says who it is, and its job.
 
 Owns the channels of a client process: `~me`, as long as the tab is open, and `~job`, as long as
-the job runs. Knows nothing of HTTP or of the page.
+the job runs. Knows nothing of the page.
 """
 
 import random
 from collections.abc import AsyncIterator
 
 from anyio import Event, sleep, to_thread
+from fastapi import APIRouter
 from pydantic import BaseModel
 
 from asgi_comet import Channel, ClientProcess
-from examples.fastapi_app.push import comet
+from examples.fastapi_app.push import Process, comet
 
 STEPS = 50
 """Messages of one job."""
@@ -62,6 +63,7 @@ class Tabs:
         await self._changed.wait()
 
 
+router = APIRouter()
 tabs = Tabs()
 
 
@@ -81,15 +83,17 @@ async def me(process: ClientProcess) -> AsyncIterator[Me]:
             await tabs.wait()
 
 
-def start_job() -> dict[str, str]:
-    """Start the job of the current client process; return where to follow it.
+@router.post("/me")
+async def introduce(process: Process) -> Channel[Me]:
+    """Tell a tab whose client process is a new one where it is told who it is."""
+    return me.channel(process)
 
-    Raises:
-        NonUniqueChannelName: Its last one still runs.
-    """
-    darts = throw_darts(comet.process().id[:6])
-    job: Channel[Progress] = comet.create(darts, name="job", type=Progress)
-    return job.reference()
+
+@router.post("/job", status_code=201)
+async def start_job(process: Process) -> Channel[Progress]:
+    """Start a job; only the tab that asks hears of it."""
+    source = throw_darts(process.id[:6])
+    return comet.create(source, name="job", type=Progress)
 
 
 async def throw_darts(tab: str) -> AsyncIterator[Progress]:

@@ -1,4 +1,4 @@
-"""The wall: short texts that anyone on the page may write, numbered, the last ones kept.
+"""The wall: short texts that anyone may write and everyone sees, numbered, the last ones kept.
 
 The numbers are for the page of 2010: the registration protocol keeps no position, so a message
 written between two requests of a page is not for that page.
@@ -9,7 +9,11 @@ from collections import deque
 from datetime import UTC, datetime
 from typing import Annotated
 
+from fastapi import APIRouter
 from pydantic import BaseModel, StringConstraints
+
+from asgi_comet import SITE
+from examples.fastapi_app.push import comet
 
 KEPT = 50
 """Posts the wall holds; older ones are forgotten."""
@@ -51,3 +55,22 @@ class Wall:
         post = Post(number=self.latest + 1, text=new.text, at=datetime.now(UTC))
         self.posts.append(post)
         return post
+
+
+router = APIRouter()
+wall = Wall()
+posts = comet.create(scope=SITE, name="wall", size=KEPT)
+
+
+@router.get("/wall")
+async def read_wall() -> list[Post]:
+    """Return the posts that the wall still holds, oldest first."""
+    return list(wall.posts)
+
+
+@router.post("/wall", status_code=201)
+async def write_on_wall(new: NewPost) -> Post:
+    """Keep a post, and publish it to everyone."""
+    post = wall.add(new)
+    posts.publish(post)
+    return post

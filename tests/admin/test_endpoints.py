@@ -48,6 +48,7 @@ def test_status_tells_what_goes_on(comet: Comet, server: Address) -> None:
         "listeners": 1,
         "processes": 0,
         "restarts": 0,
+        "several_workers": False,
     }
     channel.write("x")
     held.answer()
@@ -201,3 +202,12 @@ def test_a_client_that_leaves_while_sending_harms_nothing(comet: Comet, server: 
             f"Authorization: Bearer {TOKEN}\r\nContent-Length: 100\r\n\r\nact".encode()
         )
     assert status(post(server, "activate"))["active"] is True
+
+
+def test_a_credential_function_that_raises_lets_nobody_in(make_server: MakeServer) -> None:
+    def fail(connection: HTTPConnection) -> bool:
+        raise LookupError(connection.url.path)
+
+    comet, server = make_server(admin=fail)
+    assert server.request("POST", "/comet/admin/deactivate").status == 500
+    assert comet.activation.active

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 
-from asgi_comet import Broker, ChannelClosed, ChannelFull, Comet, MemoryBroker
+from asgi_comet import ChannelClosed, ChannelFull, Comet
+from asgi_comet.brokers.base import Broker
+from asgi_comet.brokers.memory import MemoryBroker
 from asgi_comet.clock import MonotonicClock
 from asgi_comet.directory import Directory
 from asgi_comet.fanout import Fanout
@@ -32,10 +35,18 @@ def test_a_broker_says_all_that_the_interface_asks() -> None:
     assert isinstance(make()[0], Broker)
 
 
-def test_it_is_what_a_comet_has_by_default_and_another_may_take_its_place() -> None:
-    assert isinstance(Comet(KEY)._hub.broker, MemoryBroker)
-    broker, _ = make()
-    assert Comet(KEY, broker=broker)._hub.broker is broker
+@pytest.mark.parametrize("broker", [None, ""])
+def test_it_is_what_a_comet_has(broker: str | None) -> None:
+    assert isinstance(Comet(KEY, broker=broker)._hub.broker, MemoryBroker)
+
+
+def test_another_broker_is_refused_and_its_password_is_not_repeated() -> None:
+    with pytest.raises(ValueError, match=r"broker=None, .* got a str; .* later version") as caught:
+        Comet(KEY, broker="redis://:password@localhost")
+    assert "password" not in str(caught.value)
+    broker: Any = make()[0]
+    with pytest.raises(ValueError, match="got a MemoryBroker"):
+        Comet(KEY, broker=broker)
 
 
 def test_an_append_tells_its_offset_at_once_and_offsets_are_dense() -> None:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -9,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Error, Page, Playwright, sync_playwright
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -17,8 +15,9 @@ from starlette.responses import HTMLResponse, JSONResponse
 from starlette.routing import Route
 
 from asgi_comet import SITE, Channel, Comet, CometMiddleware
+from tests.browser import firefox
 from tests.browser.following import TRANSPORTS, Network, Tab
-from tests.clients.servers import Server, reserved_port
+from tests.clients.servers import Server, find_program, reserved_port
 from tests.serving import Address, bound_socket, serve
 
 ROOT = Path(__file__).parent.parent.parent
@@ -34,13 +33,26 @@ QUIET = [
 ]
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run every test in Chromium, and those that are marked `firefox` in Firefox, too."""
+    if "browser" in metafunc.fixturenames:
+        browsers: list[Any] = [pytest.param("chromium", id=pytest.HIDDEN_PARAM)]
+        if metafunc.definition.get_closest_marker("firefox"):
+            browsers.append("firefox")
+        metafunc.parametrize("browser", browsers, indirect=True, scope="package")
+
+
+def launch_chromium(playwright: Playwright) -> Browser:
+    return playwright.chromium.launch(executable_path=find_program("chromium"), args=QUIET)
+
+
 @pytest.fixture(scope="package")  # its event loop must not outlive the tests that need it
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    if chromium is None and not os.environ.get("CI"):
-        pytest.skip("needs chromium")
+def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
+    """Chromium, or the browser that the test is parametrised with."""
+    in_firefox = getattr(request, "param", "chromium") == "firefox"
+    find_program("firefox-esr" if in_firefox else "chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=QUIET)
+        browser = (firefox.launch if in_firefox else launch_chromium)(playwright)
         yield browser
         browser.close()
 
@@ -50,10 +62,15 @@ def page(browser: Browser) -> Iterator[Page]:
     context = browser.new_context(viewport={"width": 1180, "height": 900})
     page = context.new_page()
     errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("pageerror", lambda error: errors.append(str(error)) if is_exception(error) else None)
     yield page
     context.close()
     assert errors == []
+
+
+def is_exception(error: Error) -> bool:
+    """Tell an exception in a page from what Firefox notes about connections that failed."""
+    return not (error.stack or "").endswith("\nundefined")
 
 
 @pytest.fixture(scope="module")

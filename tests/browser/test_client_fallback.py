@@ -18,6 +18,7 @@ from tests.serving import Address
 pytestmark = pytest.mark.browser
 
 
+@pytest.mark.firefox
 def test_server_sent_events_where_websockets_are_blocked(
     tab: Tab, network: Network, news: Channel[Any]
 ) -> None:
@@ -29,6 +30,7 @@ def test_server_sent_events_where_websockets_are_blocked(
     assert network.tried == {"websocket": 1, "sse": 1}
 
 
+@pytest.mark.firefox
 def test_poll_where_both_are_blocked(tab: Tab, network: Network, news: Channel[Any]) -> None:
     network.only("poll")
     tab.follow("news")

@@ -70,7 +70,7 @@ NOTE_POLLS = """
     window.answered = 0
     const original = window.fetch
     window.fetch = async (...asked) => {
-        if (!String(asked[0]).endsWith("/poll")) return original(...asked)
+        if (!String(asked[0]).includes("/poll?")) return original(...asked)
         polls.push(Date.now())
         const answer = await original(...asked)
         const json = answer.json.bind(answer)
@@ -276,6 +276,7 @@ OpenTab = Callable[..., Tab]
 # The server goes away, and comes back
 
 
+@pytest.mark.firefox
 def test_a_server_that_was_killed_and_started_again(own_server: Server, page: Page) -> None:
     own_server.start()
     page.goto(own_server.url)
@@ -332,6 +333,7 @@ def test_a_process_that_the_server_closes(site: Site, open_tab: OpenTab) -> None
     assert tab.evaluate("closings") == 1
 
 
+@pytest.mark.firefox
 def test_push_is_switched_off_and_on(site: Site, open_tab: OpenTab, page: Page) -> None:
     page.clock.install()
     tab = open_tab()
@@ -373,6 +375,7 @@ def test_a_page_that_is_opened_while_push_is_switched_off(
     assert tab.statuses[-1] == "online"
 
 
+@pytest.mark.firefox
 def test_a_network_that_fails_and_is_there_again(site: Site, open_tab: OpenTab, page: Page) -> None:
     page.clock.install()
     tab = open_tab()
@@ -389,6 +392,75 @@ def test_a_network_that_fails_and_is_there_again(site: Site, open_tab: OpenTab, 
     for n in range(3):
         assert tab.next("news") == n
     assert tab.seen("news") == [0, 1, 2]
+
+
+def test_a_user_need_not_wait_until_the_page_tries_again(
+    site: Site, open_tab: OpenTab, page: Page
+) -> None:
+    """As with a button: `restart`."""
+    page.clock.install()
+    tab = open_tab()
+    tab.follow("news")
+    site.comet.activation.deactivate()
+    tab.until_status("deactivated")
+    page.clock.pause_at(tab.evaluate("Date.now() + 1000") / 1000)
+    site.comet.activation.activate()
+    site.news.publish("meanwhile")
+    tab.evaluate("comet.restart()")
+    tab.until_status("online")
+    assert tab.next("news") == "meanwhile"
+    tab.evaluate("comet.restart()")  # also where there is no need
+    site.news.publish("after")
+    assert tab.next("news") == "after"
+    assert tab.evaluate("closings") == 0
+
+
+# Without a channel
+
+
+@pytest.mark.parametrize("websocket", [True, False], ids=["websocket", "sse"])
+@pytest.mark.parametrize("status", ["deactivated", "offline", "online"])
+def test_a_page_without_channels_says_nothing_of_the_network(
+    site: Site, open_tab: OpenTab, page: Page, websocket: bool, status: str
+) -> None:
+    """Nothing would ever say that it is otherwise now."""
+    site.log.refuses_websocket = not websocket
+    page.clock.install()
+    tab = open_tab()
+    tab.follow("news")
+    tab.follow("other")
+    page.clock.pause_at(tab.evaluate("Date.now() + 1000") / 1000)
+    if status == "deactivated":
+        site.comet.activation.deactivate()
+    page.context.set_offline(status == "offline")
+    tab.until_status(status)
+    tab.evaluate("consumers.news.close()")
+    assert tab.evaluate("comet.status") == status
+    tab.evaluate("consumers.other.close()")
+    assert tab.evaluate("comet.status") == "connecting"
+    page.clock.resume()
+    page.clock.fast_forward(60_000)
+    tab.evaluate("comet.restart()")
+    assert tab.evaluate("comet.status") == "connecting"
+    site.comet.activation.activate()
+    page.context.set_offline(False)
+    tab.follow("news", "again")
+    site.news.publish(1)
+    assert tab.next("again") == 1
+    tab.until_status("online")
+    tab.evaluate("comet.close()")
+    assert tab.evaluate("comet.status") == "closed"
+
+
+def test_a_process_that_cannot_be_opened_is_no_claim_without_channels(
+    site: Site, open_tab: OpenTab, page: Page
+) -> None:
+    page.route("**/open", lambda route: route.fulfill(status=503))
+    tab = open_tab()
+    tab.evaluate(FOLLOW, ["news", "news", {}])
+    tab.until_status("deactivated")
+    tab.evaluate("consumers.news.close()")
+    assert tab.statuses == ["connecting", "deactivated", "connecting"]
 
 
 # Hidden
@@ -508,7 +580,7 @@ def test_a_tab_that_is_shown_while_it_polls_does_not_wait(
         held.append(route)
 
     hidden = Hidden(site, page, open_tab, timeout=10)
-    page.route("**/poll", hold)
+    page.route("**/poll?*", hold)
     hidden.pass_(10)
     wait_for_listeners(site.news, 0, PATIENCE)
     hidden.tab.until("() => polls.length === 1")
@@ -571,6 +643,97 @@ def test_a_wish_leaves_alone_what_it_does_not_name(site: Site, open_tab: OpenTab
     activity = tab.evaluate("comet.activity")
     assert (activity["timeout"], activity["activeUntilTimeout"]) == (30, True)
     assert activity["timeBetweenRequestsWhenIdle"] == [0.5, 5, 60]
+
+
+def test_a_wish_may_ask_for_less_than_the_default(site: Site, open_tab: OpenTab) -> None:
+    less = {"timeout": 30, "timeBetweenRequests": 5, "timeBetweenRequestsWhenIdle": [1, 120, 900]}
+    tab = open_tab()
+    before = tab.evaluate("comet.activity")
+    tab.evaluate("(less) => void (window.wish = comet.configure(less))", less)
+    assert tab.evaluate("comet.activity") == {**before, **less}
+    tab.evaluate("wish.drop()")
+    assert tab.evaluate("comet.activity") == before
+    tab.evaluate("wish.drop()")  # nothing more to take back
+    assert tab.evaluate("comet.activity") == before
+
+
+def test_what_connect_was_given_is_a_wish_like_another(site: Site, open_tab: OpenTab) -> None:
+    tab = open_tab(timeout=20, timeBetweenRequests=9)
+    tab.evaluate(
+        """() => {
+            window.more = comet.configure({timeout: 60})
+            window.same = [comet.configure({timeout: 60}), comet.configure({timeout: 10})]
+        }"""
+    )
+    assert tab.evaluate("[comet.activity.timeout, comet.activity.timeBetweenRequests]") == [60, 9]
+    tab.evaluate("more.drop()")
+    assert tab.evaluate("comet.activity.timeout") == 60
+    tab.evaluate("same[0].drop()")
+    assert tab.evaluate("comet.activity.timeout") == 20
+
+
+def test_a_tab_that_need_not_be_active_any_more_rests(
+    site: Site, open_tab: OpenTab, page: Page
+) -> None:
+    hidden = Hidden(site, page, open_tab, timeout=60)
+    hidden.tab.evaluate("() => void (window.music = comet.configure({alwaysActive: true}))")
+    hidden.stay(100)
+    assert hidden.tab.evaluate("comet.isActive") is True
+    hidden.tab.evaluate("music.drop()")
+    hidden.dropped()
+    assert hidden.tab.evaluate("comet.isActive") is False
+
+
+def test_a_wish_that_is_dropped_early_leaves_the_time_that_there_was(
+    site: Site, open_tab: OpenTab, page: Page
+) -> None:
+    hidden = Hidden(site, page, open_tab, timeout=60)
+    hidden.tab.evaluate("() => void (window.music = comet.configure({alwaysActive: true}))")
+    hidden.stay(40)
+    hidden.tab.evaluate("music.drop()")
+    hidden.stay(19)
+    hidden.pass_(1)
+    hidden.dropped()
+
+
+@pytest.mark.parametrize("websocket", [True, False], ids=["websocket", "sse"])
+def test_a_tab_that_rests_is_activated_for_a_while(
+    site: Site, open_tab: OpenTab, page: Page, websocket: bool
+) -> None:
+    site.log.refuses_websocket = not websocket
+    hidden = Hidden(site, page, open_tab, timeout=60)
+    assert hidden.tab.evaluate("comet.isActive") is websocket
+    hidden.pass_(60)
+    hidden.dropped()
+    assert hidden.tab.evaluate("comet.isActive") is False
+    hidden.tab.evaluate("comet.activate()")  # the clock stands still: at once
+    wait_for_listeners(site.news, 1, PATIENCE)
+    assert hidden.tab.evaluate("comet.isActive") is True
+    hidden.sockets = site.log.count("/socket")
+    hidden.heard()
+    hidden.stay(59)
+    hidden.pass_(1)
+    wait_for_listeners(site.news, 0, PATIENCE)
+    assert hidden.tab.evaluate("comet.isActive") is False
+    hidden.tab.hide(False)
+    hidden.tab.until("comet.isActive")
+    hidden.tab.evaluate("comet.close()")
+    assert hidden.tab.evaluate("comet.isActive") is False
+
+
+def test_a_tab_that_is_hidden_again_after_it_was_activated(
+    site: Site, open_tab: OpenTab, page: Page
+) -> None:
+    """Activated while shown means nothing once it is hidden."""
+    site.log.refuses_websocket = True
+    page.clock.install()
+    tab = open_tab()
+    tab.follow("news")
+    tab.evaluate("comet.activate()")
+    page.clock.pause_at(tab.evaluate("Date.now() + 1000") / 1000)
+    tab.hide()
+    wait_for_listeners(site.news, 0, PATIENCE)
+    assert tab.evaluate("comet.isActive") is False
 
 
 def test_no_wish_is_too_long_for_a_timer(site: Site, open_tab: OpenTab, page: Page) -> None:
@@ -692,6 +855,7 @@ def test_a_page_whose_process_expired_while_the_browser_kept_it(
     assert tab.evaluate("closings") == 1
 
 
+@pytest.mark.firefox
 def test_a_duplicated_tab_opens_a_process_of_its_own_and_is_told(
     site: Site, open_tab: OpenTab, page: Page
 ) -> None:
@@ -819,6 +983,7 @@ def test_eight_tabs_leave_room_for_ordinary_requests(site: Site, open_tab: OpenT
 ASK = "fetch('/plain', {signal: AbortSignal.timeout(2000)}).then((answer) => answer.text(), String)"
 
 
+@pytest.mark.firefox
 def test_without_websocket_hidden_tabs_leave_room_for_ordinary_requests(
     site: Site, open_tab: OpenTab, page: Page
 ) -> None:
@@ -1205,6 +1370,7 @@ def test_hostile_references_run_nothing(site: Site, open_tab: OpenTab, page: Pag
     assert {url.split("/")[2] for url in urls if url.startswith(("http", "ws"))} == {ours}
 
 
+@pytest.mark.firefox
 def test_hostile_references_in_a_page_run_nothing(comet: Comet, browser: Browser) -> None:
     channels = {text: comet.create(scope=SITE, name=text) for text in HOSTILE}
 

@@ -15,6 +15,7 @@ from tests.serving import Address
 pytestmark = pytest.mark.browser
 
 
+@pytest.mark.firefox
 def test_messages_of_three_channels_come_in_order_to_every_consumer(
     comet: Comet, transport: str, tab: Tab, news: Channel[Any], network: Network
 ) -> None:
@@ -41,6 +42,7 @@ def test_messages_of_three_channels_come_in_order_to_every_consumer(
     assert tab.page.evaluate("comet.status") == "online"
 
 
+@pytest.mark.firefox
 def test_any_text_comes_as_it_was_written(
     transport: str, tab: Tab, news: Channel[Any], network: Network
 ) -> None:
@@ -146,6 +148,7 @@ def test_a_channel_that_comes_while_the_connection_is_made_is_followed(
     tab.page.wait_for_function("(turns) => connected === turns", arg=turns)
 
 
+@pytest.mark.firefox
 def test_full_and_closed_are_told_once_to_every_consumer(
     comet: Comet, transport: str, tab: Tab, news: Channel[Any]
 ) -> None:
@@ -171,12 +174,11 @@ def test_full_and_closed_are_told_once_to_every_consumer(
     news.publish("last words")
     news.close()
     for key in ("news", "news2"):
-        ended = ["ChannelClosed", "news", "ended", None]
-        assert tab.seen(key, 3) == ["last words", ended, True]
+        assert tab.seen(key, 2) == ["last words", True]
     everything = tab.page.evaluate("seen")
     assert {key: len(heard) for key, heard in everything.items()} == {
-        "news": 3,
-        "news2": 3,
+        "news": 2,
+        "news2": 2,
         "narrow": 2,
         "narrow2": 2,
         "nobody": 2,
@@ -250,7 +252,10 @@ def test_acknowledges_once_a_second_and_only_what_is_the_processs_own(
     tab.follow("~inbox")
     tab.placed("news", "~inbox")
     page.clock.pause_at(page.evaluate("Date.now()") / 1000 + 5)
-    expected: list[Any] = []
+    here = page.evaluate(
+        "consumers['~inbox'].position"
+    )  # where it began, which is acknowledged too
+    expected: list[Any] = [] if transport == "poll" else [{"~inbox": here}]
     count = 0
     for _ in range(3):
         for _ in range(10):

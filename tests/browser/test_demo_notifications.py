@@ -189,15 +189,29 @@ def test_a_user_that_comet_has_forgotten_is_brought_back(
     alice.expect_seen("still here?", "seen by Bob")
 
 
+def test_a_new_browser_is_alices_until_it_logs_out(demo: str, page: Page) -> None:
+    visitor = Visitor(page, demo)
+    visitor.expect_to_be("alice")
+    visitor.expect_note("The market at noon, Alice?")
+    visitor.expect_room("open")
+    visitor.become("")
+    page.reload()
+    visitor.expect_to_be("")
+    visitor.become("bob")
+    page.reload()
+    visitor.expect_to_be("bob")
+    assert visitor.errors == []
+
+
 def test_two_host_names_are_two_users(alice: Visitor, demo: str) -> None:
     with alice.page.context.expect_page() as opened:
-        alice.page.click("#elsewhere")
-    opened.value.close()
+        alice.page.click("text=Bob's page")
     other = demo.replace("127.0.0.1", "localhost")
     assert urlsplit(opened.value.url).netloc == urlsplit(other).netloc
+    expect(opened.value.locator("#who-name")).to_have_text("Bob")
+    opened.value.close()
     second = alice.another_tab(other)
-    second.expect_to_be("")
-    second.become("bob")
+    second.expect_to_be("bob")
     second.expect_room("open")
     second.write("lunch", "from the other host")
     alice.expect_note("from the other host")
@@ -208,7 +222,7 @@ def test_two_host_names_are_two_users(alice: Visitor, demo: str) -> None:
 
 def test_a_visitor_is_told_nothing(alice: Visitor, bob: Visitor, demo: str, page: Page) -> None:
     visitor = Visitor(page, demo)
-    visitor.expect_to_be("")
+    visitor.become("")
     for element in page.locator(".for-users").all():
         expect(element).to_be_hidden()
     ask = page.request

@@ -159,6 +159,7 @@ def news(comet: Comet) -> Channel[Any]:
 # What it comes back from
 
 
+@pytest.mark.firefox
 def test_it_comes_back_when_push_is_switched_on_again_and_has_missed_nothing(
     comet: Comet, tab: Page, news: Channel[Any], log: Log
 ) -> None:
@@ -185,6 +186,7 @@ def test_it_comes_back_when_push_is_switched_on_again_and_has_missed_nothing(
     assert set(log.statuses) == {200}
 
 
+@pytest.mark.firefox
 def test_it_goes_on_from_the_position_that_came_with_full(
     comet: Comet, tab: Page, log: Log
 ) -> None:
@@ -229,6 +231,7 @@ def test_a_full_channel_holds_up_no_other(comet: Comet, tab: Page, news: Channel
 # Where it stops
 
 
+@pytest.mark.firefox
 def test_it_stops_when_the_last_of_its_channels_has_ended(
     comet: Comet, tab: Page, news: Channel[Any], log: Log
 ) -> None:
@@ -257,6 +260,7 @@ def test_it_stops_at_a_channel_that_nobody_made(tab: Page, log: Log) -> None:
     assert (log.requests, log.statuses) == ([None, "-"], [200, 204])
 
 
+@pytest.mark.firefox
 def test_two_tabs_of_one_process_do_not_throw_each_other_out_in_turn(
     comet: Comet, tab: Page, opened: list[ClientProcess], log: Log
 ) -> None:
@@ -307,6 +311,7 @@ def test_it_stops_at_what_it_may_not_read(tab: Page, news: Channel[Any], log: Lo
     assert log.statuses == [200, 204]
 
 
+@pytest.mark.firefox
 def test_it_stops_at_a_refusal_at_once(tab: Page, log: Log) -> None:
     """Not our rule but its own: any answer but 200 is final."""
     source = Source(tab, "/comet/events?channel=news&position=nonsense")
@@ -329,6 +334,7 @@ def test_a_page_of_a_foreign_origin_hears_nothing(
     assert log.statuses == [403]
 
 
+@pytest.mark.firefox
 def test_a_page_of_an_allowed_origin_follows_a_channel_of_its_own_with_credentials(
     tab: Page,
 ) -> None:

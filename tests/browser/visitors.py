@@ -14,21 +14,26 @@ TOPICS = ("lunch", "releases", "board")
 class Visitor:
     """One tab of somebody; the server is that of all tests, so its notes may be there already.
 
+    Args:
+        page: The tab.
+        demo: The URL of the demo.
+        guest: Who a new browser is logged in as.
+
     Attributes:
         page: The tab.
         heard: The texts of the notes that came over its channel.
     """
 
-    def __init__(self, page: Page, demo: str) -> None:
+    def __init__(self, page: Page, demo: str, guest: str = "alice") -> None:
         self.page = page
         self.heard: list[str] = []
         self.errors: list[str] = []
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("websocket", self._listen)
-        self.open(demo)
+        self.open(demo, guest)
 
-    def open(self, demo: str) -> None:
-        self.page.goto(f"{demo}/notifications")
+    def open(self, demo: str, guest: str = "alice") -> None:
+        self.page.goto(f"{demo}/notifications?guest={guest}")
         expect(self.page.locator("#state")).to_have_attribute("data-state", "online")
 
     def become(self, name: str) -> None:
@@ -97,8 +102,8 @@ class Visitor:
 def browser_of(browser: Browser, name: str, demo: str) -> Iterator[Visitor]:
     """The browser of somebody who follows everything and has read it all."""
     context = browser.new_context(viewport={"width": 1180, "height": 900})
-    visitor = Visitor(context.new_page(), demo)
-    visitor.become(name)
+    visitor = Visitor(context.new_page(), demo, name)
+    visitor.expect_to_be(name)
     right = visitor.page.locator("#right")
     if name == "alice" and right.inner_text() == "Give it back":
         right.click()

@@ -2,6 +2,7 @@
 import {
   ChannelClosed,
   ChannelFull,
+  type Closed,
   type Comet,
   CometError,
   connect,
@@ -41,6 +42,12 @@ const consumer: Consumer<string> = comet.channel<string>("news", {
   onerror: (error) => console.log(error.message),
 })
 console.log(consumer.position?.length)
+const closed: Closed | null = consumer.closed
+if (closed === "ended" || closed === "full" || closed === "closed") console.log(closed)
+// @ts-expect-error: no such reason
+if (closed === "finished") console.log(closed)
+// @ts-expect-error: it is told, not set
+consumer.closed = "closed"
 consumer.close()
 
 comet.channel<number>("gauge", { onfull: (error) => console.log(error.position) })
@@ -66,4 +73,20 @@ comet.addEventListener("status", () => {
 comet.addEventListener("message", () => {})
 // @ts-expect-error: it is told, not set
 comet.status = "online"
-comet.configure({ alwaysActive: true })
+const wish = comet.configure({ alwaysActive: true })
+wish.drop()
+comet.activate()
+comet.restart()
+const active: boolean = comet.isActive
+// @ts-expect-error: it is told, not set
+comet.isActive = !active
+
+const heard: string[] = []
+comet.channel<string>("log", { from: "first", onmessage: (line) => heard.push(line) })
+comet.channel<string>("log", { onmessage: async (line) => console.log(line) })
+
+connect({ headers: () => ({ Authorization: "Bearer x" }), debug: true })
+connect({ headers: async () => new Headers() })
+// @ts-expect-error: a function, for a token expires
+connect({ headers: { Authorization: "Bearer x" } })
+comet.reload()

@@ -7,7 +7,7 @@ import { readFile } from "node:fs/promises"
 
 const source = await readFile(new URL("../../asgi_comet/static/comet.js", import.meta.url))
 const comet = await import(`data:text/javascript;base64,${source.toString("base64")}`)
-const { ACTIVITY, backoff, choices, eventParser, idleDelay, isBehind, mostReactive } = comet
+const { ACTIVITY, backoff, choices, eventParser, idleDelay, isBehind, merge, mostReactive } = comet
 
 test("the pause doubles from half a second up to twenty, with full jitter", () => {
   const longest = [0, 1, 2, 3, 4, 5, 6, 7, 60, 2000].map((attempt) => backoff(attempt, () => 1))
@@ -54,6 +54,28 @@ test("a wish changes nothing that it does not name", () => {
     timeBetweenRequestsWhenIdle: [0.5, 5, 600],
   })
   assert.deepEqual(first, { ...ACTIVITY, timeout: 30, timeBetweenRequests: 5 })
+})
+
+test("a default holds only where no wish names the option", () => {
+  const less = {
+    alwaysActive: false,
+    timeout: 30,
+    timeBetweenRequests: 5,
+    timeBetweenRequestsWhenIdle: [1, 120, 900],
+  }
+  assert.deepEqual(merge([]), ACTIVITY)
+  assert.deepEqual(merge([{}, { timeout: undefined }]), ACTIVITY)
+  assert.deepEqual(merge([less]), { ...ACTIVITY, ...less })
+  assert.deepEqual(merge([{ timeout: 0 }, less]), { ...ACTIVITY, ...less })
+  assert.deepEqual(merge([less, { alwaysActive: true, timeBetweenRequests: 2 }]), {
+    ...ACTIVITY,
+    ...less,
+    alwaysActive: true,
+    timeBetweenRequests: 2,
+  })
+  assert.deepEqual(merge([less, { timeBetweenRequestsWhenIdle: [0.5, 200, 900] }]).timeBetweenRequestsWhenIdle, [
+    0.5, 120, 900,
+  ])
 })
 
 test("behind is who has less of the same epoch, by number, or is of another, or has no place", () => {

@@ -49,6 +49,25 @@ HTMX = """<!doctype html><title>htmx</title>
 </body>"""
 
 
+EXTENSION = """<!doctype html><title>htmx with our own extension</title>
+<script src=/modules/htmx.org/dist/htmx.min.js></script>
+<script src=/comet/htmx.js></script>
+<script>
+  const seen = []
+  document.addEventListener("htmx:afterSwap", ({target}) => {
+    seen.push(`${target.id} <li>${target.lastElementChild.innerHTML}</li>`)
+  })
+  document.addEventListener("comet:full", (event) => {
+    event.preventDefault()
+    seen.push(`:full ${event.detail.channel}`)
+  })
+  const observer = new MutationObserver(([{oldValue}]) => oldValue === "now" && seen.push(":open"))
+  const attributes = {attributeFilter: ["comet-from"], attributeOldValue: true}
+  observer.observe(document, {...attributes, subtree: true})
+</script>
+<body hx-ext=comet>LISTS</body>"""
+
+
 @app.get("/", response_class=HTMLResponse)
 def page() -> str:
     """A page in which a test runs its script."""
@@ -60,6 +79,16 @@ def htmx(channels: str) -> str:
     """A page without a script of its own but for telling what htmx did."""
     query = "&".join(f"channel={name}" for name in channels.split(","))
     return HTMX.replace("QUERY", query)
+
+
+@app.get("/extension", response_class=HTMLResponse)
+def extension(channels: str) -> str:
+    """The same with our own extension."""
+    lists = [
+        f'<ul id={name} comet-channel={name} comet-from=now hx-swap="beforeend"></ul>'
+        for name in channels.split(",")
+    ]
+    return EXTENSION.replace("LISTS", "".join(lists))
 
 
 @app.post("/publish/{name}", status_code=204)

@@ -145,6 +145,15 @@ def chromium_htmx(context: BrowserContext, url: str, channels: Sequence[str]) ->
 
 
 @contextmanager
+def chromium_htmx_comet(
+    context: BrowserContext, url: str, channels: Sequence[str]
+) -> Iterator[Tab]:
+    need_modules()
+    with open_tab(context, f"{url}/extension?channels={','.join(channels)}") as tab:
+        yield tab
+
+
+@contextmanager
 def node_eventsource(
     context: BrowserContext, url: str, channels: Sequence[str]
 ) -> Iterator[Follower]:
@@ -171,5 +180,11 @@ def httpx_sse(context: BrowserContext, url: str, channels: Sequence[str]) -> Ite
         yield program
 
 
-SSE: tuple[Follow, ...] = (chromium_eventsource, chromium_htmx, node_eventsource, httpx_sse)
+SSE: tuple[Follow, ...] = (
+    chromium_eventsource,
+    chromium_htmx,
+    chromium_htmx_comet,
+    node_eventsource,
+    httpx_sse,
+)
 WEBSOCKET: tuple[Follow, ...] = (chromium_websocket, node_ws)

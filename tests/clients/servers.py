@@ -39,8 +39,13 @@ def find_program(name: str) -> str:
 
 def need_modules() -> None:
     """Skip the test where `scripts/install` could not install the packages of Node."""
-    if not (MODULES / ".installed").exists():
-        _leave_out("tests/clients/node_modules, from scripts/install")
+    need(MODULES / ".installed", "tests/clients/node_modules, from scripts/install")
+
+
+def need(path: Path, what: str) -> None:
+    """Skip the test where a file is missing, unless nothing may be left out."""
+    if not path.exists():
+        _leave_out(what)
 
 
 def _leave_out(what: str) -> None:

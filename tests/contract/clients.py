@@ -25,7 +25,7 @@ Event = dict[str, Any]
 BROKEN = (OSError, http.client.HTTPException, Cut, ConnectionClosed, InvalidMessage, EOFError)
 """What a client sees of a connection that was cut."""
 
-RELATIVE = ("now", "last:")
+RELATIVE = ("now", "last:", "first")
 CODES = {1012: "restart", 1013: "deactivated", 4000: "replaced", 4001: "process-closed"}
 
 
@@ -57,10 +57,14 @@ class Client(ABC):
 
     def follow(self, starts: dict[str, str]) -> list[Event]:
         """Begin to follow channels; return where it is on those it did not name a position for."""
-        self.positions = dict(starts)
-        self.resume()
+        self.begin(starts)
         asked = [name for name, start in starts.items() if start.startswith(RELATIVE)]
         return [self.next() for _ in asked] if self.positioned else []
+
+    def begin(self, starts: dict[str, str]) -> None:
+        """Begin to follow channels; what it is told is still to be read."""
+        self.positions = dict(starts)
+        self.resume()
 
     def next(self) -> Event:
         """Return the next event, and take note of its position."""
@@ -240,9 +244,9 @@ class SseClient(Client):
     stream: Sse | None = None
     last_id: str | None = None
 
-    def follow(self, starts: dict[str, str]) -> list[Event]:
+    def begin(self, starts: dict[str, str]) -> None:
         self.names, self.last_id = list(starts), None
-        return super().follow(starts)
+        super().begin(starts)
 
     def resume(self) -> None:
         self.cut()
@@ -277,6 +281,8 @@ class SseClient(Client):
             return []
         if event.id is not None:
             self.last_id = event.id
+        if not event.name:  # a lone `retry`
+            return []
         return self._understand(event.name, event.value, event.id)
 
     def _understand(self, name: str, value: Any, id_: str | None) -> list[Event]:
@@ -326,8 +332,12 @@ class WebSocketClient(Client):
 
     def note(self, event: Event) -> None:
         super().note(event)
+        if self.socket is None:
+            return
+        if "data" in event and event["channel"].startswith("~"):
+            with contextlib.suppress(ConnectionClosed):  # as it will see when it reads
+                self.socket.say(ack={event["channel"]: event["position"]})
         if event.get("error") == "full" and "position" in event:
-            assert self.socket is not None
             self.socket.say(subscribe={event["channel"]: event["position"]})
 
     def cut(self) -> None:

@@ -12,7 +12,7 @@ import pytest
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
-from asgi_comet import SITE, Channel, Comet, DeclaredChannel, Settings
+from asgi_comet import SITE, Channel, Comet, DeclaredChannel, Outcome, Settings
 from asgi_comet.feeds import Feed
 from asgi_comet.messages import Message
 from asgi_comet.testing import wait_for_listeners
@@ -378,3 +378,57 @@ def test_another_error_of_theirs_is_none(comet: Comet, server: Address) -> None:
     client = PollClient(None, server)
     begin(client, {"guarded": "now"})
     assert client.error() == ("deactivated", None)  # 503: it is to come back
+
+
+def test_who_may_not_read_a_channel_cannot_acknowledge_it(
+    comet: Comet, server: Address, channel: Channel[Any], gate: Gate
+) -> None:
+    reader, stranger = Tab(server), Tab(server)
+    with Ws(server, reader.url, reader.cookie) as socket:
+        socket.say(subscribe={"c": "now"})
+        socket.next()
+        channel.publish("for the reader")
+        position = socket.next()["position"]
+        gate.open = False
+        assert stranger.post(f"{stranger.url}/ack", {"c": position}).status == 204
+        with Ws(server, stranger.url, stranger.cookie) as other:
+            other.say(subscribe={"c": "now"}, ack={"c": position})
+            assert other.next()["error"] == "forbidden"
+            other.say(ack={"c": position}, subscribe={"nobody": "now"})
+            other.next()
+        assert channel._feed.outcomes.of(1) is not Outcome.SUCCESS
+        socket.say(ack={"c": position}, subscribe={"nobody": "now"})
+        socket.next()
+        assert channel._feed.outcomes.of(1) is Outcome.SUCCESS
+
+
+def test_who_lost_the_right_cannot_acknowledge_what_came_before(
+    comet: Comet, server: Address, channel: Channel[Any], gate: Gate
+) -> None:
+    tab = Tab(server)
+    with Ws(server, tab.url, tab.cookie) as socket:
+        socket.say(subscribe={"c": "now"})
+        socket.next()
+        channel.publish("before")
+        position = socket.next()["position"]
+        gate.open = False
+        comet.revoke(channel, process=process_of(comet, tab))
+        assert socket.next()["error"] == "forbidden"
+        socket.say(ack={"c": position}, subscribe={"nobody": "now"})
+        socket.next()
+    assert tab.post(f"{tab.url}/ack", {"c": position}).status == 204
+    assert channel._feed.outcomes.of(1) is not Outcome.SUCCESS
+
+
+def test_a_tab_acknowledges_by_a_request_what_its_stream_follows(
+    server: Address, channel: Channel[Any]
+) -> None:
+    tab = Tab(server)
+    with Sse.open(server, ["c"], tab.url, Cookie=tab.cookie) as stream:
+        assert stream.next().name == ":open"
+        channel.publish("for the reader")
+        position = stream.next().id
+        assert channel._feed.outcomes.of(1) is not Outcome.SUCCESS
+        assert tab.post(f"{tab.url}/ack", {"c": position}).status == 204
+        assert channel._feed.outcomes.of(1) is Outcome.SUCCESS
+        stream.cut()

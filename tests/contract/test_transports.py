@@ -412,6 +412,20 @@ def test_what_was_sent_to_a_client_that_left_stays_for_when_it_is_back(
     assert client.data(3 if client.positioned else 1)[-1] == 3
 
 
+@pytest.mark.parametrize("transport", ["sse", "websocket"])
+@pytest.mark.parametrize(("start", "expected"), [("now", [3, 4]), ("last:1", [2, 3, 4])])
+def test_messages_before_the_start_of_a_stream_do_not_fill_its_channel(
+    comet: Comet, tab: Tab, client: Client, start: str, expected: list[int]
+) -> None:
+    channel = comet.create(scope=process_of(comet, tab), name="c", size=3)
+    for n in range(3):
+        channel.publish(n)
+    follow(client, {"~c": start}, channel)
+    for n in (3, 4):
+        channel.publish(n)
+    assert client.data(len(expected)) == expected
+
+
 def test_without_a_cookie_a_process_channel_is_forbidden_and_nobody_hears_whether_it_lives(
     comet: Comet, tab: Tab, make_client: MakeClient
 ) -> None:
@@ -565,9 +579,145 @@ def test_an_on_demand_source_is_read_at_most_one_ahead_of_what_was_taken(
     client.follow({"~c": "now"})
     for n in range(20):
         assert client.data(1) == [n]
-        if not client.stays:
-            assert taken == list(range(n + 1))
+        assert n + 1 <= len(taken) <= n + 1 + client.stays  # a stream acknowledges as it reads
     assert taken == list(range(20))
+
+
+@positions_only()
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_an_on_demand_channel_is_never_full_however_often_its_reader_is_cut(
+    comet: Comet, tab: Tab, client: Client, ahead: int
+) -> None:
+    taken: list[int] = []
+
+    async def count() -> AsyncIterator[int]:
+        for n in range(1000):
+            taken.append(n)
+            yield n
+
+    comet.create_unlimited(count(), scope=process_of(comet, tab), name="c", ahead=ahead)
+    client.follow({"~c": "now"})
+    for n in range(50):
+        assert client.data(1) == [n]
+        assert len(taken) <= n + 1 + ahead
+        client.cut()
+        client.resume()
+
+
+@positions_only()
+def test_first_begins_with_the_first_message(comet: Comet, tab: Tab, client: Client) -> None:
+    channel = comet.create(scope=SITE, name="news", size=3)
+    for n in range(3):
+        channel.publish(n)
+    (told,) = client.follow({"news": "first"})
+    assert told["position"].endswith(".0")
+    assert client.data(3) == [0, 1, 2]
+    channel.publish(3)
+    assert client.data(1) == [3]
+
+
+@positions_only()
+def test_first_is_full_once_the_first_message_has_gone(
+    comet: Comet, tab: Tab, client: Client
+) -> None:
+    channel = comet.create(scope=SITE, name="news", size=3)
+    for n in range(4):
+        channel.publish(n)
+    client.begin({"news": "first"})
+    event = client.next()
+    assert (event["error"], event["position"].rpartition(".")[2]) == ("full", "4")
+
+
+@positions_only()
+def test_first_of_a_newest_channel_is_its_last_message(
+    comet: Comet, tab: Tab, client: Client
+) -> None:
+    channel = comet.create_newest(name="newest")
+    for n in range(4):
+        channel.publish(n)
+    client.follow({"newest": "first"})
+    assert client.data(1) == [3]
+
+
+@positions_only()
+def test_first_of_a_process_channel_is_what_was_not_acknowledged(
+    comet: Comet, tab: Tab, client: Client
+) -> None:
+    channel = comet.create(scope=process_of(comet, tab), name="c")
+    for n in range(3):
+        channel.publish(n)
+    client.follow({"~c": "first"})
+    assert client.data(1) == [0]
+    client.cut()
+    client.follow({"~c": client.positions["~c"]})  # acknowledges the first
+    client.cut()
+    client.follow({"~c": "first"})
+    assert client.data(2) == [1, 2]
+
+
+@positions_only()
+def test_first_of_a_process_channel_that_does_not_exist_yet_is_all_of_its_next_incarnation(
+    comet: Comet, tab: Tab, client: Client
+) -> None:
+    (told,) = client.follow({"~c": "first"})
+    assert told["position"] == "new.0"
+    comet.create(scope=process_of(comet, tab), name="c").publish("x")
+    assert client.data(1) == ["x"]
+
+
+@positions_only()
+@pytest.mark.parametrize(
+    ("start", "expected"),
+    [
+        (None, [4]),
+        ("now", [4]),
+        ("last:2", [2, 3, 4]),
+        ("last:9", [*range(5)]),
+        ("first", [*range(5)]),
+    ],
+)
+def test_a_reference_tells_where_to_begin(
+    comet: Comet, tab: Tab, client: Client, start: str | None, expected: list[int]
+) -> None:
+    channel = comet.create(scope=SITE, name="news")
+    for n in range(4):
+        channel.publish(n)
+    reference = channel.reference(start)
+    channel.publish(4)  # what is published meanwhile is not lost
+    client.begin({"news": reference["position"]})
+    assert client.data(len(expected)) == expected
+
+
+@positions_only()
+def test_a_reference_to_the_first_message_that_has_gone_is_full(
+    comet: Comet, tab: Tab, client: Client
+) -> None:
+    channel = comet.create(scope=SITE, name="news", size=1)
+    for n in range(2):
+        channel.publish(n)
+    client.begin({"news": channel.reference("first")["position"]})
+    assert client.error() == ("full", None)
+
+
+@positions_only()
+@pytest.mark.parametrize(("start", "expected"), [(None, [2, 3]), ("first", [2, 3]), ("now", [3])])
+def test_a_reference_to_a_process_channel_begins_with_what_was_not_acknowledged(
+    comet: Comet, tab: Tab, client: Client, start: str | None, expected: list[int]
+) -> None:
+    channel = comet.create(scope=process_of(comet, tab), name="c")
+    for n in range(3):
+        channel.publish(n)
+    epoch = channel.reference("first")["position"].partition(".")[0]
+    assert tab.post(f"{tab.url}/ack", {"~c": f"{epoch}.2"}).status == 204
+    client.begin({"~c": channel.reference(start)["position"]})
+    channel.publish(3)
+    assert client.data(len(expected)) == expected
+
+
+def test_a_reference_with_another_start_says_what_was_expected(comet: Comet) -> None:
+    channel = comet.create(scope=SITE, name="news")
+    with pytest.raises(ValueError, match="expected start to be 'now', 'first' or like 'last:10'"):
+        channel.reference("begin")
 
 
 def test_an_on_demand_source_waits_while_nobody_asks(

@@ -12,11 +12,18 @@ from asgi_comet import Channel, Comet, CometMiddleware, Settings
 from asgi_comet.testing import ManualClock
 
 clock = ManualClock() if "MANUAL_CLOCK" in os.environ else None
-comet = Comet("k" * 32, clock=clock, settings=Settings.from_env())
+comet = Comet("k" * 32, admin="t" * 32, clock=clock, settings=Settings.from_env())
 channels = {name: comet.channels.create(name) for name in ("held0", "held1")}
 notes = comet.notifier("notes")
 app = FastAPI()
 app.add_middleware(CometMiddleware, comet=comet)
+
+
+def mounted() -> FastAPI:
+    """Make an application that mounts `comet.app`, without the middleware."""
+    application = FastAPI(lifespan=comet.lifespan)
+    application.mount("/comet", comet.app)
+    return application
 
 
 @app.get("/listeners")

@@ -62,6 +62,9 @@ GRANIAN = [
     _granian("--loop", "uvloop", "--runtime-mode", "mt"),
 ]
 EVERY = [*UVICORN, *HYPERCORN, *GRANIAN]
+GUNICORN = Kind(
+    "gunicorn", ("--worker-class", "uvicorn_worker.UvicornWorker", "--no-control-socket")
+)
 
 
 @dataclass
@@ -130,7 +133,7 @@ def running(kind: Kind, app: str = APP, **environ: str) -> Iterator[Running]:
             number = kept.fileno()
             bind = (
                 ["--bind", f"fd://{number}"]
-                if kind.server == "hypercorn"
+                if kind.server in ("gunicorn", "hypercorn")
                 else ["--fd", f"{number}"]
             )
             descriptors = [number]

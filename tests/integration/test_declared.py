@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from asgi_comet import CLIENT_PROCESS, ClientProcess, Comet, Settings
-from asgi_comet.lingering import GRACE
+from asgi_comet.shares import GRACE
 from asgi_comet.testing import ManualClock, wait_for_listeners
 from tests.conftest import KEY, application
 from tests.serving import Address, Tab, poll, serve
@@ -160,6 +160,29 @@ def test_a_member_that_is_refused_is_told_so_and_disturbs_nobody(
     assert house.closed.counted.total() == 0
 
 
+def test_a_channel_whose_generator_ended_says_so_also_after_it_lingered(make_house: Make) -> None:
+    house, address = make_house()
+
+    @house.comet.channel("short")
+    async def short() -> AsyncIterator[int]:
+        yield 1
+
+    closed = {"channel": "short", "error": "closed", "reason": "ended"}
+    while closed not in poll(address, {"short": "last:1"}, idle=True):
+        pass
+    while house.comet.channels.find("short") is not None:
+        poll(address, {"short": "now"}, idle=True)  # each look gives the server its turn
+        house.clock.advance(LINGER + 1)
+    for start in ("now", "last:1", "other.1"):
+        assert poll(address, {"short": start}) == [closed]
+    with Ws(address) as socket:
+        socket.say(subscribe={"short": "now"})
+        assert socket.next() == closed
+    with Sse.open(address, {"short": "now"}) as events:
+        assert {"channel": "short", "reason": "ended"}.items() <= events.take(2)[1].value.items()
+    assert address.register("registration=short").pairs == [b"short:ENDED_CHANNEL"]
+
+
 def test_another_spelling_of_a_room_is_no_channel(make_house: Make) -> None:
     house, address = make_house()
     names = ["room:01", "room:+1", "room: 1 ", "room:1.0", "room:1_0", "room:1"]
@@ -251,3 +274,28 @@ def test_readers_of_each_transport_are_told_full_and_read_on_from_there(make_hou
         (event,) = poll(address, {"ticker": told["position"]})
         assert event["data"] == "tick"
     assert house.comet.channels.restarts == 1
+
+
+def test_one_websocket_that_asks_for_ever_new_rooms_keeps_a_bounded_number_alive(
+    make_house: Make,
+) -> None:
+    house, address = make_house(max_family_channels_per_session=150)
+    before: list[str] = []
+    with Ws(address) as socket:
+        for n in range(0, 1000, 100):
+            names = [f"room:{n + m}" for m in range(100)]
+            socket.say(subscribe=dict.fromkeys(names, "now"), unsubscribe=before)
+            told: list[dict[str, Any]] = []
+            while len(told) < 100:
+                told += [event for event in [socket.next()] if "data" not in event]
+            assert all("error" not in event for event in told)
+            assert len(house.comet._hub.declarations.members(house.room)) <= 150
+            before = names
+
+
+def test_polls_of_strangers_leave_a_bounded_number_of_rooms_behind(make_house: Make) -> None:
+    house, address = make_house(max_family_channels_per_session=150)
+    for n in range(0, 500, 100):
+        events = poll(address, {f"room:{n + m}": "now" for m in range(100)})
+        assert all("error" not in event for event in events)
+        assert len(house.comet._hub.declarations.members(house.room)) <= 150 + 100

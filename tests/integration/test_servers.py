@@ -8,6 +8,8 @@ import socket
 from collections.abc import Callable, Iterator
 
 import pytest
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
@@ -25,6 +27,7 @@ from .servers import (
     Stream,
     frame_events,
     open_websocket,
+    raw_connection,
     raw_request,
     raw_websocket,
     reset,
@@ -150,6 +153,59 @@ def test_a_client_that_leaves_is_noticed_while_nothing_is_published(
         if cut:
             reset(connection)
         connection.close()
+    server.until(0, within=NOTICED)
+
+
+class SecondHttp:
+    """A stream of events over HTTP/2, on a connection of its own."""
+
+    def __init__(self, server: Running) -> None:
+        self.socket = raw_connection(server)
+        self._http = H2Connection()
+        self._http.initiate_connection()
+        self._http.send_headers(
+            1,
+            [
+                (":method", "GET"),
+                (":scheme", "http"),
+                (":authority", server.host),
+                (":path", "/comet/events?channel=held0"),
+            ],
+            end_stream=True,
+        )
+        self._flush()
+
+    def cancel(self) -> None:
+        """End the stream; the connection stays."""
+        self._http.reset_stream(1, ErrorCodes.CANCEL)
+        self._flush()
+
+    def _flush(self) -> None:
+        self.socket.sendall(self._http.data_to_send())
+
+
+def _cancel(stream: SecondHttp) -> None:
+    stream.cancel()
+
+
+def _close(stream: SecondHttp) -> None:
+    stream.socket.close()
+
+
+def _reset(stream: SecondHttp) -> None:
+    reset(stream.socket)
+    stream.socket.close()
+
+
+@pytest.mark.parametrize("server", HYPERCORN, ids=lambda kind: kind.id, indirect=True)
+@pytest.mark.parametrize("leave", [_cancel, _close, _reset])
+def test_a_client_that_leaves_over_http_2_is_noticed_while_nothing_is_published(
+    server: Running, leave: Callable[[SecondHttp], None]
+) -> None:
+    streams = [SecondHttp(server) for _ in range(OPEN)]
+    server.until(OPEN)
+    for stream in streams:
+        leave(stream)
     server.until(0, within=NOTICED)
 
 

@@ -113,7 +113,8 @@ def test_hypercorn_ends_too(start: Starter) -> None:
     assert "Traceback" not in log
 
 
-def test_uvicorn_with_workers_ends_too(start: Starter) -> None:
+def test_uvicorn_with_workers_ends_too(start: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMET_SEVERAL_WORKERS", "warn")
     process, address = start("uvicorn", "--workers", "2")
     pids: set[bytes] = set()
     while len(pids) < 2:

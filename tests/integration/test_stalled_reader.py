@@ -88,6 +88,31 @@ def test_what_is_kept_for_a_stalled_reader_is_bounded_and_forgotten(kind: Kind, 
             server.stop(within=1 + STOPPED)
 
 
+@pytest.mark.parametrize("kind", [k for k in EVERY if k is not TRIO], ids=lambda kind: kind.id)
+def test_many_small_messages_of_several_channels_are_no_more_for_a_stalled_reader(
+    kind: Kind,
+) -> None:
+    """What is around each of them is many times as long: 14 MiB in all, of which 256 KiB wait."""
+    small, stalled = 100_000, 20
+    path = "/comet/events?channel=held0&channel=held1" + f"&position=last:{small}" * 2
+    with running(with_grace(kind), **ENVIRON, COMET_HISTORY_SIZE=str(small)) as server:
+        for channel in ("held0", "held1"):
+            server.get(f"/publish?count={small}&channel={channel}")
+        before = rss(server)
+        readers = [Stream(server, path, buffer=SMALL) for _ in range(stalled)]
+        server.until(stalled)
+        other = Stream(server, path)  # the others wait by the time that it has all
+        other.head()
+        left = 1 + 2 * small
+        while left > 0:
+            left -= other.chunk().count(b"\nid: ")
+        each = 2.5 * MIB if kind in GRANIAN else MIB + 64 * 1024
+        assert rss(server) - before < 4 * MIB + stalled * each
+        expire(server, stalled + 1, stalled)
+        for reader in readers:
+            reader.leave()
+
+
 @every_way
 def test_hypercorn_on_trio_forgets_a_stalled_reader_as_well(way: Way) -> None:
     """Its `send` is shielded from being called off, so only the task waits on."""

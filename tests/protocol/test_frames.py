@@ -25,7 +25,7 @@ from asgi_comet.protocol.frames import (
 )
 
 LIMIT = 128
-NAMES = st.text(st.characters(exclude_categories=["Cs"]))
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=63)
 EPOCHS = st.text("ABCxyz019_-", min_size=1, max_size=32)
 POSITIONS = st.builds(Position, EPOCHS, st.integers(0, 10**16 - 1))
 STARTS = st.just(Now()) | st.builds(Last, st.integers(0, 10**16 - 1)) | POSITIONS
@@ -83,7 +83,7 @@ VERBS = "expected 'subscribe', 'unsubscribe' or 'ack', got "
 NAMES_EXPECTED = "expected 'unsubscribe' to be a list of channels, got "
 ONE_CHANNEL = r'expected an object with at least one channel, like \{"ticker": "now"\}, got '
 NO_POSITION = "expected a position for channel 'a', got "
-NO_START = r"expected 'now', 'last:10' or a position like 'k3x9Qp\.57', got "
+NO_START = r"expected 'now', 'first', 'last:10' or a position like 'k3x9Qp\.57', got "
 NOT_EXPLICIT = r"expected a position like 'k3x9Qp\.57', got "
 
 WRONG: list[tuple[str, str]] = [

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from asgi_comet.encoding import encode_text
+from asgi_comet.encoding import make_encode
 from asgi_comet.errors import BadRequest
 from asgi_comet.messages import Message
 from asgi_comet.protocol.registration import (
@@ -41,7 +41,8 @@ def decode(body: bytes, limit: int = 128) -> list[list[str]]:
 
 
 def messages(*texts: str) -> list[Message]:
-    return [Message(n, encode_text("a", text)) for n, text in enumerate(texts, 1)]
+    encode = make_encode(str)
+    return [Message(n, encode("a", text)) for n, text in enumerate(texts, 1)]
 
 
 def client_reads(answer: bytes) -> list[tuple[str, str | None]]:

@@ -144,7 +144,7 @@ def test_a_name_is_read_as_forms_and_pages_write_it(query: str | bytes, name: st
 
 
 NO_UTF_8 = "expected a query in UTF-8, got something else"
-NO_START = r"expected 'now', 'last:10' or a position like 'k3x9Qp\.57', got "
+NO_START = r"expected 'now', 'first', 'last:10' or a position like 'k3x9Qp\.57', got "
 NO_POSITION = r"expected a position like 'k3x9Qp\.57', got "
 TWO = "channel=a&channel=b"
 LAST_ID = r"expected a Last-Event-ID with a position for each channel \(2\), "
@@ -256,7 +256,7 @@ def test_a_name_with_a_newline_writes_no_line_of_its_own() -> None:
 
 EPOCHS = st.text("ABCxyz019_-", min_size=1, max_size=32)
 POSITIONS = st.builds(Position, EPOCHS, st.integers(0, 10**16 - 1))
-ANY_NAME = st.text(st.characters(exclude_categories=["Cs"]))
+ANY_NAME = st.text(st.characters(exclude_categories=["Cs"]), max_size=63)  # 4 bytes each at most
 
 
 @given(st.dictionaries(ANY_NAME, POSITIONS, min_size=1, max_size=10), st.booleans())
@@ -360,11 +360,13 @@ def test_a_retry_does_not_change_the_event_behind_it() -> None:
     assert read_sse(stream) == read_with_httpx(stream) == [Event(":open", "{}", "e.1")]
 
 
-def test_who_writes_alike_shares_the_writer() -> None:
-    assert make_framing(as_text=False) is make_framing(as_text=False)
-    assert make_framing(b"a,", b",b", True) is make_framing(b"a,", b",b", True)
-    kinds = [(b"a,", b",b", True), (b"a,", b",b", False), (b"", b",b", True), (b"a,", b"", True)]
-    assert len({make_framing(*kind) for kind in kinds}) == len(kinds)
+def test_who_follows_the_same_channel_shares_what_is_written_whatever_else_they_follow() -> None:
+    kinds = [(b"a,", b",b"), (b"a,", b""), (b"", b",b"), (b"c,", b"")]
+    for as_text in (False, True):
+        alone = make_framing(as_text=as_text)
+        assert alone is alone.shared is make_framing(as_text=as_text)
+        assert len({make_framing(*kind, as_text).shared for kind in kinds}) == 1
+    assert make_framing(b"a,", as_text=False).shared is not make_framing(b"a,", as_text=True).shared
 
 
 TEXTS_AS_LINES = [

@@ -16,7 +16,7 @@ import pytest
 
 from asgi_comet import SITE, Comet, Settings
 from asgi_comet.processes import ClientProcess
-from asgi_comet.testing import wait_for_listeners
+from asgi_comet.testing import ManualClock, wait_for_listeners
 from tests.conftest import KEY, TOKEN, application
 from tests.serving import COMET, Address, Tab, serve
 
@@ -336,7 +336,9 @@ def serving() -> Iterator[Site]:
         "http://dev.example.com:5173",
         "https://[2001:db8::1]:8443",
     ]
-    comet = Comet(KEY, admin=TOKEN, settings=Settings(jitter=0), allowed_origins=allowed)
+    # Its clock stands still: nobody connects to the client process, however long this takes.
+    settings, clock = Settings(jitter=0), ManualClock()
+    comet = Comet(KEY, admin=TOKEN, settings=settings, allowed_origins=allowed, clock=clock)
     with serve(application(comet)) as address:
         yield Site(comet, address)
 

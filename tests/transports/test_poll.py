@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -452,6 +453,22 @@ def test_a_process_that_closes_while_the_body_was_coming(
         assert b" 410 " in read_all(connection).split(b"\r\n")[0]
 
 
+@pytest.mark.parametrize("action", ["ack", "close"])
+def test_a_process_that_is_just_closing_in_another_thread_has_closed(
+    comet: Comet, server: Address, action: str
+) -> None:
+    tab = Tab(server)
+    process = process_of(comet, tab)
+    with comet.channels.site.directory.lock:  # its closing waits for its channels
+        thread = threading.Thread(target=process.close)
+        thread.start()
+        while not process.closed:
+            server.request("GET", "/")
+        assert comet._hub.processes.find(process.id) is process
+        assert tab.post(f"{tab.url}/{action}", {"~inbox": "new.0"}).status == 410
+    thread.join()
+
+
 @pytest.mark.parametrize("token", ["x", "x.y", "", "%00", "a" * 2000])
 def test_a_token_that_we_did_not_sign_is_403(server: Address, token: str) -> None:
     tab = Tab(server)
@@ -576,6 +593,21 @@ def test_a_process_channel_that_overflows_answers_a_final_full(
         assert tab.poll({"~inbox": start}) == [{"channel": "~inbox", "error": "full"}]
 
 
+def test_a_full_channel_says_so_for_as_long_as_its_process_lives(make_server: MakeServer) -> None:
+    clock = ManualClock()
+    comet, server = make_server(clock=clock, settings=Settings(jitter=0, linger=10))
+    tab = Tab(server)
+    inbox = comet.create(scope=process_of(comet, tab), name="inbox", size=1)
+    tab.poll({"~inbox": "now"})
+    inbox.publish(1)
+    with pytest.raises(ChannelFull):
+        inbox.publish(2)
+    for _ in range(5):
+        clock.advance(100)
+        for _ in range(3):  # the first one gives whatever expires its turn
+            assert tab.poll({"~inbox": "now"}) == [{"channel": "~inbox", "error": "full"}]
+
+
 def test_a_held_reader_is_told_when_its_channel_overflows(comet: Comet, server: Address) -> None:
     tab = Tab(server)
     inbox = comet.create(scope=process_of(comet, tab), name="inbox", size=2)
@@ -677,6 +709,27 @@ def test_an_on_demand_channel_is_read_as_the_client_asks(comet: Comet, server: A
     assert len(channel._feed.history) == 1
 
 
+@pytest.mark.parametrize("start", ["now", "last:1", "last:9"])
+def test_a_poll_that_begins_anew_does_not_read_an_on_demand_source(
+    comet: Comet, server: Address, start: str
+) -> None:
+    taken: list[int] = []
+
+    async def unread() -> AsyncIterator[int]:
+        for n in range(100):
+            taken.append(n)
+            yield n
+
+    tab = Tab(server)
+    comet.create_unlimited(unread(), scope=process_of(comet, tab), name="unread")
+    found = [tab.poll({"~unread": start}) for _ in range(5)]  # each gives the source its turn
+    assert found == [found[0]] * 5
+    ((where,),) = found[:1]
+    assert where["position"].endswith(".0")
+    assert taken == []
+    assert data(tab.poll({"~unread": where["position"]})) == [0]
+
+
 def test_an_on_demand_source_waits_for_the_reader_however_long(
     comet: Comet, server: Address
 ) -> None:
@@ -773,7 +826,10 @@ def test_an_external_channel_refers_to_another_server() -> None:
     assert comet.external_channel(prefix=url, name="n").reference()["position"] == "last:1"
     newest = comet.external_channel(prefix=url, name="n", history=5, newest=True)
     assert newest.reference()["position"] == "last:1"
-    for prefix in ("/comet", "ftp://a.b/c", "https:///c", url + "/"):
+    path = comet.external_channel(prefix="/live/comet", name="news", history=0)
+    assert path.reference() == {"url": "/live/comet", "channel": "news", "position": "last:0"}
+    wrong = ("", "/", "comet", "/comet/", "//a.b/c", "/\\a.b", "/c?d", "/c d", "ftp://a.b/c")
+    for prefix in (*wrong, "https:///c", url + "/"):
         with pytest.raises(ValueError, match="expected prefix like"):
             comet.external_channel(prefix=prefix, name="n")
     with pytest.raises(ValueError, match="at least 0"):
@@ -819,6 +875,30 @@ def test_failure_when_the_only_listener_got_it_and_never_came_back(
     assert data(events(held.answer())) == ["x"]
     clock.advance(20.2)
     assert outcome(comet, lambda: delivery) is Outcome.FAILURE
+
+
+def test_a_listener_that_came_after_the_message_does_not_decide_what_becomes_of_it(
+    make_server: MakeServer,
+) -> None:
+    comet, server = make_server(clock=ManualClock())
+    channel = comet.create(scope=SITE, name="ticker")
+    delivery = channel.publish("x")
+    epoch = channel._feed.history.epoch
+    found: list[Outcome] = []
+    waiting = threading.Thread(target=lambda: found.append(outcome(comet, lambda: delivery)))
+    with server.connect() as late:
+        body = json.dumps({"channels": {"ticker": f"{epoch}.1"}})
+        head = "POST /comet/poll HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+        late.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+        wait_for_listeners(channel, 1)
+        waiting.start()
+        while not channel._feed.outcomes._awaited:
+            server.request("GET", "/")  # each look gives the server its turn
+    wait_for_listeners(channel, 0)
+    (event,) = poll(server, {"ticker": f"{epoch}.0"})
+    assert poll(server, {"ticker": event["position"]}, idle=True) == []
+    waiting.join(20)
+    assert found == [Outcome.SUCCESS]
 
 
 def test_failure_at_once_when_every_listener_breaks(comet: Comet, server: Address) -> None:
@@ -906,6 +986,24 @@ def test_a_message_in_the_same_moment_as_a_newer_poll_is_the_newers_alone(
     assert data(tab.poll({"~inbox": start})) == ["x"]
 
 
+def test_a_poll_that_is_replaced_in_the_moment_of_its_timeout_is_told_so(
+    comet: Comet, server: Address
+) -> None:
+    tab = Tab(server)
+    process = process_of(comet, tab)
+    inbox = comet.create(scope=process, name="inbox")
+    older = tab.hold({"~inbox": tab.poll({"~inbox": "now"})[0]["position"]})
+    wait_for_listeners(inbox, 1)
+
+    def both() -> None:
+        for listener in process.listeners:
+            listener.expire()
+        process.reader = None  # as a newer poll that comes before the older one goes on
+
+    in_loop(comet, both)
+    assert json.loads(older.answer().body) == {"events": [], "replaced": True}
+
+
 def test_several_process_channels_are_one_reader(comet: Comet, server: Address) -> None:
     tab = Tab(server)
     process = process_of(comet, tab)
@@ -951,11 +1049,12 @@ def test_the_memory_of_a_site_channel_is_independent_of_the_number_of_users(
     start = poll(server, {"ticker": "now"})[0]["position"]
     held = [hold(server, {"ticker": start}) for _ in range(20)]
     wait_for_listeners(channel, 20)
+    feed, kept = channel._feed, list[int]()
+    feed.observers = (*feed.observers, lambda _: kept.append(len(feed._rendered)))
     channel.publish("x" * 1000)
     assert all(data(events(one.answer())) == ["x" * 1000] for one in held)
-    feed = channel._feed
     assert (len(feed.history), feed.history.bytes) == (1, 1002)
-    assert len(feed._rendered) == 1  # one encoded run for all twenty
+    assert kept == [1] * 19 + [0]  # one encoded run for all twenty, until the last one goes
 
 
 def test_a_message_of_one_mebibyte_is_the_largest_and_still_one_answer(
@@ -973,9 +1072,18 @@ def test_a_message_of_one_mebibyte_is_the_largest_and_still_one_answer(
     assert data(poll(server, {"ticker": found[0]["position"]})) == ["next"]
 
 
-def test_an_answer_has_at_most_256_kibibytes_of_messages(comet: Comet, server: Address) -> None:
+@pytest.mark.parametrize(("more", "count"), [(0, 2), (1, 1)])
+def test_an_answer_has_at_most_256_kibibytes_all_that_is_around_messages_included(
+    comet: Comet, server: Address, more: int, count: int
+) -> None:
     channel = comet.create(scope=SITE, name="ticker")
     start = poll(server, {"ticker": "now"})[0]["position"]
-    for _ in range(3):
-        channel.publish("x" * (128 * 1024 - 2))
-    assert len(poll(server, {"ticker": start})) == 2
+    around = len(b'{"channel":"ticker","position":"%b","data":""}' % start.encode())
+    for size in (128 * 1024 - around - len(b'{"events":[]}'), 128 * 1024 - around - 1 + more, 1):
+        channel.publish("x" * size)
+    body = json.dumps({"channels": {"ticker": start}})
+    kind = {"Content-Type": "application/json"}
+    answer = server.request("POST", "/comet/poll", body, kind)
+    assert len(events(answer)) == count
+    assert len(answer.body) <= 256 * 1024
+    assert more or len(answer.body) == 256 * 1024

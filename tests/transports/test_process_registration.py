@@ -352,6 +352,21 @@ def test_a_channel_that_a_request_does_not_name_keeps_its_position(
     assert page.register("ticker", number=2).pairs == [b"ticker:meanwhile"]
 
 
+def test_a_channel_that_ended_while_others_were_asked_for_is_told_before_its_namesake(
+    comet: Comet, page: OldPage
+) -> None:
+    first, other = (comet.create(scope=page.process, name=name) for name in ("a", "b"))
+    first.publish(1)
+    assert page.register("~a", "~b", number=1).pairs == [b"~a:1"]
+    first.publish("lost")
+    first.close()
+    other.publish(2)
+    assert page.register("~b", number=2).pairs == [b"~b:2"]
+    comet.create(scope=page.process, name="a").publish("of the new one")
+    assert page.register("~a", number=3).pairs == [b"~a:ENDED_CHANNEL"]
+    assert page.register("~a", number=4).pairs == [b"~a:of%20the%20new%20one"]
+
+
 def test_positions_are_kept_of_as_many_channels_as_a_request_may_name(
     make_server: MakeServer,
 ) -> None:

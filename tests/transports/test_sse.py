@@ -584,7 +584,7 @@ def test_only_get_is_allowed(server: Address) -> None:
         ("?channel=a&channel=a", "every channel once"),
         ("?channel=a&channel=b&position=now", "a position for each of 2 channels, got 1"),
         ("?channel=a&position=now&position=now", "a position for each of 1 channels, got 2"),
-        ("?channel=a&position=then", "expected 'now', 'last:10' or a position"),
+        ("?channel=a&position=then", "expected 'now', 'first', 'last:10' or a position"),
         ("?channel=a&format=xml", "format=json or format=text"),
         ("?channel=%FF", "UTF-8"),
     ],

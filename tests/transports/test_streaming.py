@@ -26,7 +26,7 @@ from asgi_comet.protocol.frames import HEARTBEAT
 from asgi_comet.protocol.sse import COMMENT
 from asgi_comet.testing import ManualClock, wait_for_listeners
 from asgi_comet.timers import BATCH
-from asgi_comet.transports.streaming import GRACE
+from asgi_comet.transports.streaming import BURST, GRACE
 from tests.conftest import ASYNC_BACKENDS, KEY, application
 from tests.serving import Address, Tab, serve
 from tests.streams import Sse, Ws, parse_event
@@ -153,18 +153,25 @@ class Scene:
 
         self._app = CometMiddleware(nothing, comet=comet)
 
-    async def open(self, *channels: str, wire: Wire | None = None, **starts: str) -> Wire:
+    async def open(
+        self,
+        *channels: str,
+        wire: Wire | None = None,
+        base: str = "/comet",
+        headers: Any = (),
+        **starts: str,
+    ) -> Wire:
         """Open a stream on channels."""
         wire = wire or self._wire()
         asked = {**dict.fromkeys(channels, "now"), **starts}
-        scope: dict[str, Any] = {"method": "GET", "headers": [], "scheme": "http"}
+        scope: dict[str, Any] = {"method": "GET", "headers": list(headers), "scheme": "http"}
         if self.kind == "sse":
             query = "&".join([*(f"channel={c}" for c in asked),
                               *(f"position={s}" for s in asked.values())])  # fmt: skip
-            scope |= {"type": "http", "path": "/comet/events", "query_string": query.encode()}
+            scope |= {"type": "http", "path": f"{base}/events", "query_string": query.encode()}
             wire.say({"type": "http.request", "body": b"", "more_body": False})
         else:
-            scope |= {"type": "websocket", "path": "/comet/socket", "query_string": b""}
+            scope |= {"type": "websocket", "path": f"{base}/socket", "query_string": b""}
             wire.say({"type": "websocket.connect"})
             if asked:
                 wire.frame(subscribe=asked)
@@ -277,6 +284,78 @@ async def test_a_reader_that_does_not_read_is_given_up_after_send_timeout(
         assert (slow.waiting, channel.listeners) == (0, 1)
         await publish(channel, 3)
         assert fast.data == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("send_timeout", "patience"), [(10, 1), (18, 3)])
+async def test_a_sign_of_life_that_waits_is_waited_for_no_longer_than_the_message_before(
+    play: Play, send_timeout: float, patience: float
+) -> None:
+    """A server may take a message beyond its water mark at once and have the next write wait."""
+    async with play(send_timeout=send_timeout) as scene:
+        channel = scene.comet.create(scope=SITE, name="a")
+        slow = await scene.open("a")
+        await publish(channel, 1)
+        slow.block = True
+        scene.clock.advance(15.2)
+        await settle()
+        assert slow.waiting == 1
+        scene.clock.advance(patience - 0.2)
+        await settle()
+        assert scene.over == []
+        scene.clock.advance(0.4)
+        await settle()
+        assert (scene.over, channel.listeners) == ([slow], 0)
+
+
+async def test_after_a_sign_of_life_that_waited_messages_have_their_own_time(play: Play) -> None:
+    async with play(send_timeout=10) as scene:
+        channel = scene.comet.create(scope=SITE, name="a")
+        slow = await scene.open("a")
+        slow.block = True
+        scene.clock.advance(15.2)
+        await settle()
+        slow.free()
+        await settle()
+        assert slow.beats == 1
+        slow.block = True
+        await publish(channel, 1)
+        scene.clock.advance(9.9)
+        await settle()
+        assert scene.over == []
+        slow.free()
+        await settle()
+        scene.clock.advance(14.8)  # of silence, since the message was taken
+        await settle()
+        assert (slow.data, slow.beats) == ([1], 1)
+        scene.clock.advance(0.5)
+        await settle()
+        assert slow.beats == 2
+
+
+@pytest.mark.parametrize("channels", [["a"], ["a", "b"]])
+async def test_a_client_that_has_much_to_catch_up_lets_others_have_their_turn(
+    play: Play, channels: list[str]
+) -> None:
+    async with play(answer_bytes=10) as scene:  # a write per message
+        channel = scene.comet.create(scope=SITE, name="a", size=10 * BURST)
+        scene.comet.create(scope=SITE, name="b")
+        early = await scene.open(*channels)
+        turns = list[int]()
+
+        async def take_turns() -> None:
+            while len(turns) < 50:
+                await anyio.lowlevel.checkpoint()
+                turns.append(len(early.data))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(take_turns)
+            await publish(channel, *range(10 * BURST))
+        late = await scene.open(a="last:1000")
+        for wire in (early, late):
+            while len(wire.data) < 10 * BURST:
+                await settle()
+            assert wire.data == list(range(10 * BURST))
+        assert max(b - a for a, b in zip([0, *turns], turns, strict=False)) <= 2 * BURST
 
 
 async def test_a_reader_that_reads_in_the_last_moment_stays(play: Play) -> None:
@@ -787,6 +866,7 @@ def test_publishing_in_a_loop_while_500_streams_open_shows_no_gap_and_no_double(
             comet._hub.loop.run(turn.set)  # not faster than the server can
             turn.wait(20)
 
+    address.request("GET", "/comet/comet.js")  # answered, so there is a loop
     publisher = threading.Thread(target=publish)
     publisher.start()
     stack.callback(publisher.join)
@@ -927,3 +1007,28 @@ async def test_a_stream_that_is_cancelled_during_a_flush_is_sent_nothing_more(pl
         await settle()
         assert wires[-2].data == [1]
         assert last.data == []
+
+
+@pytest.mark.parametrize("kind", ["websocket"], indirect=True)
+@pytest.mark.parametrize("closed", [False, True])
+async def test_a_socket_whose_handshake_is_not_taken_was_never_a_connection(
+    play: Play, closed: bool
+) -> None:
+    async with play(send_timeout=7) as scene:
+        hub = scene.comet._hub
+        process = hub.processes.open("session")
+        other = hub.processes.open("session")
+        wire = scene._wire()
+        wire.block = True
+        cookie = hub.visits.make_cookie({"scheme": "http"}, "session")[1].partition(b";")[0]
+        await scene.open(wire=wire, base=process.url, headers=[(b"cookie", cookie)])
+        assert (wire.waiting, process.connections) == (1, 0)
+        if closed:
+            process.close()
+        scene.clock.advance(7.2)
+        await settle()
+        assert (scene.over, wire.sent) == ([wire], [])
+        assert (process.connections, other.connections) == (0, 0)
+        other.close()
+        process.close()
+        await settle()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from asgi_comet import SITE, Comet
@@ -64,8 +66,43 @@ def test_an_acknowledgement_is_of_a_position_of_this_incarnation(comet: Comet) -
     site._feed.outcomes.send(0, 2)
     epoch = site._feed.history.epoch
     for position in (Position("other", 2), Position(epoch, 4), NEXT_INCARNATION):
-        acknowledge(comet._hub, None, {"a": position, "~a": position, "gone": position})
+        acknowledge(comet._hub, None, {"a": position, "~a": position, "gone": position}, ())
         assert site._feed.outcomes.of(1) is None
-    acknowledge(comet._hub, None, {"a": Position(epoch, 2)})
+    acknowledge(comet._hub, None, {"a": Position(epoch, 2)}, ())
     assert site._feed.outcomes.of(1) is not None
     assert site._feed.outcomes.of(3) is None
+
+
+@pytest.mark.parametrize("others", [17, 18])
+def test_a_mistyped_name_is_logged_for_developers_with_the_names_there_are(
+    comet: Comet, server: Address, caplog: pytest.LogCaptureFixture, others: int
+) -> None:
+    comet.create(scope=SITE, name="news")
+    comet.family("room:{room}", authorize=lambda connection, room: False)
+    comet.family("user:{user}").channel(user="ada")
+    for n in range(others):
+        comet.create(scope=SITE, name=f"more{n}")
+    line = "there is no channel 'nws\\u2028' (there are: 'room:{room}', 'user:{user}', 'news', "
+    with caplog.at_level(logging.DEBUG, "asgi_comet.declarations"), Ws(server) as socket:
+        socket.say(subscribe={":": "now"})
+        assert socket.next()["reason"] == "unknown"
+        socket.say(subscribe={"nws\u2028": "now"})
+        assert socket.next()["reason"] == "unknown"
+    (said,) = [r.getMessage() for r in caplog.records if r.name == "asgi_comet.declarations"]
+    assert said.startswith(line)
+    assert said.endswith("'more16')" if others == 17 else "'more16', ...)")
+
+
+def test_a_mistyped_name_is_logged_where_there_is_no_channel_at_all(
+    comet: Comet, server: Address, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Ws(server) as socket:  # not at other levels
+        socket.say(subscribe={"nws": "now"})
+        assert socket.next()["reason"] == "unknown"
+        with caplog.at_level(logging.DEBUG, "asgi_comet.declarations"):
+            socket.say(subscribe={"x" * 255: "now"})
+            assert socket.next()["reason"] == "unknown"
+    (said,) = [r.getMessage() for r in caplog.records if r.name == "asgi_comet.declarations"]
+    assert said.startswith("there is no channel 'xxx")
+    assert said.endswith("(there are: none)")
+    assert len(said) < 250

@@ -368,7 +368,7 @@ def test_a_stop_of_the_server_is_1012_while_open_and_after(comet: Comet, open_so
         ("[]", "expected"),
         ("{}", "'subscribe', 'unsubscribe' or 'ack', got nothing"),
         ('{"more": 1}', "got 'more'"),
-        ('{"subscribe": {"a": "then"}}', "expected 'now', 'last:10' or a position"),
+        ('{"subscribe": {"a": "then"}}', "expected 'now', 'first', 'last:10' or a position"),
         ('{"subscribe": []}', "expected"),
         ('{"unsubscribe": "a"}', "to be a list of channels"),
         ('{"unsubscribe": [1]}', "to be a list of channels"),

@@ -1,26 +1,15 @@
 /* The notification centre. What one must find again is in the application, `GET centre`; what comes
  * over the channels is added to it. */
-import { connect } from "/comet/comet.js"
+import { byId, comet } from "./connection.js"
 
 const NAMES = { alice: "Alice", bob: "Bob" }
 const TOPICS = { lunch: "Lunch", releases: "Releases", board: "The board" }
-const byId = (id) => document.getElementById(id)
 const all = (selector) => [...document.querySelectorAll(selector)]
 
 const user = byId("centre").dataset.user
 const notes = new Map() // by number
 let read = Number(sessionStorage[`read ${user}`] || 0) // the newest that this tab has looked at
 let members = []
-
-const comet = connect()
-
-// The banner and the lamp, as on the other pages.
-const WORDS = { offline: "No connection; we keep trying.", deactivated: "Push is switched off." }
-comet.addEventListener("status", () => {
-  byId("banner").textContent = WORDS[comet.status] ?? ""
-  byId("state").dataset.state = document.documentElement.dataset.state = comet.status
-  byId("state-word").textContent = comet.status
-})
 
 // Somebody logged in or out in another tab, or the server forgot this one: the page is another one
 // now. It is loaded when the server is there, and knows this browser by its new cookie.
@@ -194,9 +183,10 @@ function show({ value }) {
   showNotes()
 }
 
-const other = location.hostname === "localhost" ? "127.0.0.1" : "localhost"
-byId("elsewhere").href = `//${other}:${location.port}${location.pathname}`
-byId("elsewhere").textContent = other
+const host = location.hostname === "localhost" ? "127.0.0.1" : "localhost"
+const guest = user === "bob" ? "alice" : "bob"
+byId("elsewhere").href = `//${host}:${location.port}${location.pathname}?guest=${guest}`
+byId("elsewhere").textContent = `${NAMES[guest]}'s page`
 byId("who-name").textContent = NAMES[user] ?? "a visitor"
 for (const button of all("[data-become]")) {
   button.classList.toggle("is", user !== "" && button.dataset.become === user)

@@ -1,4 +1,4 @@
-"""The client as a file: `GET PREFIX/comet.js`, and pages that `comet.script` is in.
+"""The client and its types as files, and pages that `comet.script` is in.
 
 Source: wire.md, "The rest".
 """
@@ -22,7 +22,8 @@ from tests.conftest import KEY, TOKEN, Made, application
 from tests.serving import Address, serve
 from tests.test_pages import read
 
-LIMIT = 6144  # bytes, as `gzip -9c` makes them
+LIMIT = 8192  # bytes, as `gzip -9c` makes them
+LIMIT_OF_HTMX = 3072
 ALLOWED = "https://app.example.com"
 FOREIGN = "https://evil.example.com"
 PATH = "/comet/comet.js"
@@ -44,6 +45,10 @@ def client() -> bytes:
     return files("asgi_comet").joinpath("static", "comet.js").read_bytes()
 
 
+def types() -> bytes:
+    return files("asgi_comet").joinpath("static", "comet.d.ts").read_bytes()
+
+
 def test_it_is_small() -> None:
     assert len(gzip.compress(client(), 9, mtime=0)) <= LIMIT
 
@@ -57,6 +62,51 @@ def test_it_is_served_as_a_module_that_is_asked_for_again(address: Address) -> N
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["etag"].strip('"')
     assert "set-cookie" not in answer.headers
+
+
+def test_its_types_are_served_beside_it(address: Address) -> None:
+    answer = address.request("GET", "/comet/comet.d.ts")
+    assert (answer.status, answer.body) == (200, types())
+    assert answer.headers["content-type"] == "application/typescript; charset=utf-8"
+    assert answer.headers["etag"] != address.request("GET", PATH).headers["etag"]
+
+
+def test_the_extension_of_htmx_is_served_beside_it_and_is_small(address: Address) -> None:
+    plain = address.request("GET", "/comet/htmx.js")
+    assert plain.headers["content-type"] == "text/javascript; charset=utf-8"
+    assert plain.body == files("asgi_comet").joinpath("static", "htmx.js").read_bytes()
+    answer = address.request("GET", "/comet/htmx.js", headers={"Accept-Encoding": "gzip"})
+    assert gzip.decompress(answer.body) == plain.body
+    assert len(answer.body) <= LIMIT_OF_HTMX
+
+
+GZIP = ["gzip", "br, gzip", "GZIP;q=0.5", "gzip; q=1.0", "*", "x-gzip", "identity, *;q=0.1"]
+NO_GZIP = ["", "br", "identity", "gzip;q=0", "gzip; q=0.000", "*;q=0", "gzipped"]
+
+
+@pytest.mark.parametrize("accepted", GZIP)
+def test_it_is_compressed_for_a_client_that_takes_gzip(address: Address, accepted: str) -> None:
+    headers = {"Accept-Encoding": accepted}
+    answer = address.request("GET", PATH, headers=headers)
+    assert answer.headers["content-encoding"] == "gzip"
+    assert gzip.decompress(answer.body) == client()
+    assert len(answer.body) == int(answer.headers["content-length"]) <= LIMIT
+    assert "accept-encoding" in answer.headers["vary"].lower()
+    plain = address.request("GET", PATH).headers["etag"]
+    etag = answer.headers["etag"]
+    assert etag != plain
+    again = address.request("GET", PATH, headers=headers | {"If-None-Match": etag})
+    assert (again.status, again.body) == (304, b"")
+    other = address.request("GET", PATH, headers=headers | {"If-None-Match": plain})
+    assert other.status == 200
+
+
+@pytest.mark.parametrize("accepted", NO_GZIP)
+def test_it_is_not_compressed_for_another(address: Address, accepted: str) -> None:
+    answer = address.request("GET", PATH, headers={"Accept-Encoding": accepted})
+    assert answer.body == client()
+    assert "content-encoding" not in answer.headers
+    assert "accept-encoding" in answer.headers["vary"].lower()
 
 
 def test_head_has_the_same_headers_and_no_body(address: Address) -> None:

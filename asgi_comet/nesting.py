@@ -1,0 +1,95 @@
+"""Which other `Comet` further in is to answer a request of the content types served on any path.
+
+Owns the look ahead, which calls nothing of the application: the middlewares and routers that a
+request would pass. Must not know how a request is served.
+
+It sees through middlewares that keep the application as `app`, as all of Starlette's do, and
+through the routes of Starlette and FastAPI. It cannot see what is inside a function, or a mount of
+a router that FastAPI includes in another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from starlette.applications import Starlette
+from starlette.routing import Match, Router
+from starlette.types import Message, Receive, Scope
+
+from .errors import BadRequest
+from .hub import Hub
+from .protocol.events import decode_poll
+from .protocol.registration import CONTENT_TYPE as REGISTRATION
+from .protocol.registration import decode_registration, spellings
+from .transports.exchange import Exchange
+from .visits import Visit
+
+__all__ = ["ahead", "knows", "names", "replay"]
+
+
+def ahead(app: object, scope: Scope) -> Iterator[tuple[object, Scope]]:
+    """Yield the applications that a request would pass, the outermost first.
+
+    Args:
+        app: Where it begins.
+        scope: The request, which stays as it is.
+
+    Yields:
+        Each application, as far as they can be seen, and the request as it would get it.
+    """
+    seen: set[int] = set()
+    found: object = app
+    scope = {**scope}  # FastAPI's routes note in it what they are about
+    while found is not None and id(found) not in seen:
+        seen.add(id(found))
+        yield found, scope
+        if isinstance(found, Starlette):
+            if found.middleware_stack is None:  # its first request would do the same
+                found.middleware_stack = found.build_middleware_stack()
+            found = found.middleware_stack
+        elif isinstance(found, Router):
+            found, scope = _choose(found, scope)
+        else:
+            found = getattr(found, "app", None)
+
+
+def _choose(router: Router, scope: Scope) -> tuple[object, Scope]:
+    for route in router.routes:
+        match, further = route.matches(scope)
+        if match is Match.FULL:
+            return getattr(route, "app", None), {**scope, **further}
+    return None, scope
+
+
+def names(exchange: Exchange, body: bytes, limit: int) -> list[str]:
+    """Return the names of the channels that a request asks for; none if it is not valid."""
+    try:
+        if exchange.kind == REGISTRATION:
+            asked = decode_registration(body, limit)
+            return [name for one in asked for name in dict.fromkeys(spellings(one))]
+        return list(decode_poll(body, limit).channels)
+    except BadRequest:
+        return []
+
+
+def knows(hub: Hub, scope: Scope, name: str) -> bool:
+    """Tell whether there is a channel of that name, or one is declared, for whoever asks."""
+    channels = hub.channels
+    if channels.reserved.taken(name):
+        return True
+    if not name.startswith("~"):
+        return channels.find(name) is not None
+    id_ = Visit(hub.visits, scope).session()
+    session = None if id_ is None else hub.processes.find_session(id_)
+    process = None if session is None else session._default
+    return process is not None and process.place.directory.find(name) is not None
+
+
+def replay(body: bytes, receive: Receive) -> Receive:
+    """Return what gives a body that was read once more, and then whatever comes next."""
+    first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive_again() -> Message:
+        return first.pop() if first else await receive()
+
+    return receive_again

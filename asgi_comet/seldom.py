@@ -1,0 +1,45 @@
+"""Log lines that a client can cause: one a second, and each says how many were left out.
+
+Owns the pace of such lines. Must not know what they are about.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+
+__all__ = ["Seldom"]
+
+PAUSE = 1.0  # seconds between two lines
+
+
+class Seldom:
+    """Logs at most one warning a second. Thread-safe.
+
+    Args:
+        logger: Where the warnings go.
+        now: The time in seconds, from any beginning.
+    """
+
+    def __init__(self, logger: logging.Logger, now: Callable[[], float] = time.monotonic) -> None:
+        self._logger = logger
+        self._now = now
+        self._lock = threading.Lock()
+        self._next = -math.inf  # when the next line may be written
+        self._left_out = 0
+
+    def warning(self, text: str, *values: object) -> None:
+        """Log a warning, unless there was one less than a second ago."""
+        with self._lock:
+            now = self._now()
+            if now < self._next:
+                self._left_out += 1
+                return
+            self._next = now + PAUSE
+            left_out, self._left_out = self._left_out, 0
+        if left_out:
+            text += f" ({left_out} more like this since the last line)"
+        self._logger.warning(text, *values, stacklevel=2)

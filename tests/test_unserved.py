@@ -1,0 +1,98 @@
+"""Publishing in a process that serves nothing, each time in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from asgi_comet import Comet
+from asgi_comet.unserved import _warn
+
+ROOT = Path(__file__).parent.parent
+
+APPLICATION = """
+import os
+from starlette.testclient import TestClient
+from asgi_comet import SITE, Comet
+from tests.conftest import application
+
+comet = Comet("k" * 32)
+news = comet.create(scope=SITE, name="news")
+"""
+
+
+def run(script: str) -> str:
+    """Run a script that has imported an application; return what it says on stderr."""
+    ran = subprocess.run(
+        [sys.executable, "-c", APPLICATION + script],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert ran.stdout == ""
+    return ran.stderr
+
+
+def test_a_script_that_publishes_is_told_how_many_nobody_could_get() -> None:
+    said = run("for _ in range(3): news.publish('x')\ncomet.channels.create().write('y')")
+    assert re.fullmatch(r"4 messages .* no server ran: .*an endpoint of the application.*\n", said)
+
+
+def test_one_message_is_one() -> None:
+    assert run("news.publish('x')").startswith("1 message ")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "",
+        "with TestClient(application(comet)): news.publish('x')",
+        "news.publish('x')\nwith TestClient(application(comet)): pass\nnews.publish('y')",
+    ],
+    ids=["nothing published", "served", "published before and after"],
+)
+def test_nothing_is_said_where_nothing_was_lost(script: str) -> None:
+    assert run(script) == ""
+
+
+def test_a_process_of_a_task_queue_is_told_at_once() -> None:
+    """It was forked after the import, and ends without what Python does at the end."""
+    said = run(
+        "news.publish('before')\n"
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    news.publish('x'); news.publish('y')\n"
+        "    os._exit(0)\n"
+        "os.waitpid(child, 0)\n"
+    )
+    at_once, at_the_end = said.splitlines()
+    assert "published where no server runs" in at_once
+    assert at_the_end.startswith("1 message ")
+
+
+def test_a_forked_process_that_ends_in_order_is_not_told_twice() -> None:
+    said = run("news.publish('before')\nif not os.fork(): raise SystemExit\nos.wait()\n")
+    assert len(said.splitlines()) == 1
+
+
+def test_the_counts_of_another_process_are_its_own(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    channel = Comet("k" * 32).channels.create()
+    channel.publish("x")
+    with monkeypatch.context() as forked:
+        forked.setattr(os, "getpid", lambda: 0)
+        channel.publish("y")
+        channel.publish("z")
+        _warn()
+    (record,) = caplog.records
+    assert "published where no server runs" in record.message
+    _warn()
+    assert "published where no server ran" in caplog.text
