@@ -14,11 +14,11 @@ import random
 import re
 from collections.abc import Callable
 
-from .errors import UnknownCommand
-from .fanout import Fanout
-from .feeds import Wake
-from .settings import TIMEOUT_LIMIT, Settings
-from .threads import LoopThread
+from asgi_comet._runtime.loop import LoopThread
+from asgi_comet.channels.fanout import Fanout
+from asgi_comet.channels.feed import Wake
+from asgi_comet.errors import UnknownCommand
+from asgi_comet.settings import TIMEOUT_LIMIT, Settings
 
 __all__ = ["Activation"]
 

@@ -10,40 +10,42 @@ from typing import Any
 
 from starlette.types import Scope as ASGIScope
 
-from .activation import Activation
-from .admin.endpoints import Credential
-from .app import CometApp
-from .authorisation import Guards
-from .background import Background
-from .brokers.base import Broker
-from .brokers.memory import MemoryBroker
-from .channels import Channel, Channels, ExternalChannel
-from .clock import Clock, MonotonicClock
-from .cookies import Cookie
-from .declarations import Declarations, DeclaredChannel
-from .directory import Directory, Place
-from .drain import Drain
-from .facets.declaring import Declaring
-from .facets.making import Making
-from .facets.notifying import Notifying
-from .facets.people import People
-from .fanout import Fanout
-from .goodbyes import Goodbyes
-from .hub import Hub
-from .identity import Identity, SecretKey, load_keys
-from .lifespan import Lifespan
-from .origin import OriginRule
-from .pages import Markup, render_script
-from .processes import ClientProcess, Household
-from .registry import Processes
-from .runtime import Runtime
-from .scopes import SITE
-from .settings import Settings
-from .siblings import Siblings
-from .threads import LoopThread
-from .timers import Timers
-from .users import Users
-from .visits import Visit, Visits
+from asgi_comet._runtime.clock import Clock, MonotonicClock
+from asgi_comet._runtime.loop import LoopThread
+from asgi_comet._runtime.runtime import Runtime
+from asgi_comet._runtime.tasks import Background
+from asgi_comet._runtime.timers import Timers
+from asgi_comet.activation import Activation
+from asgi_comet.admin.endpoints import Credential
+from asgi_comet.api.create import Making
+from asgi_comet.api.declare import Declaring
+from asgi_comet.api.notify import Notifying
+from asgi_comet.api.pages import Markup, render_script
+from asgi_comet.api.people import People
+from asgi_comet.app import CometApp
+from asgi_comet.brokers.base import Broker
+from asgi_comet.brokers.memory import MemoryBroker
+from asgi_comet.channels.channels import Channel, Channels, ExternalChannel
+from asgi_comet.channels.directory import Directory, Place
+from asgi_comet.channels.fanout import Fanout
+from asgi_comet.channels.reference import Referring
+from asgi_comet.channels.scope import SITE
+from asgi_comet.declare.declarations import Declarations, DeclaredChannel
+from asgi_comet.http.origin import OriginRule
+from asgi_comet.identity.cookies import Cookie
+from asgi_comet.identity.current import Visit, Visits
+from asgi_comet.identity.goodbyes import Goodbyes
+from asgi_comet.identity.guard import Guards
+from asgi_comet.identity.process import ClientProcess, Household
+from asgi_comet.identity.registry import Processes
+from asgi_comet.identity.tokens import Identity, SecretKey, load_keys
+from asgi_comet.identity.users import Users
+from asgi_comet.lifespan import Lifespan
+from asgi_comet.node.build import Hub
+from asgi_comet.node.drain import Drain
+from asgi_comet.node.host import RoomsHost
+from asgi_comet.settings import Settings
+from asgi_comet.workers.siblings import Siblings
 
 __all__ = ["Comet"]
 
@@ -60,8 +62,8 @@ class Comet(Declaring, Making, Notifying, People):
         admin: The credential of `PREFIX/admin`: `None` switches it off; a token of at least 32
             ASCII characters, sent as `Authorization: Bearer`; or a function of the connection,
             sync or async, that returns `True` for whoever may operate.
-        broker: `None` or `""`: everything is in the memory of one worker. Brokers for several
-            workers come with a later version.
+        broker: What joins the workers: `None` or `""` keeps everything in the memory of one worker;
+            otherwise a `Broker` of its own. Those named by a URL come with a later version.
         settings: The figures an operator may change.
         clock: What time it is; for tests.
 
@@ -70,26 +72,25 @@ class Comet(Declaring, Making, Notifying, People):
         ValueError: An argument is out of its bounds; the text says what was expected.
     """
 
-    def __init__(  # noqa: PLR0913 - six are those of api.md, and tests need the clock
+    def __init__(  # noqa: PLR0913 - six are the application's, and tests need the clock
         self,
         secret_key: SecretKey,
         *,
         prefix: str = "/comet",
         allowed_origins: Iterable[str] = (),
         admin: Credential | None = None,
-        broker: str | None = None,
+        broker: Broker | str | None = None,
         settings: Settings | None = None,
         clock: Clock | None = None,
     ) -> None:
         keys = load_keys(secret_key)
-        _check_broker(broker)
+        joined = _check_broker(broker)
         self.prefix: str = _check_prefix(prefix)
         settings = settings if settings is not None else Settings()
         runtime = _make_runtime(clock if clock is not None else MonotonicClock())
         fanout = Fanout(runtime.loop, runtime.clock)
-        memory = MemoryBroker(fanout)
         self.channels: Channels = Channels(
-            settings, self._make_site(), broker=memory, fanout=fanout, runtime=runtime
+            settings, self._make_site(), broker=joined, fanout=fanout, runtime=runtime
         )
         self.activation: Activation = Activation(settings, fanout, runtime.loop)
         identity = Identity(keys)
@@ -97,7 +98,9 @@ class Comet(Declaring, Making, Notifying, People):
         self._siblings = Siblings(name, settings.several_workers, runtime)
         visits = self._make_visits(identity, settings, runtime)
         origins = OriginRule(allowed_origins)
-        self._hub = self._make_hub(settings, runtime, fanout, memory, visits, origins)
+        self._hub = self._make_hub(settings, runtime, fanout, joined, visits, origins)
+        joined.bind(RoomsHost(self.channels, fanout, runtime))
+        self.channels.settle = visits.settle
         self._lifespan = Lifespan(self._hub)
         self.app: CometApp = CometApp(self._hub, admin)
         """The mountable ASGI application: `app.mount("/comet", comet.app)`."""
@@ -136,7 +139,19 @@ class Comet(Declaring, Making, Notifying, People):
         Returns:
             A `script` element of data that no browser runs, whatever is in it; template engines
             insert it as it is.
+
+        Raises:
+            TypeError: An argument is no client process, or no channel; a channel is a family:
+                give `rooms.channel(room=...)`.
         """
+        if process is not None and not isinstance(process, ClientProcess):
+            raise TypeError(
+                f"expected a client process or None, got {type(process).__name__}; channels are "
+                "given by the names that the page uses: comet.script(process, news=news)"
+            )
+        for name, channel in channels.items():
+            if not isinstance(channel, Referring | DeclaredChannel):
+                raise TypeError(f"expected {name} to be a channel, got {type(channel).__name__}")
         page: dict[str, Any] = {n: c.reference() for n, c in channels.items()}
         opened: dict[str, Any] = {"channels": page}
         if process is not None:
@@ -182,6 +197,7 @@ class Comet(Declaring, Making, Notifying, People):
         declarations = Declarations(settings, self.channels, runtime)
         return Hub(
             settings=settings,
+            runtime=runtime,
             clock=runtime.clock,
             loop=runtime.loop,
             timers=runtime.timers,
@@ -196,7 +212,7 @@ class Comet(Declaring, Making, Notifying, People):
             processes=visits.processes,
             visits=visits,
             users=visits.users,
-            guard=Guards(self.channels, declarations, runtime.loop),
+            guard=Guards(self.channels, runtime.loop),
             siblings=self._siblings,
         )
 
@@ -216,12 +232,16 @@ def _make_runtime(clock: Clock) -> Runtime:
     return Runtime(loop=loop, timers=Timers(clock), clock=clock, background=Background(loop))
 
 
-def _check_broker(broker: str | None) -> None:
+def _check_broker(broker: Broker | str | None) -> Broker:
+    if isinstance(broker, Broker):
+        return broker
     if broker not in (None, ""):  # a URL may hold a password, so it is not repeated
         raise ValueError(
-            "expected broker=None, which keeps everything in the memory of one worker, got a "
-            f"{type(broker).__name__}; brokers for several workers come with a later version"
+            "expected broker=None, which keeps everything in the memory of one worker, or a "
+            f"Broker, got a {type(broker).__name__}; brokers that a URL names come with a later "
+            "version"
         )
+    return MemoryBroker()
 
 
 def _check_prefix(prefix: str) -> str:

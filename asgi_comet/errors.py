@@ -5,6 +5,7 @@
     CometError
     ├── NotRunning              a request, or a wait, without a running lifespan
     ├── SeveralWorkers          another worker serves the application, and there is no broker
+    ├── BrokerUnavailable       what the broker could not store, or could not say
     ├── InvalidDeclaration      a declared channel that cannot work            (also a TypeError)
     ├── InvalidName             a channel name outside the alphabet or length  (also a ValueError)
     ├── NonUniqueChannelName    a second live channel of the same name
@@ -27,6 +28,7 @@ from __future__ import annotations
 
 __all__ = [
     "BadRequest",
+    "BrokerUnavailable",
     "ChannelClosed",
     "ChannelFull",
     "CometError",
@@ -103,6 +105,18 @@ class InvalidName(CometError, ValueError):
                 f"got {name!r:.80}: {reason}"
             )
         self.name = name
+
+
+class BrokerUnavailable(CometError):
+    """The broker could not be reached in time, or has no room for what waits to be stored.
+
+    Attributes:
+        maybe_stored: Whether it may have done what was asked all the same.
+    """
+
+    def __init__(self, reason: str, *, maybe_stored: bool = False) -> None:
+        super().__init__(f"the broker is not available: {reason}")
+        self.maybe_stored: bool = maybe_stored
 
 
 class InvalidDeclaration(CometError, TypeError):

@@ -13,9 +13,9 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from .hub import Hub
-from .signals import chained_signals
-from .sources import CLOSE_LIMIT
+from asgi_comet._runtime.signals import chained_signals
+from asgi_comet.channels.source import CLOSE_LIMIT
+from asgi_comet.node.build import Hub
 
 __all__ = ["Lifespan"]
 
@@ -105,6 +105,7 @@ class Lifespan:
         before = anyio.current_time()
         with anyio.move_on_after(self._patience):
             await hub.background.wait_idle()
+            await hub.broker.hand_over()
         self._patience -= min(anyio.current_time() - before, self._patience)
 
     def _drain(self) -> None:
@@ -129,6 +130,8 @@ class Lifespan:
                 tasks.start_soon(self._supervise, hub.fanout.run)
                 tasks.start_soon(self._supervise, hub.timers.run)
                 tasks.start_soon(self._supervise, hub.background.run)
+                if hub.broker.shared:
+                    tasks.start_soon(self._supervise, hub.broker.run)
                 with chained_signals(lambda: hub.loop.run_soon(self._drain)):
                     try:
                         yield

@@ -10,14 +10,14 @@ import logging
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .app import INTERCEPTED, REFUSED, CometApp, route_path
-from .comet import Comet
-from .errors import SeveralWorkers
-from .handlers import HANDLED, make_response
-from .headers import essence, read_headers
-from .lifespan import Lifespan
-from .nesting import ahead, knows, names, replay
-from .transports.exchange import Exchange, read_body
+from asgi_comet.app import INTERCEPTED, REFUSED, CometApp, route_path
+from asgi_comet.comet import Comet
+from asgi_comet.errors import SeveralWorkers
+from asgi_comet.http.exchange import Exchange, read_body
+from asgi_comet.http.headers import essence, read_headers
+from asgi_comet.http.problems import HANDLED, make_response
+from asgi_comet.lifespan import Lifespan
+from asgi_comet.nesting import ahead, knows, names, replay
 
 __all__ = ["CometMiddleware"]
 
@@ -130,6 +130,8 @@ class CometMiddleware:
             await visit.recognise()
 
             async def send_with_cookies(message: Message) -> None:
+                if visit.unsettled:
+                    await visit.settle()
                 if message["type"] == "http.response.start":
                     await visit.identify()
                     visit.answered = True

@@ -16,13 +16,13 @@ from starlette.applications import Starlette
 from starlette.routing import Match, Router
 from starlette.types import Message, Receive, Scope
 
-from .errors import BadRequest
-from .hub import Hub
-from .protocol.events import decode_poll
-from .protocol.registration import CONTENT_TYPE as REGISTRATION
-from .protocol.registration import decode_registration, spellings
-from .transports.exchange import Exchange
-from .visits import Visit
+from asgi_comet.errors import BadRequest
+from asgi_comet.http.exchange import Exchange
+from asgi_comet.identity.current import Visit
+from asgi_comet.node.build import Hub
+from asgi_comet.protocol.events import decode_poll
+from asgi_comet.protocol.registration import CONTENT_TYPE as REGISTRATION
+from asgi_comet.protocol.registration import decode_registration, spellings
 
 __all__ = ["ahead", "knows", "names", "replay"]
 

@@ -16,9 +16,9 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
-from .cookies import SameSite
-
 __all__ = ["TIMEOUT_LIMIT", "Settings"]
+
+SameSite = Literal["lax", "strict", "none"]
 
 _logger = logging.getLogger(__name__)
 

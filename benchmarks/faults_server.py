@@ -24,6 +24,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from asgi_comet import SITE, Comet, CometMiddleware, Settings
+from asgi_comet.testing._inspect import inside, known
 
 from .lag import LoopLag
 from .memory import read_memory, settle
@@ -69,8 +70,8 @@ async def figures(request: Request) -> JSONResponse:
     """Tell what the process holds, but for caches of a fixed size, after a collection."""
     settle()
     lag.take()
-    comet._hub.visits.identity._known_sessions.clear()
-    comet._hub.visits.identity._known_processes.clear()
+    for table in known(inside(comet).visits.identity):
+        table.clear()
     for one in get_objects():
         if isinstance(one, _lru_cache_wrapper) and is_ours(one):
             one.cache_clear()
@@ -82,11 +83,11 @@ async def figures(request: Request) -> JSONResponse:
             **objects,
             "tasks": len(asyncio.all_tasks()),
             "open files": len(os.listdir("/proc/self/fd")),
-            "listeners": len(comet._hub.fanout.listeners),
-            "timers": len(comet._hub.timers),
-            "background": len(comet._hub.background),
-            "processes": len(comet._hub.processes),
-            "sessions": comet._hub.processes.known,
+            "listeners": len(inside(comet).fanout.listeners),
+            "timers": len(inside(comet).timers),
+            "background": len(inside(comet).background),
+            "processes": len(inside(comet).processes),
+            "sessions": inside(comet).processes.known,
             "channels": len(comet.channels),
         },
     }

@@ -19,7 +19,8 @@ import uvloop
 from pydantic import BaseModel, model_serializer
 
 from asgi_comet import Comet, Notifier, Settings
-from asgi_comet.feeds import Feed, Listener
+from asgi_comet.channels.feed import Feed, Listener
+from asgi_comet.testing._inspect import feed_of, inside
 
 LISTENERS = 10_000
 ROUNDS = 5
@@ -92,9 +93,9 @@ async def measure(way: str, count: int) -> None:
     notifier: Notifier[int] = comet.notifier("bench", key=int, prepare=WAYS[way])
     async with comet.lifespan():
         for number in range(count):
-            process = comet._hub.processes.open(f"session {number}")
-            feed = notifier.listen(1, process)._feed
-            comet._hub.fanout.attach(Quiet(), feed)
+            process = inside(comet).processes.open(f"session {number}")
+            feed = feed_of(notifier.listen(1, process))
+            inside(comet).fanout.attach(Quiet(), feed)
         gc.collect()
         gc.freeze()
         took, longest, busiest, times = 0.0, 0.0, 0.0, 0

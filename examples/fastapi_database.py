@@ -62,7 +62,7 @@ Tab = Annotated[ClientProcess, Depends(comet.process)]
 
 
 @comet.identify
-async def who(connection: HTTPConnection) -> str | None:
+async def find_user(connection: HTTPConnection) -> str | None:
     async with open_session() as session:  # there are no dependencies here
         return await session.find_user(connection.cookies.get("key"))
 
@@ -77,7 +77,7 @@ async def may_follow(connection: HTTPConnection, number: int) -> bool:
 async def states(number: int) -> AsyncIterator[str]:
     async with open_session() as session:
         state = f"{session.orders[number]}: received"
-    yield state  # not within: a source lasts for as long as somebody listens
+    yield state  # outside of the session: a source lasts as long as it has listeners
     await sleep_forever()
 
 
@@ -96,6 +96,6 @@ async def order(what: str, tab: Tab, database: Database, later: BackgroundTasks)
 
 
 async def wait_for(delivery: Delivery, number: int) -> None:
-    if await delivery is Outcome.SUCCESS:  # seconds, perhaps, in which no session is open
+    if await delivery is Outcome.SUCCESS:  # this may take seconds, without an open session
         async with open_session() as session:
             await session.mark_seen(number)

@@ -27,13 +27,13 @@ MEMBERS: dict[str, set[str]] = {"kitchen": {"ada", "bob"}, "cellar": {"ada"}}
 
 
 @comet.identify
-def who(connection: HTTPConnection) -> str | None:
+def find_user(connection: HTTPConnection) -> str | None:
     user: str | None = connection.session.get("user")
     return user
 
 
 def may_enter(connection: HTTPConnection, room: str) -> bool:
-    return who(connection) in MEMBERS.get(room, ())
+    return find_user(connection) in MEMBERS.get(room, ())
 
 
 @comet.channel("room:{room}", authorize=may_enter)
@@ -59,7 +59,7 @@ def say(room: str, text: Annotated[str, Body()], request: Request) -> None:
 def show_out(room: str, member: str, request: Request) -> None:
     if not may_enter(request, room):
         raise HTTPException(403)
-    MEMBERS[room].discard(member)  # first, for whoever is shown out asks again
+    MEMBERS[room].discard(member)  # first: the client subscribes again at once
     comet.revoke(f"room:{room}", user=member)
 
 

@@ -21,7 +21,7 @@ app.add_middleware(SessionMiddleware, secret_key=KEY)  # later: around it, so it
 
 
 @comet.identify
-async def who(connection: HTTPConnection) -> str | None:
+async def find_user(connection: HTTPConnection) -> str | None:
     user: str | None = connection.session.get("user")
     return user
 
@@ -60,5 +60,5 @@ document.querySelector("button").onclick = async () => {{
 @app.get("/", response_class=HTMLResponse)
 async def page(request: Request) -> HTMLResponse:
     process = comet.open_process()
-    text = PAGE.format(comet=comet.script(process), user=await who(request) or "a visitor")
+    text = PAGE.format(comet=comet.script(process), user=await find_user(request) or "a visitor")
     return HTMLResponse(text, headers={"Cache-Control": "no-store"})

@@ -6,27 +6,14 @@ from typing import Any
 
 import hypothesis
 import pytest
-from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse
-from starlette.routing import Route
 
-from asgi_comet import Comet, CometMiddleware, Settings
-from tests.serving import Address, serve
+from asgi_comet import Comet, Settings
+from tests.kit.serving import Address, serve
+from tests.kit.stage import ASYNC_BACKENDS, KEY, TOKEN, Made, application
 
 # How long an example takes says more about the machine than about us.
 hypothesis.settings.register_profile("busy", deadline=None)
 hypothesis.settings.load_profile("busy")
-
-KEY = "k" * 32
-TOKEN = "t" * 32
-
-ASYNC_BACKENDS = [
-    pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
-    pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
-    pytest.param(("trio", {}), id="trio"),
-]
 
 
 def pytest_collection_finish() -> None:
@@ -46,20 +33,6 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-async def echo(request: Request) -> PlainTextResponse:
-    body = await request.body()
-    return PlainTextResponse(f"{request.method} {request.url.path} {body.decode()}")
-
-
-def application(comet: Comet) -> Starlette:
-    """An application of the user's own, with the middleware around it."""
-    every = ["GET", "POST", "PUT", "DELETE"]
-    return Starlette(
-        routes=[Route("/{path:path}", echo, methods=every)],
-        middleware=[Middleware(CometMiddleware, comet=comet)],
-    )
-
-
 @pytest.fixture
 def settings() -> Settings:
     return Settings(jitter=0)
@@ -74,9 +47,6 @@ def comet(settings: Settings) -> Comet:
 def server(comet: Comet) -> Iterator[Address]:
     with serve(application(comet)) as address:
         yield address
-
-
-Made = tuple[Comet, Address]
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from asgi_comet import Activation, Comet, Settings, UnknownCommand
-from tests.conftest import KEY
+from tests.kit.stage import KEY
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import HTTPConnection
 
 from asgi_comet import ClientProcess, Comet, CometMiddleware
-from tests.conftest import KEY
-from tests.serving import Tab, serve
+from tests.kit.serving import Tab, serve
+from tests.kit.stage import KEY
 
 FETCH = {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Site": "same-origin"}
 

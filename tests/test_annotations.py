@@ -13,8 +13,9 @@ import pytest
 from pydantic import BaseModel
 
 from asgi_comet import CLIENT_PROCESS, SITE, ClientProcess, Comet, InvalidDeclaration
-from asgi_comet.annotations import item_type, resolve
-from tests.conftest import KEY
+from asgi_comet.channels.annotations import item_type, resolve
+from asgi_comet.testing._inspect import inside
+from tests.kit.stage import KEY
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -196,7 +197,7 @@ async def hidden() -> AsyncIterator[Hidden]:
 
 def test_a_channel_is_typed_though_its_iterator_is_for_type_checkers_only() -> None:
     comet = Comet(KEY)
-    process = comet._hub.processes.open("a session")
+    process = inside(comet).processes.open("a session")
     inbox: Any = comet.channel("inbox", scope=CLIENT_PROCESS)(of_process).channel(process)
     created: Any = comet.create(partial(quotes, "a"), scope=SITE)
     for channel in (inbox, created):
@@ -208,7 +209,7 @@ def test_a_channel_whose_type_is_not_known_is_refused_unless_it_is_said() -> Non
     comet = Comet(KEY)
     with pytest.raises(InvalidDeclaration, match=r"'AsyncIterator\[Hidden\]'.* say type="):
         comet.channel("hidden")(hidden)
-    assert comet._hub.declarations.match("hidden") is None
+    assert inside(comet).declarations.match("hidden") is None
     with pytest.raises(TypeError, match=r"'AsyncIterator\[Hidden\]'.* say type="):
         comet.create(hidden, scope=SITE, name="hidden")
     assert comet.channels.find("hidden") is None
@@ -227,7 +228,7 @@ def test_the_words_of_a_name_may_be_of_a_type_that_the_function_has_from_around_
 
     for name, function in (("room:{floor}", room), ("partial:{floor}", partial(room))):
         comet.channel(name)(function)
-        match = comet._hub.declarations.match(name.replace("{floor}", "0"))
+        match = inside(comet).declarations.match(name.replace("{floor}", "0"))
         assert match is not None
         assert match.parameters == {"floor": Floor.CELLAR}
-        assert comet._hub.declarations.match(name.replace("{floor}", "1")) is None
+        assert inside(comet).declarations.match(name.replace("{floor}", "1")) is None

@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 
 import anyio
 import pytest
-from anyio import wait_all_tasks_blocked
 
-from asgi_comet.background import Background
-from asgi_comet.threads import LoopThread
+from asgi_comet._runtime.loop import LoopThread
+from asgi_comet._runtime.tasks import Background
+from tests.kit.turns import wait_all_tasks_blocked
 
 pytestmark = pytest.mark.anyio
 
@@ -133,7 +133,7 @@ async def test_a_job_that_raises_is_logged_and_the_others_do_not_notice(
         assert (before.began, before.ended, after.began, after.ended) == (1, 0, 1, 0)
         assert len(background) == 2
     (record,) = caplog.records
-    assert (record.name, record.levelname) == ("asgi_comet.background", "ERROR")
+    assert (record.name, record.levelname) == ("asgi_comet._runtime.tasks", "ERROR")
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], ZeroDivisionError)
 

@@ -3,12 +3,10 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 import pytest
-from anyio import wait_all_tasks_blocked
 
 from asgi_comet import (
     SITE,
@@ -22,33 +20,16 @@ from asgi_comet import (
     NonUniqueChannelName,
     NotRunning,
     Outcome,
-    Settings,
     TooManyVirtualChannels,
 )
-from asgi_comet.feeds import Feed
+from asgi_comet.channels.feed import Feed
 from asgi_comet.testing import ManualClock, wait_for_listeners
-from tests.conftest import KEY
-from tests.test_fanout import Ear, attach
+from asgi_comet.testing._inspect import awaited, feed_of, inside
+from tests.kit.listening import Ear, attach
+from tests.kit.running import advance, make, running
+from tests.kit.turns import wait_all_tasks_blocked
 
 pytestmark = pytest.mark.anyio
-
-
-def make(clock: ManualClock | None = None, **settings: Any) -> Comet:
-    return Comet(KEY, settings=Settings(**settings), clock=clock or ManualClock())
-
-
-@asynccontextmanager
-async def running(**settings: Any) -> AsyncIterator[tuple[Comet, ManualClock]]:
-    clock = ManualClock()
-    comet = make(clock, **settings)
-    async with comet.lifespan():
-        await wait_all_tasks_blocked()
-        yield comet, clock
-
-
-async def advance(clock: ManualClock, seconds: float) -> None:
-    clock.advance(seconds)
-    await wait_all_tasks_blocked()
 
 
 def test_a_channel_has_its_name_or_a_fresh_identifier() -> None:
@@ -101,7 +82,7 @@ def test_without_max_virtual_channels_there_is_no_limit() -> None:
 def test_an_unnamed_channel_that_nobody_holds_is_reclaimed_at_once_and_a_named_one_is_not() -> None:
     comet = make(max_virtual_channels=2)
     comet.channels.create("named")
-    for _ in range(100):
+    for _ in range(10):
         comet.channels.create()
         gc.collect()
     assert len(comet.channels) == 1
@@ -110,7 +91,7 @@ def test_an_unnamed_channel_that_nobody_holds_is_reclaimed_at_once_and_a_named_o
 async def test_reclaiming_needs_no_call_while_the_lifespan_runs() -> None:
     async with running() as (comet, _):
         channel = comet.channels.create()
-        feed = channel._feed
+        feed = feed_of(channel)
         del channel
         gc.collect()
         await wait_all_tasks_blocked()
@@ -121,41 +102,41 @@ async def test_reclaiming_needs_no_call_while_the_lifespan_runs() -> None:
 async def test_an_unnamed_channel_with_listeners_lingers_after_the_last_one() -> None:
     async with running(linger=10) as (comet, clock):
         channel = comet.channels.create()
-        feed, ear = channel._feed, Ear()
-        attach(comet._hub.fanout, ear, feed)
+        feed, ear = feed_of(channel), Ear()
+        attach(inside(comet).fanout, ear, feed)
         del channel
         gc.collect()
         await advance(clock, 60)
         assert feed.closed is None
-        comet._hub.fanout.detach(ear)
+        inside(comet).fanout.detach(ear)
         await advance(clock, 9.9)
         assert feed.closed is None
         again = Ear()  # a poll comes back in time
-        attach(comet._hub.fanout, again, feed)
-        comet._hub.fanout.detach(again)
+        attach(inside(comet).fanout, again, feed)
+        inside(comet).fanout.detach(again)
         await advance(clock, 9.9)
         assert feed.closed is None
         await advance(clock, 20.2)
         assert feed.closed == "ended"
         assert len(comet.channels) == 0
-        assert len(comet._hub.timers) == 0
+        assert len(inside(comet).timers) == 0
 
 
 async def test_a_lingering_channel_that_is_closed_otherwise_is_left_alone() -> None:
     async with running(linger=10) as (comet, clock):
         channel = comet.channels.create()
-        feed, ear = channel._feed, Ear()
-        attach(comet._hub.fanout, ear, feed)
-        comet._hub.fanout.detach(ear)
+        feed, ear = feed_of(channel), Ear()
+        attach(inside(comet).fanout, ear, feed)
+        inside(comet).fanout.detach(ear)
         channel.close()
         namesake = comet.channels.create(feed.name)
         del channel
         gc.collect()
         await wait_all_tasks_blocked()
-        assert len(comet._hub.timers) == 2  # one for what it holds, one for who dropped it
+        assert len(inside(comet).timers) == 2  # one for what it holds, one for who dropped it
         await advance(clock, 30)
-        assert len(comet._hub.timers) == 0
-        assert namesake._feed.closed is None
+        assert len(inside(comet).timers) == 0
+        assert feed_of(namesake).closed is None
 
 
 async def test_a_dropped_channel_that_was_referred_to_lingers_from_when_the_lifespan_starts() -> (
@@ -181,7 +162,7 @@ def drop(comet: Comet, process: ClientProcess, *, refer: bool) -> Feed:
     channel: Channel[str] = comet.create(scope=process)
     if refer:
         channel.reference()
-    feed = channel._feed
+    feed = feed_of(channel)
     del channel
     gc.collect()
     return feed
@@ -195,42 +176,42 @@ async def test_an_unnamed_channel_of_a_tab_that_nobody_was_told_of_is_reclaimed_
         yield 1
 
     async with running() as (comet, _):
-        process = comet._hub.processes.open("a session")
-        for _ in range(50):
+        process = inside(comet).processes.open("a session")
+        for _ in range(5):
             drop(comet, process, refer=False)
             comet.create(source(), scope=process)
             comet.create_unlimited(source(), scope=process)
             comet.create(scope=process, name="named").close()
         gc.collect()
         await wait_all_tasks_blocked()
-        assert (len(comet.channels), len(comet._hub.background), said) == (0, 0, [])
+        assert (len(comet.channels), len(inside(comet).background), said) == (0, 0, [])
 
 
 async def test_an_unnamed_channel_of_a_tab_that_was_told_of_it_lingers_while_it_is_there() -> None:
     async with running(linger=10) as (comet, clock):
-        process = comet._hub.processes.open("a session")
+        process = inside(comet).processes.open("a session")
         process.connect()
         feed = drop(comet, process, refer=True)
         await wait_all_tasks_blocked()
         await advance(clock, 9.9)
         assert feed.closed is None
         ear = Ear()
-        attach(comet._hub.fanout, ear, feed)
+        attach(inside(comet).fanout, ear, feed)
         await advance(clock, 60)
         assert feed.closed is None
-        comet._hub.fanout.detach(ear)
+        inside(comet).fanout.detach(ear)
         await advance(clock, 9.9)
         assert feed.closed is None
         await advance(clock, 20.2)
         assert feed.closed == "ended"
-        assert (len(comet.channels), len(comet._hub.timers)) == (0, 0)
+        assert (len(comet.channels), len(inside(comet).timers)) == (0, 0)
 
 
 async def test_a_tab_that_is_away_keeps_its_unnamed_channels_until_it_comes_back_or_closes() -> (
     None
 ):
     async with running(linger=10, process_timeout=600) as (comet, clock):
-        process = comet._hub.processes.open("a session")
+        process = inside(comet).processes.open("a session")
         process.connect()
         first, second = (drop(comet, process, refer=True) for _ in range(2))
         process.disconnect()
@@ -239,7 +220,7 @@ async def test_a_tab_that_is_away_keeps_its_unnamed_channels_until_it_comes_back
         process.connect()  # it has yet to say what it follows
         await advance(clock, 9.9)
         ear = Ear()
-        attach(comet._hub.fanout, ear, first)
+        attach(inside(comet).fanout, ear, first)
         for _ in range(2):
             assert second.closed is None
             await advance(clock, 10.2)
@@ -248,12 +229,12 @@ async def test_a_tab_that_is_away_keeps_its_unnamed_channels_until_it_comes_back
         await advance(clock, 600.2)
         assert (process.closed, first.closed) == (True, "ended")
         await advance(clock, 20.2)
-        assert len(comet._hub.timers) == 0
+        assert len(inside(comet).timers) == 0
 
 
 def test_a_channel_tells_what_it_was_made_as() -> None:
     comet = make(history_size=7)
-    process = comet._hub.processes.open("a session")
+    process = inside(comet).processes.open("a session")
 
     async def source() -> AsyncIterator[int]:
         yield 1
@@ -277,7 +258,7 @@ def test_a_channel_tells_what_it_was_made_as() -> None:
 def test_a_finalizer_may_run_while_the_lock_is_held() -> None:
     comet = make()
     channel = comet.channels.create()
-    with comet.channels._lock:
+    with comet.channels.site.directory.lock:
         del channel
         gc.collect()
     assert len(comet.channels) == 0
@@ -310,7 +291,7 @@ def test_what_is_no_text_is_an_invalid_message_and_nothing_is_published(wrong: A
     for same in (channel, comet.create(scope=SITE, name="same", type=str)):
         with pytest.raises(InvalidMessage, match="expected a value that fits channel '"):
             same.publish(wrong)
-    assert channel._feed.history.top == 0
+    assert feed_of(channel).history.top == 0
 
 
 def test_a_message_at_the_limit_and_one_byte_over() -> None:
@@ -318,7 +299,7 @@ def test_a_message_at_the_limit_and_one_byte_over() -> None:
     channel.write("x" * 8)  # and two quotes
     with pytest.raises(MessageTooLarge, match="at most 10 bytes as JSON on channel 'news', got 11"):
         channel.write("x" * 9)
-    assert channel._feed.history.top == 1
+    assert feed_of(channel).history.top == 1
 
 
 def test_publishing_on_a_closed_channel_says_so() -> None:
@@ -332,13 +313,13 @@ def test_history_is_bounded_by_the_settings() -> None:
     channel = make(history_size=3, history_bytes=20, message_limit=20).channels.create("n")
     for _ in range(5):
         channel.write("abc")
-    assert (len(channel._feed.history), channel._feed.history.bytes) == (3, 15)
+    assert (len(feed_of(channel).history), feed_of(channel).history.bytes) == (3, 15)
 
 
 async def test_a_write_has_its_position_at_once() -> None:
     channel = make().channels.create("news")
     position = await channel.write("x").stored()
-    assert position == channel._feed.history.position
+    assert position == feed_of(channel).history.position
     assert position.offset == 1
 
 
@@ -363,7 +344,7 @@ async def test_a_write_that_nobody_had_fails_at_the_timeout() -> None:
             await advance(clock, 0.3)
             assert outcomes == [Outcome.FAILURE]
         assert await delivery is Outcome.FAILURE  # asked again, later
-        assert len(comet._hub.timers) == 0
+        assert len(inside(comet).timers) == 0
 
 
 async def test_a_cancelled_wait_for_an_outcome_leaves_nothing() -> None:
@@ -371,8 +352,8 @@ async def test_a_cancelled_wait_for_an_outcome_leaves_nothing() -> None:
         channel = comet.channels.create("news")
         with anyio.move_on_after(0):
             await channel.write("x")
-        assert len(comet._hub.timers) == 0
-        assert not channel._feed.outcomes._awaited
+        assert len(inside(comet).timers) == 0
+        assert awaited(feed_of(channel)) == 0
 
 
 async def test_waiting_for_listeners_gives_up_with_what_it_saw() -> None:
@@ -380,4 +361,4 @@ async def test_waiting_for_listeners_gives_up_with_what_it_saw() -> None:
     wait_for_listeners(channel, 0)
     with pytest.raises(TimeoutError, match=r"expected 2 listeners on channel 'news' .* got 0"):
         await anyio.to_thread.run_sync(lambda: wait_for_listeners(channel, 2, timeout=0.01))
-    assert channel._feed.observers == ()
+    assert feed_of(channel).observers == ()

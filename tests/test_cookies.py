@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from starlette.types import Scope
 
 from asgi_comet import Settings
-from asgi_comet.cookies import COOKIE_AGE, Cookie, SameSite
-from asgi_comet.identity import SESSION_AGE
+from asgi_comet.identity.cookies import COOKIE_AGE, Cookie
+from asgi_comet.identity.tokens import SESSION_AGE
+from asgi_comet.settings import SameSite
 
 PLAIN = ["http", "ws", None]
 SECURE = ["https", "wss"]

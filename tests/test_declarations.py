@@ -6,8 +6,7 @@ import gc
 import inspect
 import logging
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
 
@@ -16,7 +15,6 @@ import anyio.lowlevel
 import anyio.to_thread
 import httpx
 import pytest
-from anyio import wait_all_tasks_blocked
 
 from asgi_comet import (
     CLIENT_PROCESS,
@@ -31,123 +29,45 @@ from asgi_comet import (
     NoClientProcess,
     NonUniqueChannelName,
     ProcessClosed,
-    Settings,
     TooManyFamilyChannels,
     TooManyVirtualChannels,
 )
-from asgi_comet.feeds import Feed, Listener
-from asgi_comet.restarting import PAUSE, PAUSE_AT_LEAST, PAUSE_AT_MOST, _choose_pause
-from asgi_comet.shares import GRACE
-from asgi_comet.testing import ManualClock
-from tests.conftest import KEY, TOKEN, application
-from tests.test_channels import advance
+from asgi_comet.channels.feed import Feed
+from asgi_comet.declare.declarations import Declarations
+from asgi_comet.declare.restarting import PAUSE, PAUSE_AT_LEAST, PAUSE_AT_MOST
+from asgi_comet.declare.shares import GRACE
+from asgi_comet.testing._inspect import CHOOSE_PAUSE, START_SITE, feed_of, inside, point_at, tables
+from tests.kit.declaring import Log, declare_rooms
+from tests.kit.listening import Reader
+from tests.kit.processes import open_in
+from tests.kit.running import advance, make_clocked, running
+from tests.kit.stage import TOKEN, application
+from tests.kit.turns import wait_all_tasks_blocked
 
 pytestmark = pytest.mark.anyio
 
 
-class Reader(Listener):
-    """A connection that is open, and told nothing."""
-
-    def rouse(self) -> None:
-        pass
-
-    def forbid(self, feed: Feed) -> None:
-        pass
-
-
-class Log:
-    """Sources that note what happens to them, and yield, end or raise as they are told."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.go = anyio.Event()
-        self.plan: list[Any] = []
-
-    @property
-    def source(self) -> Callable[[], AsyncGenerator[Any, None]]:
-        """What is declared: it has no parameter."""
-
-        async def source() -> AsyncGenerator[Any, None]:
-            async with aclosing(self.named("")) as values:
-                async for value in values:
-                    yield value
-
-        return source
-
-    async def own(self, process: ClientProcess) -> AsyncGenerator[Any, None]:
-        async with aclosing(self.named(process.id)) as values:
-            async for value in values:
-                yield value
-
-    async def named(self, name: str) -> AsyncGenerator[Any, None]:
-        self.said.append(f"started {name}".strip())
-        try:
-            while True:
-                while self.plan:
-                    step = self.plan.pop(0)
-                    if isinstance(step, Exception):
-                        raise step
-                    if step is StopAsyncIteration:
-                        return
-                    yield step
-                self.go = anyio.Event()
-                await self.go.wait()
-        finally:
-            self.said.append(f"closed {name}".strip())
-
-    async def do(self, *steps: Any) -> None:
-        """Have the source that runs do something."""
-        self.plan += steps
-        self.go.set()
-        await wait_all_tasks_blocked()
-
-
-Made = tuple[Comet, ManualClock]
-
-
-def make(**settings: Any) -> Made:
-    clock = ManualClock()
-    settings.setdefault("jitter", 0)
-    return Comet(KEY, settings=Settings(**settings), clock=clock, admin=TOKEN), clock
-
-
-@asynccontextmanager
-async def running(made: Made | None = None, **settings: Any) -> AsyncIterator[Made]:
-    comet, clock = made if made is not None else make(**settings)
-    async with comet.lifespan():
-        await wait_all_tasks_blocked()
-        yield comet, clock
-
-
 def find(comet: Comet, name: str) -> Feed:
-    feed = comet._hub.declarations.find(name)
+    feed = inside(comet).declarations.find(name)
     assert feed is not None
     return feed
 
 
-def open_process(comet: Comet) -> ClientProcess:
-    return comet._hub.processes.open("a session")
-
-
 def find_own(comet: Comet, process: ClientProcess, name: str) -> Feed:
-    feed = comet._hub.declarations.find_own(process, name)
+    feed = inside(comet).declarations.find_own(process, name)
     assert feed is not None
     return feed
 
 
 def come(comet: Comet, feed: Feed) -> Reader:
     reader = Reader()
-    comet._hub.fanout.listeners.add(reader)
-    comet._hub.fanout.attach(reader, feed)
+    inside(comet).fanout.listeners.add(reader)
+    inside(comet).fanout.attach(reader, feed)
     return reader
 
 
 def leave(comet: Comet, reader: Reader) -> None:
-    comet._hub.fanout.detach(reader)
-
-
-def declare_rooms(comet: Comet, log: Log, **options: Any) -> DeclaredChannel[Any, Any]:
-    return comet.channel("room:{name}", **options)(log.named)
+    inside(comet).fanout.detach(reader)
 
 
 # What a declaration is
@@ -178,7 +98,7 @@ async def of_process(process: ClientProcess) -> AsyncIterator[int]:
 
 
 def test_the_decorator_leaves_something_that_is_called_like_the_function() -> None:
-    comet, _ = make()
+    comet, _ = make_clocked()
     allowed = partial(may, allowed=True)
     declared = comet.channel("room:{room}", authorize=allowed)(of_room)
     assert isinstance(declared, DeclaredChannel)
@@ -211,16 +131,16 @@ def generator() -> Any:
     ],
 )
 def test_only_an_async_generator_function_can_be_declared(function: Any, came: str) -> None:
-    comet, _ = make()
+    comet, _ = make_clocked()
     came = came.replace("test_declarations", "<lambda>")
     with pytest.raises(InvalidDeclaration, match="expected an async generator function") as caught:
         comet.channel("c")(function)
     assert came in str(caught.value)
-    assert comet._hub.declarations.match("c") is None
+    assert inside(comet).declarations.match("c") is None
 
 
 def test_one_that_is_declared_already_says_so() -> None:
-    comet, _ = make()
+    comet, _ = make_clocked()
     declared = comet.channel("room:{room}")(of_room)
     twice: Any = declared
     with pytest.raises(InvalidDeclaration, match=r"declared already, as 'room:\{room\}'; for anot"):
@@ -228,7 +148,7 @@ def test_one_that_is_declared_already_says_so() -> None:
     own: Any = comet.unlimited("unread")(of_process)
     with pytest.raises(InvalidDeclaration, match="declared already, as '~unread'"):
         comet.unlimited("again")(own)
-    assert comet._hub.declarations.match("seat:1") is None
+    assert inside(comet).declarations.match("seat:1") is None
     assert declared.function is not None
     seats = comet.newest("seat:{room}")(declared.function)
     assert seats.channel(room="1").id == "seat:1"
@@ -294,25 +214,25 @@ async def strange() -> AsyncIterator[Log]:
 def test_a_declaration_that_cannot_work_fails_with_the_reason(
     declare: Callable[[Comet], Any], reason: str
 ) -> None:
-    comet, _ = make()
+    comet, _ = make_clocked()
     with pytest.raises(InvalidDeclaration, match=reason):
         declare(comet)
 
 
 @pytest.mark.parametrize("name", ["", "~own", "open", 5])
 def test_an_invalid_name_fails_where_it_is_declared(name: Any) -> None:
-    comet, _ = make()
+    comet, _ = make_clocked()
     for declare in (comet.channel, comet.newest, comet.unlimited):
         with pytest.raises(InvalidName):
             declare(name)
 
 
 def test_a_name_of_our_own_is_reserved_in_client_processes_but_not_at_the_site() -> None:
-    comet, _ = make()
+    comet, _ = make_clocked()
     with pytest.raises(InvalidName, match="~comet is reserved"):
         comet.unlimited("comet")
     with pytest.raises(InvalidName, match="~comet is reserved"):
-        comet.create(scope=open_process(comet), name="comet")
+        comet.create(scope=open_in(comet), name="comet")
     comet.channel("comet")(nothing)
 
 
@@ -320,12 +240,12 @@ def test_a_name_of_our_own_is_reserved_in_client_processes_but_not_at_the_site()
 
 
 def test_a_name_is_taken_from_its_declaration_on() -> None:
-    comet, _ = make()
+    comet, _ = make_clocked()
     comet.channel("ticker")(nothing)
     comet.channel("room:{room}")(of_room)
     comet.channel("inbox", scope=CLIENT_PROCESS)(of_process)
-    comet._hub.channels.reserved.add_own("messages", None)  # what a notifier does
-    process = open_process(comet)
+    inside(comet).channels.reserved.add_own("messages", None)  # what a notifier does
+    process = open_in(comet)
     for name in ("ticker", "room:1"):
         with pytest.raises(NonUniqueChannelName):
             comet.create(scope=SITE, name=name)
@@ -342,7 +262,7 @@ def test_a_name_is_taken_from_its_declaration_on() -> None:
         with pytest.raises(NonUniqueChannelName, match=f"~{name}"):
             comet.unlimited(name)(of_process)
         with pytest.raises(NonUniqueChannelName, match=f"~{name}"):
-            comet._hub.channels.reserved.add_own(name, None)
+            inside(comet).channels.reserved.add_own(name, None)
         comet.create(scope=SITE, name=name)
     with pytest.raises(NonUniqueChannelName):
         comet.newest("ticker")(nothing)
@@ -351,7 +271,7 @@ def test_a_name_is_taken_from_its_declaration_on() -> None:
 
 
 def test_a_declaration_cannot_take_the_name_of_a_live_channel() -> None:
-    comet, _ = make()
+    comet, _ = make_clocked()
     news, room = comet.channels.create("news"), comet.channels.create("room:1")
     comet.channels.create("user:nobody")
     comet.channel("user:{user}")(of_number)  # which that does not fit
@@ -359,7 +279,7 @@ def test_a_declaration_cannot_take_the_name_of_a_live_channel() -> None:
         comet.channel("news")(nothing)
     with pytest.raises(NonUniqueChannelName, match="'room:1'"):
         comet.channel("room:{room}")(of_room)
-    inbox = comet.create(scope=open_process(comet), name="inbox")
+    inbox = comet.create(scope=open_in(comet), name="inbox")
     with pytest.raises(NonUniqueChannelName, match="'~inbox'"):
         comet.unlimited("inbox")(of_process)
     for channel in (news, room, inbox):
@@ -370,7 +290,7 @@ def test_a_declaration_cannot_take_the_name_of_a_live_channel() -> None:
 
 
 def test_families_that_could_match_the_same_name_are_refused() -> None:
-    comet, _ = make()
+    comet, _ = make_clocked()
     comet.channel("room:{room}")(of_room)
     with pytest.raises(InvalidDeclaration, match=r"no name that 'room:\{room\}' matches, too"):
         comet.newest("{room}:x")(of_room)
@@ -378,11 +298,11 @@ def test_families_that_could_match_the_same_name_are_refused() -> None:
 
 
 def test_an_exact_name_wins_over_a_family_whichever_is_declared_first() -> None:
-    comet, _ = make()
+    comet, _ = make_clocked()
     exact = comet.channel("room:lobby")(nothing)
     family = comet.channel("room:{room}")(of_room)
     later = comet.channel("room:hall")(nothing)
-    match = comet._hub.declarations.match
+    match = inside(comet).declarations.match
     for name, declared, words in [
         ("room:lobby", exact, {}),
         ("room:hall", later, {}),
@@ -398,11 +318,11 @@ def test_an_exact_name_wins_over_a_family_whichever_is_declared_first() -> None:
 
 
 def test_a_family_may_be_declared_around_a_live_exact_name() -> None:
-    comet, _ = make()
+    comet, _ = make_clocked()
     channel = comet.channel("room:lobby")(nothing).channel()
     family = comet.channel("room:{room}")(of_room)
     assert family.channel(room="1").id == "room:1"
-    assert find(comet, "room:lobby") is channel._feed
+    assert find(comet, "room:lobby") is feed_of(channel)
 
 
 async def test_a_word_may_have_any_name() -> None:
@@ -421,20 +341,20 @@ async def test_a_word_may_have_any_name() -> None:
 
 
 def test_words_are_converted_and_what_does_not_fit_matches_nothing() -> None:
-    comet, _ = make()
+    comet, _ = make_clocked()
 
     @comet.newest("user:{user}/{key}", authorize=may)
     async def users(key: uuid.UUID, user: int) -> AsyncIterator[int]:
         yield user
 
     key = uuid.uuid4()
-    match = comet._hub.declarations.match(f"user:42/{key}")
+    match = inside(comet).declarations.match(f"user:42/{key}")
     assert match is not None
     assert match.parameters == {"user": 42, "key": key}
     assert match.authorize is may
     for name in (f"user:x/{key}", "user:42/key", "user:42"):
-        assert comet._hub.declarations.match(name) is None
-        assert comet._hub.declarations.find(name) is None
+        assert inside(comet).declarations.match(name) is None
+        assert inside(comet).declarations.find(name) is None
     comet.channels.create("user:x/y")  # so it is free
     assert users.channel(user=42, key=key).id == f"user:42/{key}"
     texts: Any = {"user": "42", "key": str(key)}
@@ -442,29 +362,29 @@ def test_words_are_converted_and_what_does_not_fit_matches_nothing() -> None:
 
 
 def test_a_word_without_a_type_is_text() -> None:
-    comet, _ = make()
+    comet, _ = make_clocked()
 
     @comet.channel("room:{room}")
     async def rooms(room):  # type: ignore[no-untyped-def]  # tested
         yield room
 
-    match = comet._hub.declarations.match("room:42")
+    match = inside(comet).declarations.match("room:42")
     assert match is not None
     assert match.parameters == {"room": "42"}
 
 
 def test_a_source_may_be_a_method_or_partial() -> None:
-    comet, _ = make()
+    comet, _ = make_clocked()
     comet.channel("room:{name}")(Log().named)
     comet.channel("user:{name}")(partial(Log().named))
-    assert comet._hub.declarations.match("room:1") is not None
+    assert inside(comet).declarations.match("room:1") is not None
 
 
 # Channels of the site
 
 
 async def test_a_site_channel_starts_with_each_lifespan() -> None:
-    made, log = make(), Log()
+    made, log = make_clocked(), Log()
     comet, _ = made
     declared = comet.channel("ticker")(log.source)
     channel = declared.channel()
@@ -472,42 +392,43 @@ async def test_a_site_channel_starts_with_each_lifespan() -> None:
     for _ in range(2):
         async with running(made):
             assert log.said == ["started"]
-            (feed,) = comet._hub.declarations.members(declared)
-            assert find(comet, "ticker") is feed is channel._feed
+            (feed,) = inside(comet).declarations.members(declared)
+            assert find(comet, "ticker") is feed is feed_of(channel)
             await log.do(1)
             channel.publish(2)
             assert feed.history.top == 2
             epochs.add(feed.history.epoch)
         assert log.said == ["started", "closed"]
-        assert (comet._hub.declarations.members(declared), len(comet.channels)) == ([], 0)
+        assert (inside(comet).declarations.members(declared), len(comet.channels)) == ([], 0)
         log.said.clear()
     assert len(epochs) == 2
 
 
 async def test_a_site_channel_can_be_used_before_the_lifespan() -> None:
-    made, log = make(), Log()
+    made, log = make_clocked(), Log()
     comet, _ = made
     declared = comet.channel("ticker")(log.source)
     channel = declared.channel()
     channel.publish("early")
-    assert declared.channel()._feed is channel._feed
+    assert feed_of(declared.channel()) is feed_of(channel)
     assert (channel.name, channel.id, channel.listeners) == ("ticker", "ticker", 0)
     assert channel.reference()["channel"] == "ticker"
+    assert declared.reference("first") == channel.reference("first")
     assert '"ticker"' in comet.script(ticker=channel)
     await wait_all_tasks_blocked()
     assert log.said == []
     async with running(made):
         await log.do("late")
-        assert (len(channel._feed.history), declared.channel()._feed) == (2, channel._feed)
+        assert (len(feed_of(channel).history), feed_of(declared.channel())) == (2, feed_of(channel))
     with pytest.raises(ChannelClosed):
         channel.publish("between")
     between = declared.channel()
     between.publish("between")
     channel.publish("as well")
-    assert between._feed.history.top == 2
+    assert feed_of(between).history.top == 2
     async with running(made):
         assert log.said == ["started", "closed", "started"]
-        assert declared.channel()._feed is between._feed
+        assert feed_of(declared.channel()) is feed_of(between)
 
 
 async def test_one_that_is_declared_while_the_lifespan_runs_starts_at_once() -> None:
@@ -521,31 +442,31 @@ async def test_one_that_is_declared_while_the_lifespan_runs_starts_at_once() -> 
 async def test_one_that_another_thread_declares_as_the_lifespan_begins_starts_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    made, first, second = make(), Log(), Log()
+    made, first, second = make_clocked(), Log(), Log()
     comet, _ = made
     comet.channel("first")(first.source)
-    start = comet._hub.declarations._start_site
+    start = START_SITE.function
 
-    def start_late(declared: DeclaredChannel[Any, Any]) -> Feed:
+    def start_late(declarations: Declarations, declared: DeclaredChannel[Any, Any]) -> Any:
         monkeypatch.undo()
         comet.channel("second")(second.source)
-        return start(declared)
+        return start(declarations, declared)
 
-    monkeypatch.setattr(comet._hub.declarations, "_start_site", start_late)
+    monkeypatch.setattr(*START_SITE, start_late)
     async with running(made):
         assert (first.said, second.said) == (["started"], ["started"])
 
 
 async def test_a_site_channel_that_ends_stays_ended_until_the_next_lifespan() -> None:
-    made, log = make(linger=10), Log()
+    made, log = make_clocked(linger=10), Log()
     comet, clock = made
     declared = comet.channel("ticker")(log.source)
     async with running(made):
         await log.do("last", StopAsyncIteration)
         assert (find(comet, "ticker").closed, log.said) == ("ended", ["started", "closed"])
         await advance(clock, 10.2)
-        assert comet._hub.declarations.find("ticker") is None
-        assert declared.channel()._feed.closed == "ended"
+        assert inside(comet).declarations.find("ticker") is None
+        assert feed_of(declared.channel()).closed == "ended"
         with pytest.raises(NonUniqueChannelName):
             comet.channels.create("ticker")
     async with running(made):
@@ -560,24 +481,24 @@ async def test_a_site_channel_that_ends_stays_ended_until_the_next_lifespan() ->
 
 
 async def test_too_many_channels_stop_the_application_from_starting() -> None:
-    comet, _ = make(max_virtual_channels=1)
+    comet, _ = make_clocked(max_virtual_channels=1)
     comet.channel("a")(nothing)
     comet.channel("b")(nothing)
     with pytest.raises(TooManyVirtualChannels):
         async with comet.lifespan():
             pass
-    assert not comet._hub.loop.running
+    assert not inside(comet).loop.running
 
 
 async def test_a_source_gets_its_type_from_the_function() -> None:
-    made = make()
+    made = make_clocked()
     comet, _ = made
     declared = comet.channel("c")(nothing)
     with pytest.raises(ValueError, match="integer"):
         declared.channel().publish("many")  # type: ignore[arg-type]  # tested
     sized = comet.channel("d", size=2, type=str)(Log().source).channel()
     sized.publish("text")
-    assert sized._feed.history.size == 2
+    assert feed_of(sized).history.size == 2
 
 
 # Families
@@ -593,7 +514,7 @@ async def test_a_member_starts_when_it_is_first_asked_for_and_is_shared() -> Non
         await wait_all_tasks_blocked()
         assert log.said == ["started 42"]
         other = find(comet, "room:43")
-        assert comet._hub.declarations.members(rooms) == [feed, other]
+        assert inside(comet).declarations.members(rooms) == [feed, other]
         await wait_all_tasks_blocked()
         assert log.said == ["started 42", "started 43"]
 
@@ -616,7 +537,7 @@ async def test_a_member_is_stopped_linger_seconds_after_the_last_listener(comes:
         await advance(clock, 0.3)
         assert log.said == ["started 42", "closed 42"]
         assert (feed.closed, comet.channels.find("room:42")) == ("ended", None)
-        assert (len(comet._hub.timers), comet._hub.declarations.members(rooms)) == (0, [])
+        assert (len(inside(comet).timers), inside(comet).declarations.members(rooms)) == (0, [])
         assert len(comet.channels) == 0
         assert find(comet, "room:42") is not feed
         await wait_all_tasks_blocked()
@@ -643,26 +564,26 @@ async def test_a_reference_lets_a_member_wait_for_another_linger() -> None:
         await wait_all_tasks_blocked()
         await advance(clock, 5)
         channel.reference()
-        with pytest.raises(TypeError, match="expected the words"):
+        with pytest.raises(TypeError, match=r"'room:\{name\}' is a family: write \.channel\(name="):
             rooms.reference()
         await advance(clock, 9.8)
-        assert channel._feed.closed is None
+        assert feed_of(channel).closed is None
         await advance(clock, 0.4)
-        assert channel._feed.closed == "ended"
+        assert feed_of(channel).closed == "ended"
         with pytest.raises(ChannelClosed):
             channel.publish("nobody")
 
 
 async def test_a_member_that_is_asked_for_before_the_lifespan_lingers_from_its_start() -> None:
-    made = make(linger=10)
+    made = make_clocked(linger=10)
     comet, clock = made
     channel = declare_rooms(comet, Log()).channel(name="42")
     assert (channel.name, channel.id) == ("room:42", "room:42")
     clock.advance(100)
     async with running(made):
-        assert channel._feed.closed is None
+        assert feed_of(channel).closed is None
         await advance(clock, 10.2)
-        assert channel._feed.closed == "ended"
+        assert feed_of(channel).closed == "ended"
 
 
 async def test_a_member_can_be_asked_for_in_any_thread() -> None:
@@ -671,13 +592,13 @@ async def test_a_member_can_be_asked_for_in_any_thread() -> None:
         rooms = declare_rooms(comet, log)
         channels = [await anyio.to_thread.run_sync(lambda: rooms.channel(name="1"))]
         channels.append(rooms.channel(name="1"))
-        assert channels[0]._feed is channels[1]._feed
+        assert feed_of(channels[0]) is feed_of(channels[1])
         await wait_all_tasks_blocked()
         assert log.said == ["started 1"]
 
 
 async def test_the_words_of_a_member_must_be_those_of_the_family() -> None:
-    comet, _ = make()
+    comet, _ = make_clocked()
     rooms = declare_rooms(comet, Log())
     for wrong in ({}, {"nam": "1"}, {"name": "1", "more": "2"}, {"process": "1"}):
         with pytest.raises(TypeError, match=r"expected the words \['name'\] of channel"):
@@ -695,7 +616,7 @@ async def test_the_words_of_a_member_must_be_those_of_the_family() -> None:
 
 
 async def test_words_too_many_are_told_which_were_expected() -> None:
-    comet, _ = make()
+    comet, _ = make_clocked()
     rooms = declare_rooms(comet, Log())
     news = comet.channel("news")(Log().source)
     expected = r"words \['name'\] of channel 'room:\{name\}', got \['a', 'b'\]"
@@ -714,10 +635,10 @@ async def test_a_member_that_ends_starts_again_once_what_it_held_is_forgotten() 
         await wait_all_tasks_blocked()
         await log.do("last", StopAsyncIteration)
         leave(comet, reader)
-        assert (feed.closed, comet._hub.declarations.members(rooms)) == ("ended", [])
+        assert (feed.closed, inside(comet).declarations.members(rooms)) == ("ended", [])
         await advance(clock, 9.9)
         assert find(comet, "room:42") is feed
-        assert rooms.channel(name="42")._feed is feed
+        assert feed_of(rooms.channel(name="42")) is feed
         await advance(clock, 0.3)
         assert find(comet, "room:42") is not feed
         await wait_all_tasks_blocked()
@@ -736,7 +657,7 @@ async def test_a_member_that_ends_before_anybody_comes_is_left_alone() -> None:
         assert comet.channels.find("room:42") is feed
         await advance(clock, 5)
         assert comet.channels.find("room:42") is None
-        assert len(comet._hub.timers) == 0
+        assert len(inside(comet).timers) == 0
 
 
 async def test_max_family_channels_at_n_and_n_plus_one_disturbs_nobody() -> None:
@@ -760,7 +681,7 @@ async def test_max_family_channels_at_n_and_n_plus_one_disturbs_nobody() -> None
         comet.channels.create("other")  # which is no member
         leave(comet, readers[0])
         await advance(clock, 10.2)
-        assert comet._hub.declarations.members(rooms) == [feeds[1]]
+        assert inside(comet).declarations.members(rooms) == [feeds[1]]
         find(comet, "room:3")
         with pytest.raises(TooManyFamilyChannels):
             find(comet, "room:4")
@@ -785,10 +706,10 @@ async def test_members_that_linger_make_room_the_longest_first() -> None:
         assert sorted(log.said) == ["closed 2", *(f"started {n}" for n in range(1, 5))]
         assert (comet.channels.find("room:2"), len(comet.channels)) == (None, 3)
         await advance(clock, 5)
-        assert rooms.channel(name="3")._feed is third  # which is asked for, and so not the next
+        assert feed_of(rooms.channel(name="3")) is third  # which is asked for, and so not the next
         users.channel(name="5")
         assert (first.closed, third.closed, fourth.closed) == ("ended", None, None)
-        assert len(comet._hub.declarations.members(rooms)) == 1
+        assert len(inside(comet).declarations.members(rooms)) == 1
         rooms.channel(name="6")
         assert (third.closed, fourth.closed) == (None, "ended")
 
@@ -804,10 +725,10 @@ async def test_members_with_listeners_or_asked_for_just_now_stay_and_the_next_is
         await advance(clock, GRACE - 0.01)
         with pytest.raises(TooManyFamilyChannels):
             find(comet, "room:4")
-        assert asked._feed.closed is None
+        assert feed_of(asked).closed is None
         await advance(clock, 0.02)
         assert find(comet, "room:4").closed is None
-        assert asked._feed.closed == "ended"
+        assert feed_of(asked).closed == "ended"
         come(comet, find(comet, "room:4"))
         await advance(clock, 100)
         with pytest.raises(TooManyFamilyChannels):
@@ -825,11 +746,11 @@ async def test_a_stranger_who_asks_for_many_members_keeps_nobody_else_out() -> N
             for m in range(99):
                 leave(comet, come(comet, find(comet, f"room:{n}-{m}")))
             await advance(clock, GRACE)
-        assert others.channel(name="1")._feed.closed is None
+        assert feed_of(others.channel(name="1")).closed is None
         assert (read.closed, len(comet.channels)) == (None, 100)
         await wait_all_tasks_blocked()
         await advance(clock, 10.2)
-        assert (len(comet.channels), len(comet._hub.declarations._shares)) == (1, 1)
+        assert (len(comet.channels), tables(comet)["members"]) == (1, 1)
 
 
 async def test_a_member_that_has_ended_is_not_kept_among_those_that_linger() -> None:
@@ -841,7 +762,7 @@ async def test_a_member_that_has_ended_is_not_kept_among_those_that_linger() -> 
         await wait_all_tasks_blocked()
         rooms.channel(name="1").close()
         leave(comet, reader)
-        assert len(comet._hub.declarations._shares) == 0
+        assert tables(comet)["members"] == 0
 
 
 async def test_max_virtual_channels_holds_for_members_too() -> None:
@@ -857,7 +778,7 @@ async def test_a_member_that_is_asked_for_as_the_server_stops_ends_at_once() -> 
     log = Log()
     async with running() as (comet, _):
         declare_rooms(comet, log)
-        comet._hub.declarations.stop()
+        inside(comet).declarations.stop()
         comet.channels.stop()
         assert find(comet, "room:1").closed == "ended"
     assert log.said == []
@@ -873,22 +794,22 @@ async def test_each_process_that_asks_has_its_own_until_it_closes(unlimited: boo
 
         how = comet.unlimited("own") if unlimited else comet.channel("own", scope=CLIENT_PROCESS)
         declared = how(log.own)
-        one, other = open_process(comet), open_process(comet)
+        one, other = open_in(comet), open_in(comet)
         feed = find_own(comet, one, "~own")
         assert find_own(comet, one, "~own") is feed
         channel = declared.channel(one)
-        assert (channel._feed, channel.name, channel.id) == (feed, "own", "~own")
-        assert declared.channel(process=other)._feed is not feed
-        assert comet._hub.declarations.find_own(one, "~other") is None
-        comet._hub.broker.want(feed, 1)
+        assert (feed_of(channel), channel.name, channel.id) == (feed, "own", "~own")
+        assert feed_of(declared.channel(process=other)) is not feed
+        assert inside(comet).declarations.find_own(one, "~other") is None
+        inside(comet).broker.want(feed, 1)
         await wait_all_tasks_blocked()
         assert f"started {one.id}" in log.said
-        assert len(comet._hub.declarations.members(declared)) == 2
+        assert len(inside(comet).declarations.members(declared)) == 2
         one.close()
         await wait_all_tasks_blocked()
         assert f"closed {one.id}" in log.said
         assert f"closed {other.id}" not in log.said
-        assert comet._hub.declarations.members(declared) == [declared.channel(other)._feed]
+        assert inside(comet).declarations.members(declared) == [feed_of(declared.channel(other))]
         with pytest.raises(ProcessClosed):
             declared.channel(one)
         with pytest.raises(ProcessClosed):
@@ -912,25 +833,25 @@ async def test_a_process_channel_that_nobody_reads_is_full_and_stays_so() -> Non
     async with running() as (comet, _):
         log = Log()
         declared = comet.channel("own", scope=CLIENT_PROCESS, size=2)(log.own)
-        process = open_process(comet)
+        process = open_in(comet)
         channel = declared.channel(process)
         await wait_all_tasks_blocked()
         await log.do(1, 2, 3)
-        assert (channel._feed.closed, comet.channels.restarts) == ("full", 0)
+        assert (feed_of(channel).closed, comet.channels.restarts) == ("full", 0)
         assert log.said[-1].startswith("closed")
         with pytest.raises(ChannelFull):
             channel.publish(4)
-        assert find_own(comet, process, "~own") is channel._feed
+        assert find_own(comet, process, "~own") is feed_of(channel)
 
 
 async def test_a_reader_that_waited_for_an_unlimited_channel_gets_its_first_value() -> None:
     async with running() as (comet, _):
         log, reader = Log(), Reader()
         declared = comet.unlimited("own")(log.own)
-        process = open_process(comet)
-        comet._hub.fanout.listeners.add(reader)
+        process = open_in(comet)
+        inside(comet).fanout.listeners.add(reader)
         process.place.directory.expect("~own", reader)
-        feed = declared.channel(process)._feed
+        feed = feed_of(declared.channel(process))
         await wait_all_tasks_blocked()
         await log.do("first", "second")
         assert (feed.history.top, reader.cursors[feed]) == (1, 0)
@@ -942,18 +863,18 @@ async def test_one_that_closes_as_its_channel_starts_leaves_no_source(
     async with running() as (comet, _):
         log = Log()
         declared = comet.channel("own", scope=CLIENT_PROCESS)(log.own)
-        process = open_process(comet)
+        process = open_in(comet)
         make_feed = comet.channels.make_feed
 
-        def make_late(*args: Any) -> Feed:
-            feed = make_feed(*args)
+        def make_late(*args: Any, **more: Any) -> Feed:
+            feed = make_feed(*args, **more)
             process.close()
             return feed
 
         monkeypatch.setattr(comet.channels, "make_feed", make_late)
-        assert declared.channel(process)._feed.closed == "ended"
+        assert feed_of(declared.channel(process)).closed == "ended"
         await wait_all_tasks_blocked()
-        assert (log.said, comet._hub.declarations.members(declared)) == ([], [])
+        assert (log.said, inside(comet).declarations.members(declared)) == ([], [])
 
 
 # Failures
@@ -962,7 +883,7 @@ async def test_one_that_closes_as_its_channel_starts_leaves_no_source(
 def test_pauses_grow_and_are_bounded() -> None:
     for failures in (1, 2, 3, 7, 1000):
         longest = min(PAUSE * 2 ** (min(failures, 20) - 1), PAUSE_AT_MOST)
-        pauses = [_choose_pause(failures) for _ in range(1000)]
+        pauses = [CHOOSE_PAUSE.function(failures) for _ in range(1000)]
         assert min(pauses) >= PAUSE_AT_LEAST
         assert longest / 2 < max(pauses) <= longest
 
@@ -979,11 +900,11 @@ async def test_a_source_that_raises_is_started_again_and_logged_and_counted(
         await wait_all_tasks_blocked()
         channel = declared.channel()
         await log.do("a", "b")
-        before = channel._feed
+        before = feed_of(channel)
         other = comet.channels.create("other")
         with caplog.at_level(logging.WARNING, "asgi_comet"):
             await log.do(FAILURE)
-        after = channel._feed
+        after = feed_of(channel)
         assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
         assert all("'ticker'" in record.getMessage() for record in caplog.records)
         assert (comet.channels.restarts, log.said) == (1, ["started", "closed"])
@@ -997,8 +918,8 @@ async def test_a_source_that_raises_is_started_again_and_logged_and_counted(
         assert log.said == ["started", "closed", "started"]
         await log.do("c")
         assert after.history.top == 2
-        assert other._feed.closed is None
-        assert comet._hub.declarations.members(declared) == [after]
+        assert feed_of(other).closed is None
+        assert inside(comet).declarations.members(declared) == [after]
 
 
 async def test_the_old_source_has_closed_before_the_next_begins() -> None:
@@ -1038,7 +959,7 @@ async def test_a_source_that_ran_for_a_minute_counts_as_if_it_had_never_failed(
         asked.append(failures)
         return 1.0
 
-    monkeypatch.setattr("asgi_comet.restarting._choose_pause", choose)
+    monkeypatch.setattr(*CHOOSE_PAUSE, choose)
     async with running() as (comet, clock):
         log = Log()
         comet.channel("ticker")(log.source)
@@ -1056,11 +977,11 @@ async def test_a_newest_channel_goes_on_where_it_was() -> None:
         log = Log()
         declared = comet.newest("temperature")(log.source)
         await wait_all_tasks_blocked()
-        feed = declared.channel()._feed
+        feed = feed_of(declared.channel())
         await log.do(20)
         reader = come(comet, feed)
         await log.do(FAILURE)
-        assert (declared.channel()._feed, feed.closed, feed.history.top) == (feed, None, 1)
+        assert (feed_of(declared.channel()), feed.closed, feed.history.top) == (feed, None, 1)
         await advance(clock, 0.7)
         await log.do(21)
         assert (feed.history.top, reader.cursors[feed], reader.woken is not None) == (2, 1, True)
@@ -1068,15 +989,15 @@ async def test_a_newest_channel_goes_on_where_it_was() -> None:
 
 @pytest.mark.parametrize("how", ["lingers out", "closes", "stops"])
 async def test_what_waits_to_start_again_can_be_stopped(how: str) -> None:
-    made, log = make(linger=0.2), Log()
+    made, log = make_clocked(linger=0.2), Log()
     comet, clock = made
     rooms = declare_rooms(comet, log)
     own = comet.channel("own", scope=CLIENT_PROCESS)(log.own)
     async with running(made):
-        process = open_process(comet)
+        process = open_in(comet)
         process.connect()
         declared = own if how == "closes" else rooms
-        feed = declared.channel(process)._feed if how == "closes" else find(comet, "room:1")
+        feed = feed_of(declared.channel(process)) if how == "closes" else find(comet, "room:1")
         if how != "closes":
             come(comet, feed)
         await wait_all_tasks_blocked()
@@ -1087,19 +1008,19 @@ async def test_what_waits_to_start_again_can_be_stopped(how: str) -> None:
             await advance(clock, 40)
         await log.do(FAILURE)
         starts = log.said.count(log.said[0])
-        assert len(comet._hub.background) == 1
+        assert len(inside(comet).background) == 1
         if how == "lingers out":
             await advance(clock, 0.4)
         elif how == "closes":
             process.close()
         if how != "stops":
             await wait_all_tasks_blocked()
-            assert (len(comet._hub.background), feed.latest.closed) == (0, "ended")
-            assert comet._hub.declarations.members(declared) == []
+            assert (len(inside(comet).background), feed.latest.closed) == (0, "ended")
+            assert inside(comet).declarations.members(declared) == []
             await advance(clock, 100)
     assert log.said.count(log.said[0]) == starts
     assert feed.latest.closed == "ended"
-    assert len(comet._hub.background) == 0
+    assert len(inside(comet).background) == 0
 
 
 async def test_one_that_is_closed_while_its_source_closes_is_not_started_again() -> None:
@@ -1118,10 +1039,10 @@ async def test_one_that_is_closed_while_its_source_closes_is_not_started_again()
         channel = ticker.channel()
         assert comet.channels.restarts == 1
         channel.close()
-        assert channel._feed.closed == "ended"
+        assert feed_of(channel).closed == "ended"
         closing.set()
         await wait_all_tasks_blocked()
-        assert len(comet._hub.background) == 0  # it does not wait to be started again
+        assert len(inside(comet).background) == 0  # it does not wait to be started again
         await advance(clock, 100)
         assert starts == [1]
 
@@ -1155,9 +1076,9 @@ async def test_a_failing_member_that_nobody_listens_to_lingers_no_longer() -> No
         for _ in range(3):
             await advance(clock, 3)
             await log.do(FAILURE)
-        assert len(comet._hub.declarations.members(rooms)) == 1
+        assert len(inside(comet).declarations.members(rooms)) == 1
         await advance(clock, 1.2)
-        assert comet._hub.declarations.members(rooms) == []
+        assert inside(comet).declarations.members(rooms) == []
         assert len(comet.channels) == 0
 
 
@@ -1169,7 +1090,7 @@ async def test_the_readers_of_a_member_that_fails_have_a_whole_linger_to_come_ba
         await advance(clock, 100)
         await log.do(FAILURE)
         await advance(clock, 9.9)
-        (member,) = comet._hub.declarations.members(rooms)
+        (member,) = inside(comet).declarations.members(rooms)
         assert member.closed is None
         await advance(clock, 0.3)
         assert member.closed == "ended"
@@ -1179,7 +1100,7 @@ async def test_a_channel_of_the_site_keeps_nothing_of_its_incarnations_but_the_l
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.CRITICAL, "asgi_comet")  # for a traceback keeps what it is about
-    made = make()
+    made = make_clocked()
     comet, clock = made
     log = Log()
     comet.channel("ticker")(log.source)
@@ -1203,7 +1124,7 @@ async def test_what_ends_in_the_very_moment_its_source_fails_stays_ended() -> No
         log = Log()
         declared = comet.channel("ticker")(log.source)
         await wait_all_tasks_blocked()
-        feed = declared.channel()._feed
+        feed = feed_of(declared.channel())
         feed.directory.end(feed, keep=True)  # what another thread does first
         await log.do(FAILURE)
         assert comet.channels.find("ticker") is feed
@@ -1216,18 +1137,18 @@ async def test_an_unlimited_channel_is_asked_anew_after_a_failure() -> None:
     async with running() as (comet, clock):
         log = Log()
         declared = comet.unlimited("own", ahead=9)(log.own)
-        channel = declared.channel(open_process(comet))
-        before = channel._feed
-        comet._hub.broker.want(before, 5)
+        channel = declared.channel(open_in(comet))
+        before = feed_of(channel)
+        inside(comet).broker.want(before, 5)
         await wait_all_tasks_blocked()
         await log.do("a", FAILURE)
-        after = channel._feed
+        after = feed_of(channel)
         await advance(clock, 0.7)
         assert (after is before, len(log.said)) == (False, 2)
-        comet._hub.broker.want(before, 9)  # what a reader of before still asks
+        inside(comet).broker.want(before, 9)  # what a reader of before still asks
         await wait_all_tasks_blocked()
         assert len(log.said) == 2
-        comet._hub.broker.want(after, 1)
+        inside(comet).broker.want(after, 1)
         await wait_all_tasks_blocked()
         await log.do("b", "c")
         assert after.history.top == 1
@@ -1248,7 +1169,7 @@ async def test_publishing_and_closing_as_a_source_is_started_again_reach_the_nex
         declared = comet.channel("ticker")(log.source)
         await wait_all_tasks_blocked()
         channel = declared.channel()
-        old = channel._feed
+        old = feed_of(channel)
         new = comet.channels.renew(old)
         old.lineage = None  # what the publisher saw before
 
@@ -1261,7 +1182,8 @@ async def test_publishing_and_closing_as_a_source_is_started_again_reach_the_nex
         channel.publish("x")
         assert (old.history.top, new.history.top) == (0, 1)
 
-        old.lineage, channel._newest = None, old
+        old.lineage = None
+        point_at(channel, old)
 
         def end(feed: Feed, reason: str) -> None:
             new.succeed(old)
@@ -1277,7 +1199,7 @@ async def test_no_incarnation_keeps_those_before_it() -> None:
     async with running() as (comet, _):
         declared = comet.channel("ticker")(Log().source)
         await wait_all_tasks_blocked()
-        first = declared.channel()._feed
+        first = feed_of(declared.channel())
         between = id(comet.channels.renew(first))
         newest = comet.channels.renew(first.latest)
         await wait_all_tasks_blocked()
@@ -1290,7 +1212,7 @@ async def test_what_threads_publish_meanwhile_is_in_one_incarnation_each() -> No
     async with running() as (comet, _):
         declared = comet.channel("ticker", type=int)(Log().source)
         channel = declared.channel()
-        feeds = [channel._feed]
+        feeds = [feed_of(channel)]
 
         def publish() -> None:
             for number in range(5000):
@@ -1303,7 +1225,7 @@ async def test_what_threads_publish_meanwhile_is_in_one_incarnation_each() -> No
                 await anyio.lowlevel.checkpoint()
                 feeds.append(comet.channels.renew(feeds[-1]))
         assert sum(feed.history.top for feed in feeds) == 10_000
-        assert channel._feed is feeds[-1] is feeds[0].latest
+        assert feed_of(channel) is feeds[-1] is feeds[0].latest
 
 
 # What clients see of it: the poll, until each transport has a test of its own
@@ -1412,23 +1334,23 @@ async def test_the_status_tells_how_often_sources_were_started_again() -> None:
 
 
 def test_a_created_site_channel_may_be_guarded() -> None:
-    comet, _ = make()
+    comet, _ = make_clocked()
     for channel in (
         comet.create(scope=SITE, authorize=may),
         comet.create_newest(authorize=may),
     ):
-        assert channel._feed.authorize is may
-    assert comet.create(scope=SITE)._feed.authorize is None
+        assert feed_of(channel).authorize is may
+    assert feed_of(comet.create(scope=SITE)).authorize is None
     wrong: Any = 7
     for create in (partial(comet.create, scope=SITE), comet.create_newest):
         with pytest.raises(TypeError, match="expected authorize to be a function, got int"):
             create(authorize=wrong)
     with pytest.raises(ValueError, match="authorize for a channel of the site only"):
-        comet.create(scope=open_process(comet), authorize=may)
+        comet.create(scope=open_in(comet), authorize=may)
 
 
 def test_a_decorator_without_a_name_says_how_it_is_written() -> None:
-    comet, _ = make()
+    comet, _ = make_clocked()
 
     async def ticker() -> AsyncIterator[int]:
         yield 1

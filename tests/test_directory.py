@@ -6,10 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from asgi_comet import NonUniqueChannelName, ProcessClosed
-from asgi_comet.directory import ENDED_NAMES, Directory
-from asgi_comet.feeds import Feed, Kind
-from asgi_comet.history import History
-from tests.test_fanout import Ear
+from asgi_comet.channels.directory import ENDED_NAMES, Directory
+from asgi_comet.channels.feed import Feed
+from asgi_comet.channels.kind import Kind
+from asgi_comet.core.history import History
+from asgi_comet.testing._inspect import expected, past_names
+from tests.kit.listening import Ear
 
 
 def make() -> Directory:
@@ -131,7 +133,7 @@ def test_names_of_the_past_are_bounded_at_n_and_n_plus_one_and_the_oldest_goes()
     come_and_go(ENDED_NAMES)
     assert not directory.is_past("0")
     assert all(directory.is_past(str(number)) for number in range(1, ENDED_NAMES + 1))
-    assert len(directory._past) == ENDED_NAMES
+    assert len(past_names(directory)) == ENDED_NAMES
 
 
 def test_those_who_waited_are_told_by_the_feed_that_comes() -> None:
@@ -143,7 +145,7 @@ def test_those_who_waited_are_told_by_the_feed_that_comes() -> None:
     with directory.lock:
         assert directory.add(make_feed(directory)) == {one, two}
         assert directory.add(make_feed(directory, "c")) == set()
-    assert list(directory._expected) == ["b"]
+    assert list(expected(directory)) == ["b"]
 
 
 def test_who_waits_no_more_leaves_nothing() -> None:
@@ -154,11 +156,11 @@ def test_who_waits_no_more_leaves_nothing() -> None:
     assert one.expected == ((directory, "a"),)
     directory.unexpect("a", one)
     directory.unexpect("a", one)
-    assert directory._expected == {"a": {two}}
+    assert expected(directory) == {"a": {two}}
     directory.unexpect("a", two)
     directory.unexpect("a", two)
     directory.unexpect("never", two)
-    assert directory._expected == {}
+    assert expected(directory) == {}
 
 
 def test_threads_that_compete_for_a_name_get_it_one_at_a_time() -> None:

@@ -26,7 +26,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from typing_extensions import TypedDict
 
 from asgi_comet import InvalidMessage
-from asgi_comet.encoding import make_encode
+from asgi_comet.channels.encoding import make_encode
 
 T = TypeVar("T")
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.serving import serve
-from tests.test_examples_of_people import Browser
+from tests.kit.serving import serve
+from tests.kit.tabs import Browser
 
 Enter = Callable[..., Browser]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.serving import Address, poll, serve
+from tests.kit.serving import Address, poll, serve
 
 COUNT = 100
 TEXT = {"Content-Type": "text/plain"}

@@ -24,8 +24,8 @@ from asgi_comet.testing import wait_for_listeners
 from examples import eventsource, htmx, kinds, listen
 from examples import follow as example
 from examples.fastapi_app import main
-from tests.conftest import KEY, application
-from tests.serving import Address, serve
+from tests.kit.serving import Address, serve
+from tests.kit.stage import KEY, application
 
 ROOT = Path(__file__).parent.parent
 KINDS = ("py", "js", "conf")

@@ -2,55 +2,34 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import queue
+import re
+import shlex
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any
+from pathlib import Path
 
 import httpx
 import pytest
 
 from asgi_comet.testing import wait_for_listeners
-from examples import fastapi_models, leaving, manual_notifications, notifications, rooms, users
-from tests.integration.test_notifications import Page
-from tests.serving import Held, serve
-from tests.streams import PATIENCE
-
-
-class Browser:
-    """A browser with a cookie jar, and one tab in it.
-
-    Args:
-        url: The server.
-        other: A browser of which this is another tab.
-    """
-
-    def __init__(self, url: str, other: Browser | None = None) -> None:
-        jar: Any = None if other is None else other.client.cookies.jar
-        self.client: httpx.Client = httpx.Client(base_url=url, timeout=PATIENCE, cookies=jar)
-        self.tab = self.client.post("/comet/open").raise_for_status().json()
-        self.positions: dict[str, str] = {}
-
-    def send(self, method: str, path: str, content: Any = None) -> httpx.Response:
-        headers = {"Comet-Process": self.tab["process"]}
-        return self.client.request(method, path, json=content, headers=headers)
-
-    def poll(self, name: str) -> httpx.Response:
-        channels = {name: self.positions.get(name, "now")}
-        return self.client.post(f"{self.tab['url']}/poll", json={"channels": channels})
-
-    def next(self, name: str) -> Any:
-        """The next message of a channel, or what else there is to say of it."""
-        while True:
-            for event in self.poll(name).json()["events"]:
-                if "error" in event:
-                    return event["error"]
-                self.positions[name] = event["position"]
-                if "data" in event:
-                    return event["data"]
-
+from examples import (
+    fastapi_models,
+    leaving,
+    manual_notifications,
+    members,
+    notifications,
+    own_cookie,
+    rooms,
+    users,
+)
+from tests.kit.serving import Held, serve
+from tests.kit.streams import PATIENCE
+from tests.kit.tabs import Browser, Page
 
 # rooms.py
 
@@ -102,6 +81,81 @@ def test_a_room_is_read_by_its_members_until_they_are_shown_out(
     assert bob.next("room:kitchen") == "forbidden"
     assert ada.send("POST", "/rooms/kitchen", "he is gone").status_code == 200
     assert ada.next("room:kitchen") == "he is gone"
+
+
+# members.py
+
+
+PAGE = (Path(__file__).parent.parent / "docs" / "authorisation.md").read_text()
+
+
+def test_the_page_about_rights_begins_with_the_whole_program() -> None:
+    (shown, *_) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    assert Path(members.__file__).read_text().endswith(f'"""\n\n{shown}')
+
+
+def test_curl_listens_as_a_member_and_is_refused_otherwise_as_shown(tmp_path: Path) -> None:
+    _, log_in, publish, hello, follow, refusal = re.findall(
+        r"```(?:sh|text)\n(.*?)```", PAGE, re.DOTALL
+    )
+    *log_in, follow_as_member = log_in.splitlines()
+    with serve(members.app) as address:
+
+        def start(line: str) -> subprocess.Popen[str]:
+            command = shlex.split(line.replace("http://127.0.0.1:8000", address.url))
+            return subprocess.Popen(
+                [*command, "-s"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+            )
+
+        def run(line: str) -> None:
+            with start(line) as curl:
+                assert curl.wait(PATIENCE) == 0
+
+        for line in log_in:
+            run(line)
+        with start(follow_as_member) as ada:
+            wait_for_listeners(members.rooms.channel(room="kitchen"), 1)
+            run(publish)
+            assert read_events(ada, hello.count("\n")) == without_epochs(hello)
+            ada.kill()
+        with start(follow) as eve:
+            assert read_events(eve, refusal.count("\n")) == without_epochs(refusal)
+            assert eve.wait(PATIENCE) == 0
+        with httpx.Client(base_url=address.url) as stranger:
+            assert stranger.post("/rooms/kitchen?text=Hello").status_code == 403
+
+
+def without_epochs(text: str) -> str:
+    return re.sub(r"[\w-]+\.(?=\d)", "", text)
+
+
+def read_events(curl: subprocess.Popen[str], lines: int) -> str:
+    """Read as many lines as a page shows, which leaves out when to come back."""
+    assert curl.stdout is not None
+    said = (line for line in curl.stdout if not line.startswith("retry:"))
+    return without_epochs("".join(itertools.islice(said, lines)))
+
+
+# own_cookie.py
+
+
+def test_a_cookie_of_the_application_names_the_user(make_browser: MakeBrowser) -> None:
+    with serve(own_cookie.app) as address:
+        ada, forger = make_browser(address.url), make_browser(address.url)
+        assert ada.send("POST", "/login/ada").status_code == 200
+        forger.client.cookies.set("login", ada.client.cookies["login"][:-1] + "~")
+        assert forger.poll("news").status_code == 200
+        (process,) = own_cookie.comet.processes(user="ada")
+        assert process.url == ada.tab["url"]
+        late = httpx.Client(base_url=address.url)  # a browser that has kept that cookie alone
+        late.cookies.set("login", ada.client.cookies["login"])
+        with late:
+            late.post("/comet/open").raise_for_status()
+        assert len(own_cookie.comet.processes(user="ada")) == 2
+        assert ada.send("POST", "/logout").status_code == 200
+        assert "login" not in ada.client.cookies
+        assert [p.url for p in own_cookie.comet.processes(user="ada")] != [ada.tab["url"]]
+        assert len(own_cookie.comet.processes()) == 2  # the tab of the forger, and the late one
 
 
 # users.py

@@ -8,34 +8,24 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from anyio import wait_all_tasks_blocked
 
-from asgi_comet.directory import Directory
-from asgi_comet.drain import Drain
+from asgi_comet._runtime.loop import LoopThread
+from asgi_comet._runtime.timers import BATCH, Timers
+from asgi_comet.channels.chunks import KEPT
+from asgi_comet.channels.directory import Directory
+from asgi_comet.channels.fanout import Fanout
+from asgi_comet.channels.feed import Encoder, Feed, Wake
+from asgi_comet.channels.kind import Kind
+from asgi_comet.core.history import History
+from asgi_comet.core.messages import Message
 from asgi_comet.errors import ChannelClosed
-from asgi_comet.fanout import Fanout
-from asgi_comet.feeds import KEPT, Encoder, Feed, Kind, Listener, Wake
-from asgi_comet.history import History
-from asgi_comet.messages import Message
+from asgi_comet.node.drain import Drain
 from asgi_comet.testing import ManualClock
-from asgi_comet.threads import LoopThread
-from asgi_comet.timers import BATCH, Timers
+from asgi_comet.testing._inspect import encoded, encoded_bytes
+from tests.kit.listening import Ear, attach
+from tests.kit.turns import wait_all_tasks_blocked
 
 pytestmark = pytest.mark.anyio
-
-
-class Ear(Listener):
-    """A listener that counts how often it is roused."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.roused = 0
-
-    def rouse(self) -> None:
-        self.roused += 1
-
-    def forbid(self, feed: Feed) -> None:
-        raise AssertionError("nobody takes a right away here")
 
 
 def make_feed(size: int = 10, max_bytes: int = 100) -> Feed:
@@ -54,11 +44,6 @@ async def flushing() -> AsyncIterator[Fanout]:
         tasks.cancel_scope.cancel()
 
 
-def attach(fanout: Fanout, ear: Ear, feed: Feed) -> None:
-    fanout.listeners.add(ear)
-    fanout.attach(ear, feed)
-
-
 def render(feed: Feed, after: int, encoder: Encoder | None = None) -> tuple[Any, int] | None:
     rendered = feed.render(encoder or encode, after)
     return None if rendered is None else (rendered.data, rendered.upto)
@@ -71,13 +56,18 @@ def write(name: str, epoch: str, messages: Sequence[Message]) -> list[bytes]:
 encode = Encoder(write, lambda parts: b"f" + b"".join(parts), around=1)
 
 
+def publish(fanout: Fanout, feed: Feed, data: bytes) -> None:
+    feed.append(data)
+    fanout.appended(feed)
+
+
 async def test_a_publish_wakes_its_listeners_once_and_nobody_else() -> None:
     async with flushing() as fanout:
         one, other, ear, deaf = make_feed(), make_feed(), Ear(), Ear()
         attach(fanout, ear, one)
         attach(fanout, deaf, other)
-        fanout.publish(one, b"a")
-        fanout.publish(one, b"b")
+        publish(fanout, one, b"a")
+        publish(fanout, one, b"b")
         await wait_all_tasks_blocked()
         assert (ear.roused, ear.woken, deaf.roused) == (1, Wake.MESSAGE, 0)
         assert render(one, ear.cursors[one]) == (b"fab", 2)
@@ -87,11 +77,11 @@ async def test_one_who_came_after_the_message_is_not_woken_by_it() -> None:
     async with flushing() as fanout:
         feed, early, late = make_feed(), Ear(), Ear()
         attach(fanout, early, feed)
-        fanout.publish(feed, b"a")
+        publish(fanout, feed, b"a")
         attach(fanout, late, feed)  # before the flush
         await wait_all_tasks_blocked()
         assert (early.woken, late.woken) == (Wake.MESSAGE, None)
-        fanout.publish(feed, b"b")
+        publish(fanout, feed, b"b")
         await wait_all_tasks_blocked()
         assert late.woken is Wake.MESSAGE
 
@@ -100,7 +90,7 @@ async def test_a_publish_from_another_thread_wakes_too() -> None:
     async with flushing() as fanout:
         feed, ear = make_feed(), Ear()
         attach(fanout, ear, feed)
-        await anyio.to_thread.run_sync(fanout.publish, feed, b"a")
+        await anyio.to_thread.run_sync(publish, fanout, feed, b"a")
         await wait_all_tasks_blocked()
         assert ear.woken is Wake.MESSAGE
 
@@ -112,7 +102,9 @@ async def test_those_who_waited_for_a_feed_join_it_unless_they_have_left() -> No
         for ear in (there, turned):
             fanout.listeners.add(ear)
         for ear in (there, gone):
-            feed.directory.expect(feed.name, ear)
+            names = feed.directory
+            assert isinstance(names, Directory)
+            names.expect(feed.name, ear)
         feed.append(b"first")
         fanout.join([there, gone, turned], feed)
         await wait_all_tasks_blocked()
@@ -124,11 +116,11 @@ async def test_those_who_waited_for_a_feed_join_it_unless_they_have_left() -> No
 async def test_a_listener_hears_what_comes_after_it_was_attached() -> None:
     async with flushing() as fanout:
         feed, ear = make_feed(), Ear()
-        fanout.publish(feed, b"before")
+        publish(fanout, feed, b"before")
         attach(fanout, ear, feed)
         await wait_all_tasks_blocked()
         assert ear.roused == 0
-        fanout.publish(feed, b"after")
+        publish(fanout, feed, b"after")
         assert render(feed, ear.cursors[feed]) == (b"fafter", 2)
 
 
@@ -154,7 +146,7 @@ async def test_closing_wakes_and_refuses_further_messages() -> None:
         await wait_all_tasks_blocked()
         assert ear.woken is Wake.MESSAGE
         with pytest.raises(ChannelClosed, match="'f', which has ended") as caught:
-            fanout.publish(feed, b"x")
+            publish(fanout, feed, b"x")
         assert (caught.value.name, caught.value.reason) == ("f", "ended")
 
 
@@ -176,7 +168,7 @@ async def test_ten_thousand_listeners_are_woken_in_batches() -> None:
         feed, ears, turns = make_feed(), [Ear() for _ in range(10_000)], list[int]()
         for ear in ears:
             attach(fanout, ear, feed)
-        fanout.publish(feed, b"x")
+        publish(fanout, feed, b"x")
         while not turns or turns[-1] < len(ears):
             await anyio.lowlevel.checkpoint()
             turns.append(sum(ear.roused for ear in ears))
@@ -209,8 +201,8 @@ async def test_what_is_kept_encoded_is_a_few_answers_at_n_and_n_plus_one() -> No
         feed.append(b"m" * 30)
 
     def kept() -> int:
-        assert feed._rendered_bytes == sum(r.size for r in feed._rendered.values())
-        return feed._rendered_bytes
+        assert encoded_bytes(feed) == sum(r.size for r in encoded(feed).values())
+        return encoded_bytes(feed)
 
     for after in range(KEPT):
         feed.render(encode, after, 61)  # two messages and one byte
@@ -218,7 +210,7 @@ async def test_what_is_kept_encoded_is_a_few_answers_at_n_and_n_plus_one() -> No
     feed.render(encode, KEPT, 61)
     assert kept() == 61
     feed.append(b"m")
-    assert (feed._rendered, feed._rendered_bytes) == ({}, 0)
+    assert (encoded(feed), encoded_bytes(feed)) == ({}, 0)
 
 
 async def test_of_runs_without_a_limit_one_is_kept() -> None:
@@ -227,7 +219,7 @@ async def test_of_runs_without_a_limit_one_is_kept() -> None:
         feed.append(b"m")
     for after in range(3):
         feed.render(encode, after)
-        assert [upto for _, upto, _ in feed._rendered] == [after]
+        assert [upto for _, upto, _ in encoded(feed)] == [after]
 
 
 async def test_what_is_kept_encoded_goes_with_the_last_listener() -> None:
@@ -238,9 +230,9 @@ async def test_what_is_kept_encoded_goes_with_the_last_listener() -> None:
         feed.append(b"m")
         feed.render(encode, 0)
         fanout.detach(ears[0])
-        assert feed._rendered_bytes == 2
+        assert encoded_bytes(feed) == 2
         fanout.detach(ears[1])
-        assert (feed._rendered, feed._rendered_bytes) == ({}, 0)
+        assert (encoded(feed), encoded_bytes(feed)) == ({}, 0)
 
 
 async def test_a_gap_is_told() -> None:
@@ -263,7 +255,7 @@ async def test_a_listener_that_fails_is_dropped_and_the_others_hear(
         feed, ears = make_feed(), [Ear(), Broken(), Ear()]
         for ear in ears:
             attach(fanout, ear, feed)
-        fanout.publish(feed, b"x")
+        publish(fanout, feed, b"x")
         await wait_all_tasks_blocked()
         assert [ear.woken for ear in ears] == [Wake.MESSAGE, Wake.GONE, Wake.MESSAGE]
         assert "LookupError: mine" in caplog.text

@@ -1,4 +1,4 @@
-"""What a history decides of the table "Kinds of channel" in semantics.md, and positions."""
+"""What a history decides of docs/semantics.md#kinds-of-channel, and positions."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_comet import ChannelClosed, ChannelFull, Outcome
-from asgi_comet.directory import Directory
-from asgi_comet.feeds import Feed, Kind
-from asgi_comet.history import History
-from asgi_comet.messages import NEXT_INCARNATION, Last, Message, Now, Position
-from asgi_comet.runs import Encoder
+from asgi_comet.channels.directory import Directory
+from asgi_comet.channels.feed import Feed
+from asgi_comet.channels.kind import Kind
+from asgi_comet.core.history import History
+from asgi_comet.core.messages import NEXT_INCARNATION, Last, Message, Now, Position
+from asgi_comet.core.runs import Encoder
+from asgi_comet.testing._inspect import encoded, encoded_bytes
 
 KINDS = list(Kind)
 
@@ -131,9 +133,9 @@ def test_a_run_is_written_without_the_lock_so_that_its_html_may_use_the_channel(
 def test_what_was_acknowledged_is_not_kept_in_encoded_form_either() -> None:
     feed = make(Kind.PROCESS, b"a" * 100, b"b")
     assert read(feed, 0) is not None
-    assert feed._rendered_bytes > 100
+    assert encoded_bytes(feed) > 100
     feed.acknowledge(1)
-    assert feed._rendered == {}
+    assert encoded(feed) == {}
     assert read(feed, 0) is None
     assert read(feed, 1) == b"2:b"
 
@@ -181,7 +183,7 @@ def test_newest_holds_one_message_and_never_has_a_gap() -> None:
     ],
 )
 def test_newest_answers_what_is_newer_whatever_the_epoch(start: Position, offset: int) -> None:
-    assert make(Kind.NEWEST, b"a", b"b", b"c").place(start) == offset
+    assert make(Kind.NEWEST, b"a", b"b", b"c").locate(start) == offset
 
 
 # Positions
@@ -205,20 +207,20 @@ def test_newest_answers_what_is_newer_whatever_the_epoch(start: Position, offset
     ],
 )
 def test_where_a_start_leads_on_a_site_channel(start: Position, offset: int | None) -> None:
-    assert make(Kind.SITE, *[b"m"] * 12).place(start) == offset
+    assert make(Kind.SITE, *[b"m"] * 12).locate(start) == offset
 
 
 @pytest.mark.parametrize("kind", [Kind.PROCESS, Kind.UNLIMITED])
 def test_before_it_existed_leads_to_the_first_message_of_a_process_channel(kind: Kind) -> None:
     feed = make(kind, b"a")
-    assert feed.place(NEXT_INCARNATION) == 0
+    assert feed.locate(NEXT_INCARNATION) == 0
     assert read(feed, 0) == b"1:a"
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_empty_channel_places_everybody_at_zero(kind: Kind) -> None:
     feed = make(kind)
-    assert [feed.place(start) for start in (Now(), Last(5), Position("e", 0))] == [0, 0, 0]
+    assert [feed.locate(start) for start in (Now(), Last(5), Position("e", 0))] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("kind", KINDS)

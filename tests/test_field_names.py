@@ -16,8 +16,8 @@ from pydantic import BaseModel, Field, create_model
 from typing_extensions import TypedDict
 
 from asgi_comet import SITE, Comet
-from asgi_comet.encoding import make_encode
-from tests.serving import Address, poll
+from asgi_comet.channels.encoding import make_encode
+from tests.kit.serving import Address, poll
 
 WORDS_OF_SCHEMAS = [
     *("type", "schema", "ref", "fields", "choices", "cls", "default", "metadata", "definitions"),

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from asgi_comet.history import History
+from asgi_comet.core.history import History, Received
+from asgi_comet.core.messages import Message
 
 
 def data(history: History, after: int, max_bytes: int | None = None) -> list[bytes] | None:
@@ -141,3 +143,57 @@ class HistoryMachine(RuleBasedStateMachine):
 
 
 TestHistoryAgainstAList = HistoryMachine.TestCase
+
+
+# What another history has given offsets
+
+
+def messages(first: int, count: int) -> list[Message]:
+    return [Message(n, b"%d" % n) for n in range(first, first + count)]
+
+
+def test_received_messages_keep_their_offsets() -> None:
+    history = History(size=10, max_bytes=100, epoch="e")
+    assert history.receive("e", 1, messages(1, 3)) is Received.APPENDED
+    assert history.receive("e", 2, messages(2, 4)) is Received.APPENDED
+    assert history.after(0) == messages(1, 5)
+    assert history.receive("e", 1, messages(1, 5)) is Received.KNOWN
+    assert history.receive("e", 6, []) is Received.KNOWN
+    assert history.after(0) == messages(1, 5)
+
+
+def test_what_does_not_follow_is_not_received() -> None:
+    history = History(size=10, max_bytes=100, epoch="e")
+    history.receive("e", 1, messages(1, 3))
+    assert history.receive("e", 5, messages(5, 3)) is Received.GAP
+    assert history.receive("f", 4, messages(4, 1)) is Received.OTHER_EPOCH
+    assert history.after(0) == messages(1, 3)
+
+
+def test_after_a_reset_it_begins_with_an_offset_of_another_epoch() -> None:
+    history = History(size=2, max_bytes=100, epoch="e")
+    history.receive("e", 1, messages(1, 3))
+    history.reset("f", 8)
+    assert (history.epoch, history.first, history.top, len(history)) == ("f", 8, 7, 0)
+    assert history.bytes == 0
+    assert history.after(7) == []
+    assert history.after(6) is None
+    assert history.receive("f", 7, messages(7, 4)) is Received.APPENDED
+    assert history.after(8) == messages(9, 2)
+
+
+@given(st.lists(st.tuples(st.integers(1, 12), st.integers(0, 5))))
+def test_whatever_comes_it_holds_the_newest_messages_without_a_gap(
+    runs: list[tuple[int, int]],
+) -> None:
+    history = History(size=4, max_bytes=1000, epoch="e")
+    for first, count in runs:
+        top = history.top
+        received = history.receive("e", first, messages(first, count))
+        follows = first <= top + 1
+        reached = max(top, first + count - 1) if follows else top
+        assert history.top == reached
+        assert (received is Received.GAP) == (not follows)
+        assert (received is Received.APPENDED) == (reached > top)
+        held = min(4, reached)
+        assert history.after(reached - held) == messages(reached - held + 1, held)

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from itsdangerous import Signer, TimestampSigner
 
 from asgi_comet import Comet
-from asgi_comet.identity import KNOWN_LIMIT, Identity, load_keys
+from asgi_comet.identity.tokens import KNOWN_LIMIT, Identity, load_keys
+from asgi_comet.testing._inspect import known, replace_known_processes
 
 GOOD = "k" * 32
 
@@ -226,8 +228,10 @@ def test_a_known_text_is_not_asked_of_the_signer_again(monkeypatch: pytest.Monke
     def asked(*args: object, **kwargs: object) -> None:
         raise AssertionError("the signer was asked again")
 
-    monkeypatch.setattr(ours._sessions, "unsign", asked)
-    monkeypatch.setattr(ours._processes, "unsign", asked)
+    monkeypatch.setattr(Signer, "unsign", asked)
+    monkeypatch.setattr(TimestampSigner, "unsign", asked)
+    with pytest.raises(AssertionError, match="asked again"):
+        ours.unsign_process(ours.sign_process("q"))
     assert (ours.unsign_session(value), ours.unsign_process(token)) == first == ("s", "p")
 
 
@@ -236,7 +240,7 @@ def test_what_is_refused_is_not_remembered() -> None:
     for number in range(100):
         ours.unsign_session(f"forged{number}")
         ours.unsign_process(f"forged{number}")
-    assert (len(ours._known_sessions), len(ours._known_processes)) == (0, 0)
+    assert known(ours) == ({}, {})
 
 
 def test_known_texts_are_bounded_at_n_and_n_plus_one_and_the_oldest_goes() -> None:
@@ -246,11 +250,11 @@ def test_known_texts_are_bounded_at_n_and_n_plus_one_and_the_oldest_goes() -> No
     for value, token in zip(values[:-1], tokens[:-1], strict=True):
         assert ours.unsign_session(value) is not None
         assert ours.unsign_process(token) is not None
-    assert list(ours._known_sessions) == values[:-1]
-    assert list(ours._known_processes) == tokens[:-1]
+    assert list(known(ours).sessions) == values[:-1]
+    assert list(known(ours).processes) == tokens[:-1]
     assert (ours.unsign_session(values[-1]), ours.unsign_process(tokens[-1])) == ("10000", "10000")
-    assert list(ours._known_sessions) == values[1:]
-    assert list(ours._known_processes) == tokens[1:]
+    assert list(known(ours).sessions) == values[1:]
+    assert list(known(ours).processes) == tokens[1:]
     assert ours.unsign_session(values[0]) == "0"  # it costs a verification, no more
 
 
@@ -261,7 +265,7 @@ def test_a_spelling_of_any_length_takes_no_memory_of_that_length() -> None:
         padding = "!" * (60_000 + number)
         assert ours.unsign_session(value + padding) in ("s", None)
         assert ours.unsign_process(token + padding) in ("p", None)
-    assert sum(map(len, [*ours._known_sessions, *ours._known_processes])) < 10_000
+    assert sum(map(len, [*known(ours).sessions, *known(ours).processes])) < 10_000
 
 
 class Contended(dict[str, Any]):
@@ -284,14 +288,15 @@ class Contended(dict[str, Any]):
 def test_two_threads_that_make_room_at_the_bound_do_not_disturb_each_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("asgi_comet.identity.KNOWN_LIMIT", 2)
+    monkeypatch.setattr("asgi_comet.identity.tokens.KNOWN_LIMIT", 2)
     ours = identity()
     tokens = [ours.sign_process(str(number)) for number in range(4)]
     found = list[str | None]()
-    ours._known_processes = Contended(lambda: found.append(ours.unsign_process(tokens[3])))
+    table = Contended(lambda: found.append(ours.unsign_process(tokens[3])))
+    replace_known_processes(ours, table)
     assert [ours.unsign_process(token) for token in tokens[:3]] == ["0", "1", "2"]
     assert (found or ["3"]) == ["3"]
-    assert len(ours._known_processes) <= 3
+    assert len(known(ours).processes) <= 3
 
 
 def test_a_text_over_256_characters_is_not_even_verified() -> None:

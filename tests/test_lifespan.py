@@ -10,15 +10,16 @@ from contextlib import suppress
 
 import anyio
 import pytest
-from anyio import wait_all_tasks_blocked
 
 from asgi_comet import SITE, Channel, ChannelClosed, ClientProcess, Comet
-from asgi_comet.feeds import Wake
+from asgi_comet._runtime.signals import chained_signals
+from asgi_comet.channels.feed import Wake
 from asgi_comet.lifespan import PATIENCE
-from asgi_comet.signals import chained_signals
 from asgi_comet.testing import ManualClock
-from tests.conftest import KEY
-from tests.test_fanout import Ear, attach
+from asgi_comet.testing._inspect import feed_of, inside, patience_of, tables
+from tests.kit.listening import Ear, attach
+from tests.kit.stage import KEY
+from tests.kit.turns import wait_all_tasks_blocked
 
 pytestmark = pytest.mark.anyio
 
@@ -27,17 +28,17 @@ async def test_it_can_run_again_after_it_stopped() -> None:
     comet = Comet(KEY)
     for _ in range(3):
         async with comet.lifespan():
-            comet._hub.loop.check()
-        assert not comet._hub.loop.running
+            inside(comet).loop.check()
+        assert not inside(comet).loop.running
 
 
 async def test_entered_again_inside_it_counts() -> None:
     comet = Comet(KEY)
     async with comet.lifespan():
         async with comet.lifespan("an application"):
-            comet._hub.loop.check()
-        comet._hub.loop.check()
-    assert not comet._hub.loop.running
+            inside(comet).loop.check()
+        inside(comet).loop.check()
+    assert not inside(comet).loop.running
 
 
 async def test_a_second_event_loop_at_a_time_is_refused() -> None:
@@ -50,7 +51,7 @@ async def test_a_second_event_loop_at_a_time_is_refused() -> None:
     async with comet.lifespan():
         with pytest.raises(RuntimeError, match="one event loop per Comet"):
             await anyio.to_thread.run_sync(lambda: anyio.run(again))
-        comet._hub.loop.check()
+        inside(comet).loop.check()
 
 
 async def test_an_error_inside_comes_out_as_it_is() -> None:
@@ -58,7 +59,7 @@ async def test_an_error_inside_comes_out_as_it_is() -> None:
     with pytest.raises(LookupError, match="mine"):
         async with comet.lifespan():
             raise LookupError("mine")
-    assert not comet._hub.loop.running
+    assert not inside(comet).loop.running
 
 
 async def test_a_cancellation_inside_ends_it() -> None:
@@ -67,14 +68,14 @@ async def test_a_cancellation_inside_ends_it() -> None:
         async with comet.lifespan():
             await anyio.sleep_forever()
     assert scope.cancelled_caught
-    assert not comet._hub.loop.running
+    assert not inside(comet).loop.running
 
 
 async def test_at_its_end_held_requests_are_answered_as_at_their_timeout() -> None:
     comet = Comet(KEY)
     ear = Ear()
     async with comet.lifespan():
-        attach(comet._hub.fanout, ear, comet.channels.create("news")._feed)
+        attach(inside(comet).fanout, ear, feed_of(comet.channels.create("news")))
     assert ear.woken is Wake.TIMEOUT
 
 
@@ -90,11 +91,11 @@ async def test_a_crashed_task_is_logged_and_started_again(
     channel, ear = comet.channels.create("news"), Ear()
     with caplog.at_level(logging.ERROR, "asgi_comet.lifespan"):
         async with comet.lifespan():
-            attach(comet._hub.fanout, Broken(), channel._feed)
-            comet._hub.fanout.end(Wake.TIMEOUT)
+            attach(inside(comet).fanout, Broken(), feed_of(channel))
+            inside(comet).fanout.end(Wake.TIMEOUT)
             await wait_all_tasks_blocked()
             assert "a task crashed and is started again" in caplog.text
-            attach(comet._hub.fanout, ear, channel._feed)
+            attach(inside(comet).fanout, ear, feed_of(channel))
             channel.write("y")
             await wait_all_tasks_blocked()
             assert ear.woken is None
@@ -134,7 +135,7 @@ async def test_around_an_application_sources_are_read_from_begin_to_finish() -> 
             await lifespan.finish()
             assert said == ["begins", "closes"]
             await lifespan.finish()
-            comet._hub.loop.check()
+            inside(comet).loop.check()
         assert said == ["begins", "closes"]
 
 
@@ -148,7 +149,7 @@ async def test_around_one_that_never_starts_no_source_is_read() -> None:
             await wait_all_tasks_blocked()
             raise LookupError("no database")
     assert said == []
-    assert (len(comet._hub.background), comet._hub.loop.running) == (0, False)
+    assert (len(inside(comet).background), inside(comet).loop.running) == (0, False)
 
 
 async def test_entered_within_sources_are_read_from_there_to_the_end_of_the_last() -> None:
@@ -166,8 +167,8 @@ async def test_entered_within_sources_are_read_from_there_to_the_end_of_the_last
         said.clear()
         async with comet.lifespan():  # once more: it is as if the server started
             await wait_all_tasks_blocked()
-            assert (said, comet._hub.drain.begun) == (["begins"], False)
-            process = comet._hub.processes.open("a session")
+            assert (said, inside(comet).drain.begun) == (["begins"], False)
+            process = inside(comet).processes.open("a session")
         assert (said, process.closed) == (["begins", "closes"], True)
 
 
@@ -199,14 +200,14 @@ async def test_what_an_application_publishes_as_it_starts_and_stops_goes_through
             lifespan.begin()
             await wait_all_tasks_blocked()
             assert sorted(map(str, said)) == ["1", "news"]
-            assert news.channel()._feed is before._feed
-            assert before._feed.history.top == 1
+            assert feed_of(news.channel()) is feed_of(before)
+            assert feed_of(before).history.top == 1
             await lifespan.finish()
             news.channel().publish("we stop")
-            assert rooms.channel(room=1)._feed.closed == "ended"
+            assert feed_of(rooms.channel(room=1)).closed == "ended"
             await wait_all_tasks_blocked()
             assert len(said) == 2
-        assert len(comet._hub.background) == 0
+        assert len(inside(comet).background) == 0
 
 
 @pytest.mark.parametrize("declared", [True, False], ids=["declared", "created with a source"])
@@ -228,9 +229,9 @@ async def test_callbacks_of_tabs_find_the_channels_of_the_site_alive(
     async with comet.lifespan():
         await wait_all_tasks_blocked()
         for number in range(3):
-            comet._hub.processes.open(f"session {number}").on_close(say_goodbye)
+            inside(comet).processes.open(f"session {number}").on_close(say_goodbye)
     assert sorted(delivered) == [1, 2, 3]
-    assert channel._feed.closed == "ended"
+    assert feed_of(channel).closed == "ended"
     assert caplog.records == []
 
 
@@ -251,7 +252,7 @@ async def test_a_source_that_comes_after_the_stop_is_closed_and_never_read() -> 
         lifespan.begin()
         await lifespan.finish()
         channel = comet.create(Late(), scope=SITE, name="late")
-        assert channel._feed.closed == "ended"
+        assert feed_of(channel).closed == "ended"
     assert said == ["closed"]
 
 
@@ -267,13 +268,13 @@ async def test_callbacks_that_take_long_do_not_keep_the_channels_alive(
     channel = comet.create(say_nothing, scope=SITE)
 
     async def stay(tab: ClientProcess) -> None:
-        while channel._feed.closed is None:
+        while feed_of(channel).closed is None:
             await anyio.lowlevel.checkpoint()
-        said.append(channel._feed.closed)
+        said.append(feed_of(channel).closed)
 
     monkeypatch.setattr("asgi_comet.lifespan.HEAD_START", 0.01)
     async with comet.lifespan():
-        comet._hub.processes.open("a session").on_close(stay)
+        inside(comet).processes.open("a session").on_close(stay)
         await wait_all_tasks_blocked()
     assert said == ["ended"]
 
@@ -288,7 +289,7 @@ async def test_a_channel_made_before_is_there_again_for_the_next_lifespan_but_em
         news.publish(f"before {number}")
         score.publish(number)
         async with comet.lifespan():
-            history = news._feed.history
+            history = feed_of(news).history
             assert [message.data for message in history.after(0) or ()] == [
                 f'"before {number}"'.encode()
             ]
@@ -296,11 +297,11 @@ async def test_a_channel_made_before_is_there_again_for_the_next_lifespan_but_em
             news.publish("while it runs")
             unnamed.write("x")
             ear = Ear()
-            attach(comet._hub.fanout, ear, news._feed)
+            attach(inside(comet).fanout, ear, feed_of(news))
         for channel in (news, score, unnamed):
-            assert (len(channel._feed.history), channel._feed.closed) == (0, None)
-            assert comet.channels.find(channel.id) is channel._feed
-        assert history.epoch != news._feed.history.epoch
+            assert (len(feed_of(channel).history), feed_of(channel).closed) == (0, None)
+            assert comet.channels.find(channel.id) is feed_of(channel)
+        assert history.epoch != feed_of(news).history.epoch
         assert ear.woken is Wake.TIMEOUT
     assert len(epochs) == 3
     news.close()
@@ -325,7 +326,7 @@ async def test_a_channel_made_while_it_runs_ends_with_it_and_frees_its_name() ->
         late = comet.create(scope=SITE, name="early")  # its namesake was there before
     with pytest.raises(ChannelClosed):
         late.publish("x")
-    assert (len(comet.channels), comet.channels._lasting) == (0, set())
+    assert (len(comet.channels), tables(comet)["lasting"]) == (0, 0)
 
 
 async def test_sources_that_do_not_close_hold_it_up_once() -> None:
@@ -334,11 +335,11 @@ async def test_sources_that_do_not_close_hold_it_up_once() -> None:
     waited: list[float] = []
 
     async def wait_idle() -> None:
-        waited.append(comet._lifespan._patience)
+        waited.append(patience_of(comet))
         await anyio.sleep(0.01)
 
     async with comet.begin_lifespan() as lifespan:
-        comet._hub.background.wait_idle = wait_idle  # type: ignore[method-assign]  # a slow one
+        inside(comet).background.wait_idle = wait_idle  # type: ignore[method-assign]  # a slow one
         lifespan.begin()
         await lifespan.finish()
     first, second = waited
@@ -364,13 +365,13 @@ async def test_a_stop_signal_drains_and_reaches_the_server(number: signal.Signal
         comet, ear = Comet(KEY), Ear()
         ours = signal.getsignal(number)
         async with comet.lifespan():
-            attach(comet._hub.fanout, ear, comet.channels.create("news")._feed)
+            attach(inside(comet).fanout, ear, feed_of(comet.channels.create("news")))
             os.kill(os.getpid(), number)
             with anyio.fail_after(5):
                 while ear.woken is None:
                     await anyio.lowlevel.checkpoint()
             assert ear.woken is Wake.TIMEOUT
-            assert comet._hub.drain.begun
+            assert inside(comet).drain.begun
         assert heard == [number]
         assert signal.getsignal(number) is ours
     finally:
@@ -425,7 +426,7 @@ async def test_a_task_that_ends_is_logged_and_started_again(
     async def ends() -> None:
         runs.append(1)
 
-    monkeypatch.setattr(comet._hub.background, "run", ends)
+    monkeypatch.setattr(inside(comet).background, "run", ends)
     async with comet.lifespan():
         await wait_all_tasks_blocked()
         clock.advance(1.1)

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from asgi_comet import ClientProcess, NoClientProcess, ProcessClosed, ProcessLocal
-from asgi_comet.visits import current_process
-from tests.test_channels import make
-from tests.test_processes import open_in
+from asgi_comet.identity.current import current_process
+from tests.kit.processes import open_in
+from tests.kit.running import make, running
 
 
 class Thing:
@@ -92,21 +92,20 @@ def test_a_value_can_be_set_and_may_be_none() -> None:
     assert local.get(process) is None
 
 
-def test_the_process_is_by_default_the_current_one() -> None:
-    local, comet = ProcessLocal[list[int]](list), make()
+async def test_the_process_is_by_default_the_current_one() -> None:
+    local = ProcessLocal[list[int]](list)
     with pytest.raises(NoClientProcess, match="pass process=process"):
         local.get()
     with pytest.raises(NoClientProcess, match="outside of a request"):
         local.set([])
-    process = open_in(comet)
     scope = {"type": "http", "headers": [], "scheme": "http"}
-    with comet.begin_visit(scope) as visit:
-        visit._keep(process)
-        comet._hub.loop._ident = 0  # as if the lifespan ran
-        assert current_process() is process
-        assert local.get() is local.get(process)
-        local.set([1])
-    assert local.get(process) == [1]
+    async with running() as (comet, _):
+        with comet.begin_visit(scope):
+            process = comet.open_process()
+            assert current_process() is process
+            assert local.get() is local.get(process)
+            local.set([1])
+        assert local.get(process) == [1]
 
 
 def test_a_factory_may_ask_for_another_value_and_one_that_fails_is_asked_again() -> None:

@@ -4,8 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asgi_comet.core.messages import (
+    NEXT_INCARNATION,
+    Last,
+    Notice,
+    Now,
+    Position,
+    Start,
+    parse_start,
+)
 from asgi_comet.errors import BadRequest
-from asgi_comet.messages import NEXT_INCARNATION, Last, Notice, Now, Position, Start, parse_start
 
 EPOCHS = st.text("ABCxyz019_-", min_size=1, max_size=32)
 

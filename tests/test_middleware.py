@@ -7,7 +7,7 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import pytest
-from anyio import sleep_forever, wait_all_tasks_blocked
+from anyio import sleep_forever
 from anyio.lowlevel import checkpoint
 from fastapi import FastAPI
 from starlette.applications import Starlette
@@ -30,8 +30,10 @@ from asgi_comet import (
     TooManyVirtualChannels,
 )
 from asgi_comet.testing import wait_for_listeners
-from tests.conftest import KEY, TOKEN, application
-from tests.serving import COMET, hold_registration, poll, serve
+from asgi_comet.testing._inspect import inside
+from tests.kit.serving import COMET, hold_registration, poll, serve
+from tests.kit.stage import KEY, TOKEN, application
+from tests.kit.turns import wait_all_tasks_blocked
 
 pytestmark = pytest.mark.anyio
 
@@ -199,15 +201,15 @@ def test_the_lifespan_goes_around_that_of_the_application() -> None:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        seen.append(comet._hub.loop.running)
+        seen.append(inside(comet).loop.running)
         yield
-        seen.append(comet._hub.loop.running)
+        seen.append(inside(comet).loop.running)
 
     app = CometMiddleware(Starlette(lifespan=lifespan), comet=comet)
     with serve(app):
         pass
     assert seen == [True, True]
-    assert not comet._hub.loop.running
+    assert not inside(comet).loop.running
 
 
 class Pool:
@@ -253,7 +255,7 @@ def serve_pool(comet: Comet, app: ASGIApp, pool: Pool) -> None:
         (event,) = poll(server, {"ticker": "last:1"})[:1]
         assert event["channel"] == "ticker"
     assert comet.channels.restarts == 0
-    assert not comet._hub.loop.running
+    assert not inside(comet).loop.running
 
 
 def test_sources_run_within_the_lifespan_of_the_application() -> None:
@@ -344,7 +346,7 @@ async def test_too_many_channels_are_told_to_the_server_as_a_failure_to_start(ow
     (failed,) = sent
     assert failed["type"] == "lifespan.startup.failed"
     assert "at most 1 live channels" in failed["message"]
-    assert comet._hub.loop.running is pool.open is False
+    assert inside(comet).loop.running is pool.open is False
 
 
 def test_both_the_middleware_and_the_lifespan_count_as_one() -> None:
@@ -352,7 +354,7 @@ def test_both_the_middleware_and_the_lifespan_count_as_one() -> None:
     app = Starlette(lifespan=comet.lifespan)
     with serve(CometMiddleware(app, comet=comet)) as server:
         assert server.register("registration=a").status == 200
-    assert not comet._hub.loop.running
+    assert not inside(comet).loop.running
 
 
 @pytest.mark.parametrize("reads_first", [False, True])
@@ -389,7 +391,7 @@ def test_an_application_whose_startup_fails_is_told_as_it_is() -> None:
     app = CometMiddleware(Starlette(lifespan=broken), comet=comet)
     with pytest.raises(LookupError, match="no database"), TestClient(app):
         pass
-    assert not comet._hub.loop.running
+    assert not inside(comet).loop.running
 
 
 def test_with_the_test_client_of_starlette() -> None:
@@ -458,7 +460,9 @@ def test_a_callback_that_fails_is_named_in_the_log(caplog: pytest.LogCaptureFixt
     )
     with serve(app) as server:
         server.request("GET", "/")
-    (failed,) = [record for record in caplog.records if record.name == "asgi_comet.goodbyes"]
+    (failed,) = [
+        record for record in caplog.records if record.name == "asgi_comet.identity.goodbyes"
+    ]
     assert failed.getMessage().startswith("an on_close callback failed: tests.test_middleware.")
     assert failed.getMessage().endswith(".enter.<lambda>")
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from asgi_comet import InvalidName
+from asgi_comet.core.names import check_asked, check_name, fresh_name, is_name
 from asgi_comet.errors import BadRequest
-from asgi_comet.names import check_asked, check_name, fresh_name, is_name
 
 
 @pytest.mark.parametrize("name", ["a", "room:7", "prix €", "x" * 255, "é" * 127 + "x", "a:~", "🎈"])

@@ -2,14 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import logging
 import sys
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from random import Random
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -24,7 +21,6 @@ from pydantic import BaseModel, model_serializer
 
 from asgi_comet import (
     ChannelFull,
-    ClientProcess,
     Comet,
     InvalidKey,
     InvalidMessage,
@@ -36,61 +32,33 @@ from asgi_comet import (
     NotifierFull,
     NotRunning,
     ProcessClosed,
-    dispatch,
-    turns,
 )
-from asgi_comet.registry import SUCCESSION
-from asgi_comet.testing import ManualClock
-from tests.test_channels import advance, make, running
+from asgi_comet._runtime import fairness
+from asgi_comet.identity.registry import SUCCESSION
+from asgi_comet.notify import queue
+from asgi_comet.testing._inspect import (
+    FORGET_SUBSCRIPTION,
+    HAND_OUT_ALL,
+    HAND_OUT_JOB,
+    NEXT_JOB,
+    feed_of,
+    inside,
+    is_handing_out,
+    logins,
+    queue_of,
+    subscriptions,
+    tables,
+    tables_of,
+)
+from tests.kit.notifying import House, housing, messages
+from tests.kit.running import advance, make
+from tests.kit.turns import until
 
 pytestmark = pytest.mark.anyio
 
 
-@dataclass
-class House:
-    """A running `Comet` with tabs of users, who are named by letters."""
-
-    comet: Comet
-    clock: ManualClock
-    tabs: dict[str, ClientProcess] = field(default_factory=dict)
-
-    def open(self, name: str, user: Any = None) -> ClientProcess:
-        session = name if user is None else f"session of {user}"
-        tab = self.tabs[name] = self.comet._hub.processes.open(session)
-        tab.session.user = user
-        return tab
-
-    def open_all(self, notifier: Notifier[Any], *names: str, key: Any = 1) -> None:
-        """Open a tab of each user, which listens."""
-        for name in names:
-            notifier.listen(key, self.open(name, user=name))
-
-    def values(self, name: str, notifier: str = "n") -> list[Any]:
-        return [message["value"] for message in messages(self.tabs[name], notifier)]
-
-
-def messages(process: ClientProcess, notifier: str = "n") -> list[Any]:
-    """What a client process got of a notifier."""
-    feed = process.place.directory.find(f"~{notifier}")
-    assert feed is not None
-    return [json.loads(message.data) for message in feed.history.after(0) or []]
-
-
-@asynccontextmanager
-async def housing(**settings: Any) -> AsyncIterator[House]:
-    async with running(**settings) as (comet, clock):
-        yield House(comet, clock)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await checkpoint()
-
-
 def check_empty(notifier: Notifier[Any]) -> None:
-    assert (notifier._keys, notifier._outboxes) == ({}, {})
-    line = notifier._dispatch
-    assert (len(line._line), len(line._for_loop), len(line._for_threads)) == (0, 0, 0)
+    assert not any(tables_of(notifier).values()), tables_of(notifier)
 
 
 # Making one
@@ -104,7 +72,7 @@ def test_one_per_name_and_the_name_must_be_that_of_a_process_channel() -> None:
     with pytest.raises(NonUniqueChannelName, match="'~messages'"):
         comet.notifier("messages")
     with pytest.raises(NonUniqueChannelName, match="'~messages'"):
-        comet.create(scope=comet._hub.processes.open("s"), name="messages")
+        comet.create(scope=inside(comet).processes.open("s"), name="messages")
     for name in ("comet", "", "~x", "open"):
         with pytest.raises(InvalidName):
             comet.notifier(name)
@@ -118,7 +86,7 @@ def test_what_it_is_made_of_must_make_sense() -> None:
         comet.notifier("a", prepare=5)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="expected a type that pydantic can encode"):
         comet.notifier("b", key=Random)
-    assert comet._hub.notifiers == {}
+    assert inside(comet).notifiers == {}
 
 
 KEYS = [
@@ -134,7 +102,7 @@ KEYS = [
 def test_keys_are_validated_by_their_type(type_: Any, key: Any, same: Any, wrong: Any) -> None:
     comet = make()
     notifier = comet.notifier("n", key=type_)
-    process = comet._hub.processes.open("s")
+    process = inside(comet).processes.open("s")
     notifier.listen(same, process)
     assert notifier.listeners(key) == [process]
     calls: list[Callable[[], object]] = [
@@ -155,7 +123,7 @@ def test_keys_are_validated_by_their_type(type_: Any, key: Any, same: Any, wrong
 def test_without_a_type_a_key_is_anything_hashable() -> None:
     comet = make()
     notifier = comet.notifier("n")
-    process = comet._hub.processes.open("s")
+    process = inside(comet).processes.open("s")
     notifier.listen(("a", 1), process)
     assert notifier.listeners(("a", 1)) == [process]
     with pytest.raises(InvalidKey, match="to be hashable, got list"):
@@ -170,7 +138,7 @@ def test_without_a_type_a_key_is_anything_hashable() -> None:
 def test_listening_makes_the_channel_once_and_is_idempotent() -> None:
     comet = make()
     notifier = comet.notifier("n", key=int)
-    process = comet._hub.processes.open("s")
+    process = inside(comet).processes.open("s")
     channel = notifier.listen(1, process)
     assert channel.id == "~n"
     assert channel.reference()["channel"] == "~n"
@@ -185,20 +153,22 @@ def test_listening_makes_the_channel_once_and_is_idempotent() -> None:
     assert len(notifier) == 0
     assert bool(notifier)
     assert notifier.listen(1, process) is channel  # it stayed
-    notifier.unlisten(1, comet._hub.processes.open("another, which never listened"))
+    notifier.unlisten(1, inside(comet).processes.open("another, which never listened"))
 
 
 def test_the_process_is_by_default_the_current_one() -> None:
     notifier = make().notifier("n", key=int)
-    with pytest.raises(NoClientProcess):
+    with pytest.raises(NoClientProcess, match=r"; write \.listen\(key, process\)$"):
         notifier.listen(1)
-    with pytest.raises(NoClientProcess):
+    with pytest.raises(NoClientProcess, match=r"; write \.unlisten\(key, process\)$"):
         notifier.unlisten(1)
+    with pytest.raises(NoClientProcess, match=r"; write \.channel\(process\)$"):
+        notifier.channel()
 
 
 def test_a_closed_process_cannot_listen_and_a_taken_name_is_told() -> None:
     comet = make()
-    process, other = comet._hub.processes.open("s"), comet._hub.processes.open("s")
+    process, other = inside(comet).processes.open("s"), inside(comet).processes.open("s")
     comet.create(scope=other, name="n")
     notifier = comet.notifier("n", key=int)
     process.close()
@@ -214,15 +184,15 @@ def test_one_that_closes_while_it_begins_to_listen_leaves_nothing(
 ) -> None:
     comet = make()
     notifier = comet.notifier("n", key=int)
-    process = comet._hub.processes.open("s")
-    open_ = notifier._open
+    process = inside(comet).processes.open("s")
+    open_ = comet.channels.open
 
-    def close_meanwhile(process: ClientProcess) -> Any:
-        found = open_(process)
+    def close_meanwhile(*args: Any, **options: Any) -> Any:
+        found = open_(*args, **options)
         process.closed = True  # and nothing else yet, as another thread may do it
         return found
 
-    monkeypatch.setattr(notifier, "_open", close_meanwhile)
+    monkeypatch.setattr(comet.channels, "open", close_meanwhile)
     with pytest.raises(ProcessClosed):
         notifier.listen(1, process)
     check_empty(notifier)
@@ -231,7 +201,7 @@ def test_one_that_closes_while_it_begins_to_listen_leaves_nothing(
 def test_a_process_that_closes_leaves_nothing() -> None:
     comet = make()
     notifier = comet.notifier("n", key=int)
-    one, other = comet._hub.processes.open("s"), comet._hub.processes.open("s")
+    one, other = inside(comet).processes.open("s"), inside(comet).processes.open("s")
     for key in range(10):
         notifier.listen(key, one)
     notifier.listen(3, other)
@@ -249,7 +219,7 @@ async def test_others_have_their_turn_while_many_are_told(
     monkeypatch: pytest.MonkeyPatch, prepare: str
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(turns, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(fairness, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     async with housing() as house:
 
         async def render(user: Any, value: Any) -> Any:
@@ -257,14 +227,14 @@ async def test_others_have_their_turn_while_many_are_told(
 
         notifier = house.comet.notifier("n", prepare=render if prepare == "async" else None)
         house.open_all(notifier, *[f"tab {number}" for number in range(100)])
-        append, done = house.comet._hub.broker.append, list[int]()
+        append, done = inside(house.comet).broker.append, list[int]()
 
         def append_slowly(feed: Any, data: bytes) -> Any:
             now[0] += 0.001  # a millisecond for each
             done.append(0)
             return append(feed, data)
 
-        monkeypatch.setattr(house.comet._hub.broker, "append", append_slowly)
+        monkeypatch.setattr(inside(house.comet).broker, "append", append_slowly)
         seen: list[int] = []
 
         async def look() -> None:
@@ -288,25 +258,25 @@ async def test_what_is_notified_as_the_line_ends_is_handed_out_by_one_task(
     async with housing() as house:
         notifier = house.comet.notifier("n")
         house.open_all(notifier, "a")
-        line, take, at_once = notifier._dispatch, dispatch.Dispatch._next, [0]
-        drain = dispatch.Dispatch._drain
+        line, take, at_once = queue_of(notifier), NEXT_JOB.function, [0]
+        drain = HAND_OUT_ALL.function
 
-        def take_and_notify(self: dispatch.Dispatch) -> Any:
-            errand = take(self)
-            if errand is None:
+        def take_and_notify(self: queue.Line) -> Any:
+            job = take(self)
+            if job is None:
                 monkeypatch.undo()
                 notifier.notify(1, 2)  # as another thread would, in this very moment
-            return errand
+            return job
 
-        async def count(self: dispatch.Dispatch) -> None:
+        async def count(self: queue.Queue) -> None:
             at_once.append(at_once[-1] + 1)
             await drain(self)
             at_once.append(at_once[-1] - 1)
 
-        monkeypatch.setattr(dispatch.Dispatch, "_next", take_and_notify)
+        monkeypatch.setattr(*NEXT_JOB, take_and_notify)
         notifier.notify(1, 1)
-        await until(lambda: not line._draining or take is dispatch.Dispatch._next)
-        monkeypatch.setattr(dispatch.Dispatch, "_drain", count)
+        await until(lambda: not is_handing_out(line) or take is NEXT_JOB.function)
+        monkeypatch.setattr(*HAND_OUT_ALL, count)
         notifier.notify(1, 3)
         await wait_all_tasks_blocked()
         assert house.values("a") == [1, 2, 3]
@@ -319,18 +289,18 @@ async def test_a_task_that_is_cut_off_leaves_its_place_to_the_next(
     async with housing() as house:
         notifier = house.comet.notifier("n")
         house.open_all(notifier, "a")
-        line, scope = notifier._dispatch, anyio.CancelScope()
+        line, scope = queue_of(notifier), anyio.CancelScope()
 
-        async def be_cut_off(errand: Any) -> None:
+        async def be_cut_off(line: queue.Queue, job: Any) -> None:
             scope.cancel()
             await anyio.sleep_forever()
 
         with monkeypatch.context() as patched:
-            patched.setattr(house.comet._hub.background, "start", lambda job: None)
-            patched.setattr(line, "_hand_out", be_cut_off)
+            patched.setattr(inside(house.comet).background, "start", lambda job: None)
+            patched.setattr(*HAND_OUT_JOB, be_cut_off)
             notifier.notify(1, "lost with the server")
             with scope:
-                await line._drain()
+                await HAND_OUT_ALL.function(line)
         notifier.notify(1, "after")
         await wait_all_tasks_blocked()
         assert house.values("a") == ["after"]
@@ -431,7 +401,7 @@ async def test_what_cannot_be_sent_is_refused_where_it_was_notified() -> None:
 
 
 async def test_it_never_waits_and_the_line_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "WAITING", 10)
+    monkeypatch.setattr(queue, "WAITING", 10)
     async with housing() as house:
         notifier = house.comet.notifier("n", key=int)
         house.open_all(notifier, "a")
@@ -449,7 +419,7 @@ async def test_it_never_waits_and_the_line_is_bounded(monkeypatch: pytest.Monkey
 
 async def test_the_line_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
     size = len('{"key":1,"value":"xxxx"}')
-    monkeypatch.setattr(dispatch, "WAITING_BYTES", 3 * size)
+    monkeypatch.setattr(queue, "WAITING_BYTES", 3 * size)
     async with housing() as house:
         notifier = house.comet.notifier("n", key=int)
         house.open_all(notifier, "a")
@@ -465,7 +435,7 @@ async def test_the_line_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch)
 async def test_what_was_notified_before_the_lifespan_is_handed_out_with_it() -> None:
     comet = make()
     notifier = comet.notifier("n", key=int, prepare=lambda user, value: value)
-    process = comet._hub.processes.open("s")
+    process = inside(comet).processes.open("s")
     notifier.listen(1, process)
     waiting = [notifier.notify(1, number) for number in range(3)]
     with pytest.raises(NotRunning):
@@ -656,13 +626,13 @@ async def test_a_sync_user_who_takes_long_delays_nobody_else_and_keeps_the_order
         house.open_all(notifier, "slow", "a", "b")
         first = notifier.notify(1, 0)
         await anyio.to_thread.run_sync(begun.wait, 20)
-        await until(lambda: len(notifier._dispatch._for_threads) == 2)
+        await until(lambda: tables_of(notifier)["for threads"] == 2)
         for _ in range(2):  # then nobody waits any more, and nobody looks
-            await advance(house.clock, 2 * dispatch.SPARE + 0.1)
+            await advance(house.clock, 2 * queue.SPARE + 0.1)
             await until(lambda: house.values("a") == house.values("b") == [0])
         sent = [first, *(notifier.notify(1, number) for number in range(1, 20))]
         await wait_all_tasks_blocked()
-        await advance(house.clock, 2 * dispatch.SPARE + 0.1)
+        await advance(house.clock, 2 * queue.SPARE + 0.1)
         await until(lambda: house.values("a") == house.values("b") == list(range(20)))
         assert house.values("slow") == []
         slow.set()
@@ -671,7 +641,7 @@ async def test_a_sync_user_who_takes_long_delays_nobody_else_and_keeps_the_order
 
 
 async def test_threads_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "THREADS", 2)
+    monkeypatch.setattr(queue, "THREADS", 2)
     go_on, running, most = threading.Event(), list[Any](), list[int]()
 
     def prepare(user: Any, value: Any) -> Any:
@@ -687,27 +657,22 @@ async def test_threads_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         sent = notifier.notify(1, "x")
         await until(lambda: len(running) == 1)
         for expected in (2, 2, 2):
-            await advance(house.clock, 2 * dispatch.SPARE + 0.1)
+            await advance(house.clock, 2 * queue.SPARE + 0.1)
             await until(lambda expected=expected: len(running) == expected)  # type: ignore[misc]
         go_on.set()
         assert await sent == 8
         assert max(most) == 2
-        await house.comet._hub.background.wait_idle()
+        await inside(house.comet).background.wait_idle()
 
 
 async def test_a_thread_takes_a_chunk_and_then_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "CHUNK", 3)
+    monkeypatch.setattr(queue, "CHUNK", 3)
     async with housing() as house:
         notifier = house.comet.notifier("n", key=int, prepare=lambda user, value: value)
         names = [f"user {number}" for number in range(50)]
         house.open_all(notifier, *names)
         assert await notifier.notify(1, "x") == 50
         assert [house.values(name) for name in names] == [["x"]] * 50
-
-
-async def test_a_thread_that_finds_that_another_took_the_rest_is_content() -> None:
-    async with housing() as house:
-        house.comet.notifier("n", key=int)._dispatch._take()
 
 
 async def test_no_more_than_32_are_prepared_in_the_loop_at_a_time() -> None:
@@ -725,10 +690,10 @@ async def test_no_more_than_32_are_prepared_in_the_loop_at_a_time() -> None:
         house.open_all(notifier, *(f"user {number}" for number in range(100)))
         sent = notifier.notify(1, "x")
         await wait_all_tasks_blocked()
-        assert len(running) == dispatch.JOBS
+        assert len(running) == queue.TASKS
         go_on.set()
         assert await sent == 100
-        assert max(most) == dispatch.JOBS
+        assert max(most) == queue.TASKS
 
 
 async def test_one_that_takes_ten_seconds_is_cut_off_and_the_next_is_prepared(
@@ -800,11 +765,11 @@ async def test_the_order_per_process_holds_at_whatever_speed() -> None:
         assert house.values("b") == list(range(200))
 
 
-async def test_an_outbox_that_overflows_ends_that_channel_as_full(
+async def test_a_subscription_that_overflows_ends_that_channel_as_full(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(dispatch, "OUTBOX", 5)
+    monkeypatch.setattr(queue, "OUTBOX", 5)
     go_on = anyio.Event()
 
     async def prepare(user: Any, value: Any) -> Any:
@@ -827,7 +792,7 @@ async def test_an_outbox_that_overflows_ends_that_channel_as_full(
         assert feed.closed == "full"
         assert "is prepared too slowly" in caplog.text
         channel = notifier.listen(1, house.tabs["slow"])
-        assert channel._feed is not feed
+        assert feed_of(channel) is not feed
         go_on.set()
         assert await notifier.notify(1, "again") == 2
         assert house.values("slow") == ["again"]
@@ -840,10 +805,10 @@ async def test_a_burst_does_not_overflow_what_is_prepared_at_once() -> None:
     async with housing(history_size=10_000) as house:
         notifier = house.comet.notifier("n", key=int, prepare=prepare)
         house.open_all(notifier, "a")
-        for number in range(3 * dispatch.OUTBOX):
+        for number in range(3 * queue.OUTBOX):
             notifier.notify(1, number)
         assert await notifier.notify(1, "last") == 1
-        assert house.values("a") == [*range(3 * dispatch.OUTBOX), "last"]
+        assert house.values("a") == [*range(3 * queue.OUTBOX), "last"]
 
 
 # Channels that end
@@ -866,7 +831,7 @@ async def test_a_client_that_does_not_read_is_full_and_forgotten_until_it_listen
         assert "a channel of notifier 'n' is full: its keys are forgotten" in caplog.text
         channel = notifier.listen(1, house.tabs["a"])
         assert await notifier.notify(1, 4) == 2
-        assert channel._feed.history.top == 1
+        assert feed_of(channel).history.top == 1
         house.tabs["a"].close()
         house.tabs["b"].close()
         check_empty(notifier)
@@ -906,7 +871,7 @@ async def test_a_process_that_closes_is_not_prepared_for_any_more() -> None:
         assert [await one for one in sent] == [0] * 3
         await wait_all_tasks_blocked()
         assert (asked, called_off) == (["a"], ["a"])
-        assert len(house.comet._hub.background) == 0
+        assert len(inside(house.comet).background) == 0
         check_empty(notifier)
 
 
@@ -932,16 +897,40 @@ async def test_a_process_that_closes_while_a_thread_prepares_for_it_leaves_nothi
             house.tabs["a"].close()
             assert [await one for one in sent] == [0, 0]
             go_on.set()
-            await house.comet._hub.background.wait_idle()
+            await inside(house.comet).background.wait_idle()
             check_empty(notifier)
+
+
+async def test_a_process_that_closes_between_a_sync_and_an_async_step_leaves_nothing() -> None:
+    begun, go_on, prepared = threading.Event(), threading.Event(), list[Any]()
+
+    def value(user: Any) -> Any:
+        begun.set()
+        assert go_on.wait(20)
+        return user
+
+    async def prepare(user: Any, value: Any) -> Any:
+        prepared.append(user)
+
+    async with housing() as house:
+        notifier = house.comet.notifier("n", key=int, prepare=prepare)
+        house.open_all(notifier, "a")
+        sent = notifier.notify(1, value)
+        await anyio.to_thread.run_sync(begun.wait, 20)
+        house.tabs["a"].close()
+        assert await sent == 0
+        go_on.set()
+        await inside(house.comet).background.wait_idle()
+        assert prepared == []
+        check_empty(notifier)
 
 
 @pytest.mark.parametrize("way", ["sync", "async"])
 async def test_a_process_that_closes_while_it_waits_to_be_prepared_for_is_passed_over(
     way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "THREADS", 1)
-    monkeypatch.setattr(dispatch, "JOBS", 1)
+    monkeypatch.setattr(queue, "THREADS", 1)
+    monkeypatch.setattr(queue, "TASKS", 1)
     asked, go_on, go_on_here = list[Any](), threading.Event(), anyio.Event()
 
     def prepare(user: Any, value: Any) -> Any:
@@ -960,7 +949,7 @@ async def test_a_process_that_closes_while_it_waits_to_be_prepared_for_is_passed
         house.open_all(notifier, *"abc")
         sent = notifier.notify(1, "x")
         await until(lambda: asked == ["a"])
-        await until(lambda: all(outbox.pending for outbox in notifier._outboxes.values()))
+        await until(lambda: all(one.pending for one in subscriptions(notifier).values()))
         house.tabs["b"].close()
         go_on.set()
         go_on_here.set()
@@ -971,13 +960,13 @@ async def test_a_process_that_closes_while_it_waits_to_be_prepared_for_is_passed
 def test_two_threads_that_see_a_channel_s_end_forget_it_once() -> None:
     comet = make()
     notifier = comet.notifier("n", key=int)
-    process = comet._hub.processes.open("s")
+    process = inside(comet).processes.open("s")
     notifier.listen(1, process)
-    outbox = notifier._outboxes[process]
-    outbox.channel.close()
-    notifier._forget(outbox)
+    subscription = subscriptions(notifier)[process]
+    subscription.channel.close()
+    FORGET_SUBSCRIPTION.function(notifier, subscription)
     notifier.listen(1, process)
-    notifier._forget(outbox)
+    FORGET_SUBSCRIPTION.function(notifier, subscription)
     assert notifier.listeners(1) == [process]
 
 
@@ -996,7 +985,7 @@ async def test_a_process_that_closed_before_its_turn_is_passed_over() -> None:
 async def test_one_that_closes_between_the_line_and_its_turn_is_passed_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(turns, "STRETCH", -1)  # the loop turns after each
+    monkeypatch.setattr(fairness, "STRETCH", -1)  # the loop turns after each
     for prepare in (prepare_sync, prepare_async, prepare_either):
         async with housing() as house:
             notifier = house.comet.notifier("n", key=int, prepare=prepare)
@@ -1008,7 +997,7 @@ async def test_one_that_closes_between_the_line_and_its_turn_is_passed_over(
                 await checkpoint()
                 house.tabs[name].close()
             assert 50 <= await sent <= 100
-            await house.comet._hub.background.wait_idle()
+            await inside(house.comet).background.wait_idle()
             assert len(notifier.listeners(1)) == 50
 
 
@@ -1020,14 +1009,14 @@ async def test_a_lifespan_that_ends_leaves_no_job_and_a_later_one_works() -> Non
     slow = comet.notifier("slow", key=int, prepare=prepare)
     quick = comet.notifier("quick", key=int)
     async with comet.lifespan():
-        process = comet._hub.processes.open("s")
+        process = inside(comet).processes.open("s")
         slow.listen(1, process)
         slow.notify(1, "x")
         await wait_all_tasks_blocked()
     check_empty(slow)
-    assert len(comet._hub.background) == 0
+    assert len(inside(comet).background) == 0
     async with comet.lifespan():
-        process = comet._hub.processes.open("s")
+        process = inside(comet).processes.open("s")
         quick.listen(1, process)
         assert await quick.notify(1, "x") == 1
 
@@ -1038,7 +1027,7 @@ async def test_a_lifespan_that_ends_leaves_no_job_and_a_later_one_works() -> Non
 def test_a_notification_that_nobody_keeps_is_gone_and_one_that_is_kept_holds_little() -> None:
     comet = make()
     notifier = comet.notifier("n", key=int)
-    process = comet._hub.processes.open("s")
+    process = inside(comet).processes.open("s")
     notifier.listen(1, process)
     dropped = weakref.ref(notifier.notify(1, "x"))
     assert dropped() is None
@@ -1057,26 +1046,27 @@ async def test_a_thousand_users_who_come_and_go_leave_nothing() -> None:
             gc.collect()
             held.append(sys.getallocatedblocks())
         assert held[-1] < held[1] + 1000, held  # where each round had 3,000 processes
-        assert len(house.comet._hub.timers) == len(house.comet._hub.background) == 0
+        assert len(inside(house.comet).timers) == len(inside(house.comet).background) == 0
 
 
 async def come_and_go(house: House, notifier: Notifier[int], random: Random) -> None:
-    open_ = house.comet._hub.processes.open
+    open_ = inside(house.comet).processes.open
     tabs = [open_(f"session of {user}") for user in range(1000) for _ in range(3)]
     for user, tab in enumerate(tabs[::3]):
-        house.comet._hub.users.change(tab.session, user, keep=user % 2 == 0)
+        inside(house.comet).users.change(tab.session, user, keep=user % 2 == 0)
     for tab in tabs:
         for key in random.sample(range(10_000), 5):
             notifier.listen(key, tab)
     for key in range(0, 10_000, 50):
         notifier.notify(key, "news")
     await notifier.notify(0, "last")
+    boxes = subscriptions(notifier)
     for tab in tabs[::2]:
-        for listened in list(notifier._outboxes[tab].keys)[:3]:
+        for listened in list(boxes[tab].keys)[:3]:
             notifier.unlisten(listened, tab)  # type: ignore[arg-type]  # they are numbers
     assert len(house.comet.sessions()) == 1000
     for session in house.comet.sessions()[::2]:
-        house.comet._hub.users.change(session, None)  # which closes its tabs
+        inside(house.comet).users.change(session, None)  # which closes its tabs
     for tab in random.sample(tabs, len(tabs)):
         tab.close()
     await wait_all_tasks_blocked()
@@ -1086,7 +1076,7 @@ async def come_and_go(house: House, notifier: Notifier[int], random: Random) -> 
 
 
 def check_users_empty(comet: Comet) -> None:
-    processes = comet._hub.processes
-    for session in list(processes._kept):  # who logged in and left every tab
-        comet._hub.users.change(session, None)
-    assert (len(processes), processes._users, processes.known) == (0, {}, 0)
+    for session in logins(comet):  # who logged in and left every tab
+        inside(comet).users.change(session, None)
+    found = tables(comet)
+    assert [found[name] for name in ("processes", "users", "logins", "sessions")] == [0] * 4

@@ -16,9 +16,9 @@ import pytest
 
 from asgi_comet import SITE, Comet, Settings, settings
 from asgi_comet.testing import wait_for_listeners
-from tests.conftest import TOKEN
-from tests.serving import Address, Tab, poll
-from tests.streams import Sse, Ws
+from tests.kit.serving import Address, Tab, poll
+from tests.kit.stage import TOKEN
+from tests.kit.streams import Sse, Ws
 
 PAGE = (Path(__file__).parent.parent / "docs" / "operating.md").read_text()
 UNITS = {

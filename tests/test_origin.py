@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from asgi_comet import Comet
-from asgi_comet.headers import read_headers
-from asgi_comet.origin import OriginRule, parse_origin
+from asgi_comet.http.headers import read_headers
+from asgi_comet.http.origin import OriginRule, parse_origin
 
 
 def scope(scheme: str = "http", **headers: str) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def test_an_allowed_origin_passes_and_its_page_may_read_the_answer(
 def test_origins_that_are_refused(
     scheme: str, host: str, origin: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.WARNING, "asgi_comet.origin"):
+    with caplog.at_level(logging.WARNING, "asgi_comet.http.origin"):
         assert check(scope(scheme, host=host, origin=origin)) is None
     (record,) = caplog.records
     assert record.levelno == logging.WARNING

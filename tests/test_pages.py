@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from html.parser import HTMLParser
 from typing import Any
 
 import pytest
@@ -11,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_comet import SITE, Channel, Comet
+from asgi_comet.api.pages import Markup, render_script
 from asgi_comet.errors import NoClientProcess
-from asgi_comet.pages import Markup, render_script
+from tests.kit.html import read
 
 HOSTILE = [
     "</script><script>alert(1)</script>",
@@ -32,39 +31,6 @@ values = st.recursive(
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=20,
 )
-
-
-class Elements(HTMLParser):
-    """Reads HTML as browsers do: the elements, with what stands in each."""
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.found: list[tuple[str, dict[str, str | None], str]] = []
-        self.ended: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs), ""))
-
-    def handle_data(self, data: str) -> None:
-        tag, attributes, text = self.found.pop()
-        self.found.append((tag, attributes, text + data))
-
-    def handle_endtag(self, tag: str) -> None:
-        self.ended.append(tag)
-
-    def handle_comment(self, data: str) -> None:
-        raise AssertionError(data)
-
-
-def read(html: str) -> Any:
-    """What `comet.js` reads, of a page that has nothing else."""
-    parser = Elements()
-    parser.feed(html)
-    parser.close()
-    ((tag, attributes, text),) = parser.found
-    assert (tag, parser.ended) == ("script", ["script"])
-    assert attributes == {"type": "application/json", "id": "comet"}
-    return json.loads(text)
 
 
 @pytest.fixture
@@ -129,3 +95,12 @@ def test_without_anything_it_is_still_an_element(comet: Comet) -> None:
 def test_outside_of_a_request_there_is_no_process_to_give(comet: Comet) -> None:
     with pytest.raises(NoClientProcess):
         comet.script(comet.open_process())
+
+
+def test_what_is_no_process_or_no_channel_is_refused(comet: Comet) -> None:
+    anything: Any = comet.create(scope=SITE, name="news")
+    with pytest.raises(TypeError, match=r"got Channel; .*comet\.script\(process, news=news\)"):
+        comet.script(anything)
+    anything = 1
+    with pytest.raises(TypeError, match="expected news to be a channel, got int"):
+        comet.script(news=anything)

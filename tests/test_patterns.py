@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asgi_comet import InvalidDeclaration, InvalidName
-from asgi_comet.patterns import Pattern, parse_pattern
+from asgi_comet.core.pattern import Pattern, parse_pattern
 
 
 @pytest.mark.parametrize(

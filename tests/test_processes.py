@@ -10,7 +10,6 @@ from random import Random
 
 import anyio
 import pytest
-from anyio import wait_all_tasks_blocked
 
 from asgi_comet import (
     SITE,
@@ -20,33 +19,23 @@ from asgi_comet import (
     ProcessClosed,
     Session,
     TooManyProcesses,
-    goodbyes,
 )
-from asgi_comet.feeds import Wake
-from asgi_comet.processes import Registered
-from asgi_comet.registry import Processes
+from asgi_comet.channels.feed import Wake
+from asgi_comet.identity import goodbyes
+from asgi_comet.identity.process import Registered
 from asgi_comet.testing import ManualClock
-from tests.test_channels import advance, make, running
-from tests.test_fanout import Ear
+from asgi_comet.testing._inspect import belongs_to, buckets, feed_of, inactivity_waits, inside, left
+from tests.kit.listening import Ear
+from tests.kit.processes import open_in, processes_of
+from tests.kit.running import advance, make, running
+from tests.kit.turns import wait_all_tasks_blocked
 
 pytestmark = pytest.mark.anyio
 
 
-def processes_of(comet: Comet) -> Processes:
-    return comet._hub.processes
-
-
-def open_in(comet: Comet, session: str = "s") -> ClientProcess:
-    return processes_of(comet).open(session)
-
-
 def check_nothing_left(comet: Comet) -> None:
-    assert len(processes_of(comet)) == 0
-    assert processes_of(comet).sessions() == []
-    assert len(comet.channels) == 0
-    assert len(comet._hub.timers) == 0
-    assert len(comet._hub.background) == 0
-    assert len(comet._hub.fanout.listeners) == 0
+    gc.collect()  # sources are known by weak references
+    assert left(comet) == {}
 
 
 # What a process is
@@ -59,7 +48,7 @@ def test_a_process_is_open_and_of_its_session_and_its_url_holds_its_signed_id() 
     assert len(process.id) == 24  # 144 bits
     head, _, token = process.url.rpartition("/")
     assert head == "/comet/p"
-    assert comet._hub.visits.identity.unsign_process(token) == process.id
+    assert inside(comet).visits.identity.unsign_process(token) == process.id
     assert processes_of(comet).find(process.id) is process
     assert process.session.processes == [process]
     process.check_open()
@@ -197,7 +186,7 @@ async def test_every_connection_makes_it_wait_anew() -> None:
         process.disconnect()
         await advance(clock, 599.9)
         assert not process.closed
-        assert len(comet._hub.timers) == 1
+        assert len(inside(comet).timers) == 1
 
 
 async def test_a_connection_that_closes_after_the_process_leaves_nothing() -> None:
@@ -446,15 +435,15 @@ async def test_it_returns_when_the_process_closes() -> None:
 async def test_cancelled_waits_leave_nothing() -> None:
     async with running() as (comet, _):
         process = open_in(comet)
-        before = len(comet._hub.timers)
+        before = len(inside(comet).timers)
         async with anyio.create_task_group() as tasks:
             for _ in range(100):
                 tasks.start_soon(comet.wait_timeout, 5, process)
             await wait_all_tasks_blocked()
-            assert len(comet._hub.timers) == before + 100
+            assert len(inside(comet).timers) == before + 100
             tasks.cancel_scope.cancel()
-        assert len(comet._hub.timers) == before
-        assert process._waiting == set()
+        assert len(inside(comet).timers) == before
+        assert inactivity_waits(process) == 0
 
 
 async def test_it_needs_a_running_lifespan() -> None:
@@ -488,7 +477,7 @@ class waiting:  # noqa: N801 - used like the context managers around it
         self._process.close()
         await self._tasks.__aexit__(None, None, None)
         await self._running.__aexit__(None, None, None)
-        assert self._process._waiting == set()
+        assert inactivity_waits(self._process) == 0
 
 
 # Bounds
@@ -497,7 +486,7 @@ class waiting:  # noqa: N801 - used like the context managers around it
 async def test_of_32_in_a_session_the_33rd_closes_the_one_longest_without_a_connection(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.INFO, "asgi_comet.processes")
+    caplog.set_level(logging.INFO, "asgi_comet.identity.process")
     async with running() as (comet, clock):
         opened = [open_in(comet) for _ in range(32)]
         assert not any(process.closed for process in opened)
@@ -536,13 +525,13 @@ async def test_if_all_32_are_connected_the_33rd_is_refused() -> None:
         opened = [open_in(comet) for _ in range(32)]
         for process in opened:
             process.connect()
-        timers = len(comet._hub.timers)
+        timers = len(inside(comet).timers)
         with pytest.raises(TooManyProcesses, match=r"32 .* connected in this session") as caught:
             open_in(comet)
         assert (caught.value.limit, caught.value.of_session) == (32, True)
         with pytest.raises(TooManyProcesses):
             processes_of(comet).default("s")
-        assert (opened[0].session.processes, len(comet._hub.timers)) == (opened, timers)
+        assert (opened[0].session.processes, len(inside(comet).timers)) == (opened, timers)
         open_in(comet, "another")
         opened[5].disconnect()
         open_in(comet)
@@ -683,7 +672,8 @@ async def test_after_1000_came_and_went_nothing_is_left() -> None:
         assert (waits, len(told), len(set(told))) == (1000, 1000, 1000)
         assert (sources.made, sources.began) == (2000, sources.ended)
         check_nothing_left(comet)
-        assert comet._hub.timers._buckets.keys() == set(comet._hub.timers._order)
+        there, heap = buckets(inside(comet).timers)
+        assert there == set(heap)
         told.clear()
         del process
         gc.collect()
@@ -691,7 +681,7 @@ async def test_after_1000_came_and_went_nothing_is_left() -> None:
 
 
 def is_of(found: object, comet: Comet) -> bool:
-    return type(found) is ClientProcess and found._household.runtime.loop is comet._hub.loop
+    return type(found) is ClientProcess and belongs_to(found, comet)
 
 
 def open_ones(session: Session) -> int:
@@ -732,7 +722,7 @@ async def test_an_inactivity_that_is_no_time_says_what_is_expected(
     comet: Comet, seconds: float
 ) -> None:
     async with comet.lifespan():
-        process = comet._hub.processes.open("s")
+        process = inside(comet).processes.open("s")
         with pytest.raises(ValueError, match="expected a number of seconds, at least 0, got"):
             await comet.wait_timeout(seconds, process)
         process.close()
@@ -748,8 +738,8 @@ async def test_nobody_waits_for_the_outcome_of_what_a_callback_publishes(
         told = list[int]()
         process.close()
         with anyio.fail_after(10):
-            await comet._hub.background.wait_idle()  # on a clock that stands still
-        assert (news._feed.history.top, told) == (1, [1])
+            await inside(comet).background.wait_idle()  # on a clock that stands still
+        assert (feed_of(news).history.top, told) == (1, [1])
     assert caplog.records == []
 
 
@@ -766,9 +756,9 @@ async def test_a_callback_that_hangs_is_cut_off(
 
     monkeypatch.setattr(goodbyes, "CALLBACK_LIMIT", 0.0)
     async with comet.lifespan():
-        process = comet._hub.processes.open("s")
+        process = inside(comet).processes.open("s")
         process.on_close(hang)
         process.close()
-        await comet._hub.background.wait_idle()
+        await inside(comet).background.wait_idle()
     assert "an on_close callback took more than 0 s and was cut off: tests." in caplog.text
     assert "test_a_callback_that_hangs_is_cut_off.hang" in caplog.text

@@ -10,11 +10,14 @@ import anyio
 import pytest
 from anyio import wait_all_tasks_blocked
 
-from asgi_comet import ClientProcess, Notification, NotRunning, Receipt, turns
+from asgi_comet import ClientProcess, Notification, NotRunning, Receipt
+from asgi_comet._runtime import fairness
 from asgi_comet.brokers.base import Stored
-from asgi_comet.feeds import Feed
-from tests.test_channels import advance, make
-from tests.test_notify import House, housing
+from asgi_comet.channels.feed import Feed
+from asgi_comet.core.messages import Position
+from asgi_comet.testing._inspect import awaited, inside, notifiers, subscriptions
+from tests.kit.notifying import House, housing
+from tests.kit.running import advance, make
 
 pytestmark = pytest.mark.anyio
 
@@ -70,11 +73,11 @@ def acknowledge(house: House, names: str, offset: int = 1) -> None:
 
 
 def check_nobody_waits(house: House, names: str) -> None:
-    assert len(house.comet._hub.timers) == 0
-    for outbox in house.comet._hub.notifiers["n"].__self__._outboxes.values():  # type: ignore[attr-defined]
-        assert outbox.waits == set()
+    assert len(inside(house.comet).timers) == 0
+    for subscription in subscriptions(notifiers(house.comet)["n"]).values():
+        assert subscription.waits == set()
     for one in names:
-        assert feed_of(house, one).outcomes._awaited == set()
+        assert awaited(feed_of(house, one)) == 0
 
 
 async def test_it_is_there_once_everybody_has_acknowledged() -> None:
@@ -91,7 +94,7 @@ async def test_it_is_there_once_everybody_has_acknowledged() -> None:
             assert isinstance(found.receipt, Receipt)
             assert found.receipt.acknowledged == (house.tabs["a"], house.tabs["b"])
             for tab in house.tabs.values():
-                house.comet._hub.timers.stop(tab._expiry)
+                tab.connect()  # so that it does not expire
             check_nobody_waits(house, "ab")
 
 
@@ -203,6 +206,16 @@ async def test_it_waits_until_it_is_published_but_not_longer_than_asked() -> Non
             assert found.names(house) == ("a", "", "")
 
 
+async def test_a_server_that_stops_ends_the_wait() -> None:
+    async with housing() as house:
+        notifier = house.comet.notifier("n", key=int)
+        house.open_all(notifier, "a")
+        async with waiting(notifier.notify(1, "x")) as found:
+            inside(house.comet).timers.hasten()
+            await wait_all_tasks_blocked()
+            assert found.names(house) == ("", "", "a")
+
+
 async def test_of_nobody_it_is_empty_at_once() -> None:
     async with housing() as house:
         sent = house.comet.notifier("n", key=int).notify(1, "x")
@@ -215,17 +228,17 @@ async def test_a_cancelled_wait_leaves_nothing_and_changes_nothing() -> None:
         notifier = house.comet.notifier("n", key=int)
         house.open_all(notifier, "a")
         for tab in house.tabs.values():
-            house.comet._hub.timers.stop(tab._expiry)
+            tab.connect()  # so that it does not expire
         sent = notifier.notify(1, "x")
         async with waiting(sent):
-            assert len(feed_of(house, "a").outcomes._awaited) == 1
+            assert awaited(feed_of(house, "a")) == 1
         check_nobody_waits(house, "a")
         acknowledge(house, "a")
         assert (await sent.received()).acknowledged == (house.tabs["a"],)
 
 
 async def test_the_loop_turns_while_many_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "STRETCH", -1)
+    monkeypatch.setattr(fairness, "STRETCH", -1)
     async with housing() as house:
         notifier = house.comet.notifier("n", key=int)
         house.open_all(notifier, *"abc")
@@ -263,29 +276,29 @@ async def test_a_process_that_closes_right_after_it_was_published_did_get_it() -
     async with housing() as house:
         notifier = house.comet.notifier("n", key=int)
         house.open_all(notifier, "a", "b")
-        outboxes = [notifier._outboxes[house.tabs[name]] for name in "ab"]
+        there = [subscriptions(notifier)[house.tabs[name]] for name in "ab"]
         sent = notifier.notify(2, "nobody")
-        sent.record(outboxes[0], 1)
-        for outbox in outboxes:
-            sent.record(outbox, None)  # as in another thread
+        sent.record(there[0], 1)
+        for subscription in there:
+            sent.record(subscription, None)  # as in another thread
         assert await sent == 1
 
 
 async def test_a_broker_may_tell_later_where_a_message_is(monkeypatch: pytest.MonkeyPatch) -> None:
     async with housing() as house:
-        append = house.comet._hub.broker.append
+        append = inside(house.comet).broker.append
 
         def append_later(feed: Feed, data: bytes) -> Stored:
             offset = append(feed, data)
             assert isinstance(offset, int)
 
-            async def stored() -> int:
+            async def stored() -> Position:
                 await anyio.lowlevel.checkpoint()
-                return offset
+                return Position(feed.epoch, offset)
 
             return stored
 
-        monkeypatch.setattr(house.comet._hub.broker, "append", append_later)
+        monkeypatch.setattr(inside(house.comet).broker, "append", append_later)
         notifier = house.comet.notifier("n", key=int)
         house.open_all(notifier, "a")
         async with waiting(notifier.notify(1, "x")) as found:

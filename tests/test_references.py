@@ -11,7 +11,8 @@ from fastapi.testclient import TestClient
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from asgi_comet import SITE, Channel, Comet, CometMiddleware, ExternalChannel
-from tests.conftest import KEY
+from asgi_comet.testing._inspect import feed_of
+from tests.kit.stage import KEY
 
 comet = Comet(KEY)
 app = FastAPI()
@@ -80,7 +81,7 @@ def page() -> Iterator[TestClient]:
 
 
 def reference() -> dict[str, str]:
-    position = f"{news._feed.history.epoch}.0"
+    position = f"{feed_of(news).history.epoch}.0"
     return {"url": "/root/comet", "channel": "news", "position": position}
 
 
@@ -145,7 +146,7 @@ def test_what_is_no_channel_does_not_pass_for_one() -> None:
 def test_a_channel_can_be_sent_on_a_channel() -> None:
     channel = comet.create(scope=SITE)
     channel.publish({"go on at": far})
-    run = channel._feed.history.after(0)
+    run = feed_of(channel).history.after(0)
     assert run is not None
     assert run[0].data == (
         b'{"go on at":{"url":"https://live.example.com/comet","channel":"far","position":"last:3"}}'

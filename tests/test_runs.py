@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asgi_comet.directory import Directory
-from asgi_comet.feeds import Feed, Kind
-from asgi_comet.history import History
+from asgi_comet.channels.directory import Directory
+from asgi_comet.channels.feed import Feed
+from asgi_comet.channels.kind import Kind
+from asgi_comet.core.history import History
+from asgi_comet.core.runs import Encoder
 from asgi_comet.protocol import events, frames, registration, sse
-from asgi_comet.runs import Encoder
+from asgi_comet.testing._inspect import encoded
 
 ENCODERS = {
     "poll": events.encode_messages,
@@ -93,7 +95,7 @@ def test_all_who_follow_a_channel_share_what_is_written_wherever_they_are_on_oth
         begun = feed.render(encode.shared, 0, 1000)
         assert begun is not None
         assert encode.end(begun, "k3x9Qp", 1000)[2] is begun
-    assert len(feed._rendered) == 1
+    assert len(encoded(feed)) == 1
 
 
 @pytest.mark.parametrize("kind", [Kind.SITE, Kind.NEWEST])

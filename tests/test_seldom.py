@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from asgi_comet.seldom import Seldom
+from asgi_comet._runtime.seldom import Seldom
 from asgi_comet.testing import ManualClock
 
 

@@ -7,13 +7,15 @@ import weakref
 from typing import Any
 
 import pytest
-from anyio import wait_all_tasks_blocked
 
 from asgi_comet import Comet, Session, TooManyFamilyChannels
-from asgi_comet.declarations import Declarations
-from asgi_comet.feeds import Feed
-from asgi_comet.processes import Caller
-from tests.test_declarations import Log, Reader, declare_rooms, running
+from asgi_comet.channels.feed import Feed
+from asgi_comet.identity.process import Caller
+from asgi_comet.testing._inspect import RUN_MEMBER, feed_of, inside, members
+from tests.kit.declaring import Log, declare_rooms
+from tests.kit.listening import Reader
+from tests.kit.running import running
+from tests.kit.turns import wait_all_tasks_blocked
 
 pytestmark = pytest.mark.anyio
 
@@ -27,14 +29,14 @@ def stranger(session: Session | None = None) -> Reader:
 
 def ask(comet: Comet, reader: Reader, name: str) -> Feed:
     """Have a connection follow a member, which starts if need be."""
-    feed = comet._hub.declarations.find(name, reader)
+    feed = inside(comet).declarations.find(name, reader)
     assert feed is not None
-    comet._hub.fanout.attach(reader, feed)
+    inside(comet).fanout.attach(reader, feed)
     return feed
 
 
 def stop_following(comet: Comet, reader: Reader, feed: Feed) -> None:
-    comet._hub.fanout.leave(reader, feed)
+    inside(comet).fanout.leave(reader, feed)
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -131,7 +133,7 @@ async def test_a_member_that_has_ended_is_freed_at_once_without_the_collector() 
         reader = stranger()
         feed = ask(comet, reader, "room:1")
         await wait_all_tasks_blocked()
-        (member,) = map(weakref.ref, comet._hub.declarations._live[rooms])
+        (member,) = map(weakref.ref, members(comet, rooms))
         stop_following(comet, reader, feed)  # from now on a timer waits for somebody to come
         gc.collect()
         gc.disable()
@@ -149,14 +151,14 @@ async def test_a_listener_that_comes_before_the_member_counts_is_counted(
 ) -> None:
     async with running(max_family_channels=1) as (comet, clock):
         rooms, reader = declare_rooms(comet, Log()), stranger()
-        run = Declarations._run
+        run = RUN_MEMBER.function
 
         def come_first(declarations: Any, declared: Any, member: Any) -> None:
-            comet._hub.fanout.attach(reader, member.feed)  # as if another thread had started it
+            inside(comet).fanout.attach(reader, member.feed)  # as if another thread had started it
             run(declarations, declared, member)
 
-        monkeypatch.setattr(Declarations, "_run", come_first)
-        feed = rooms.channel(name="1")._feed
+        monkeypatch.setattr(*RUN_MEMBER, come_first)
+        feed = feed_of(rooms.channel(name="1"))
         await wait_all_tasks_blocked()
         clock.advance(2)
         with pytest.raises(TooManyFamilyChannels):

@@ -16,20 +16,22 @@ from pathlib import Path
 
 import anyio
 import pytest
-from anyio import wait_all_tasks_blocked
 
 from asgi_comet import Comet, Settings, SeveralWorkers
-from asgi_comet.background import Background
-from asgi_comet.identity import Identity, load_keys
-from asgi_comet.launch import Launch
-from asgi_comet.lockfile import LockFile
-from asgi_comet.runtime import Runtime
-from asgi_comet.siblings import Policy, Siblings
+from asgi_comet._runtime.loop import LoopThread
+from asgi_comet._runtime.runtime import Runtime
+from asgi_comet._runtime.tasks import Background
+from asgi_comet._runtime.timers import Timers
+from asgi_comet.identity.tokens import Identity, load_keys
 from asgi_comet.testing import ManualClock
-from asgi_comet.threads import LoopThread
-from asgi_comet.timers import Timers
-from tests.conftest import KEY, Made
-from tests.serving import Tab
+from asgi_comet.testing._inspect import inside, policy_of
+from asgi_comet.workers.launch import Launch
+from asgi_comet.workers.lockfile import LockFile
+from asgi_comet.workers.siblings import Policy, Siblings
+from tests.kit.running import advance
+from tests.kit.serving import Tab
+from tests.kit.stage import KEY, Made
+from tests.kit.turns import wait_all_tasks_blocked
 
 SINGLE = Launch(serves=True, supervised=False, told=False, endless=False)
 WORKER = Launch(serves=True, supervised=True, told=False, endless=False)
@@ -56,9 +58,12 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
-def make(clock: ManualClock, policy: Policy | None = "refuse") -> Siblings:
+def make(
+    clock: ManualClock, policy: Policy | None = "refuse", timers: Timers | None = None
+) -> Siblings:
     loop = LoopThread()
-    runtime = Runtime(loop=loop, timers=Timers(clock), clock=clock, background=Background(loop))
+    timers = Timers(clock) if timers is None else timers
+    runtime = Runtime(loop=loop, timers=timers, clock=clock, background=Background(loop))
     return Siblings("app", policy, runtime)
 
 
@@ -82,11 +87,11 @@ def sibling(path: str) -> Iterator[subprocess.Popen[str]]:
         process.wait(20)
 
 
-async def advance(clock: ManualClock, seconds: int) -> None:
-    for _ in range(seconds):
-        await wait_all_tasks_blocked()
-        clock.advance(1)
+async def pass_seconds(clock: ManualClock, seconds: int) -> None:
+    """Let time pass second by second, since the siblings look at each other all the time."""
     await wait_all_tasks_blocked()
+    for _ in range(seconds):
+        await advance(clock, 1)
 
 
 # Certain
@@ -132,9 +137,9 @@ async def test_a_worker_of_a_supervisor_refuses_once_it_is_no_restart(
     with sibling(path) as other:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(enter)
-            await advance(clock, 9)
+            await pass_seconds(clock, 9)
             assert refused == []
-            await advance(clock, 1)
+            await pass_seconds(clock, 1)
         assert refused == [other.pid]
 
 
@@ -145,8 +150,8 @@ async def test_a_worker_that_replaces_another_starts_when_that_has_gone(
     async with anyio.create_task_group() as tasks:
         with sibling(path):
             tasks.start_soon(siblings.enter, WORKER)
-            await advance(clock, 5)
-        await advance(clock, 1)
+            await pass_seconds(clock, 5)
+        await pass_seconds(clock, 1)
     assert os.path.exists(path)
     siblings.leave()
     assert not os.path.exists(path)
@@ -166,7 +171,7 @@ async def test_a_holder_that_has_not_said_who_it_is_yet_is_asked_again(
             tasks.start_soon(enter)
             await wait_all_tasks_blocked()
             Path(path).write_text(f"{other.pid}\n")
-            await advance(clock, 1)
+            await pass_seconds(clock, 1)
 
 
 async def test_a_lock_whose_holder_was_killed_is_nobodys(path: str, clock: ManualClock) -> None:
@@ -178,7 +183,7 @@ async def test_a_lock_whose_holder_was_killed_is_nobodys(path: str, clock: Manua
         Path(path).write_text(f"{dead.pid}\n")
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(siblings.enter, WORKER)
-            await advance(clock, 11)
+            await pass_seconds(clock, 11)
         assert not siblings.found
         siblings.leave()
 
@@ -208,21 +213,22 @@ async def test_otherwise_the_log_has_it_after_ten_seconds(
     launch: Launch,
     level: int,
 ) -> None:
-    siblings = make(clock, policy)
+    timers = Timers(clock)
+    siblings = make(clock, policy, timers)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(siblings._timers.run)
+        tasks.start_soon(timers.run)
         with sibling(path) as other:
             await siblings.enter(launch)
-            await advance(clock, 9)
+            await pass_seconds(clock, 9)
             assert (caplog.records, siblings.found) == ([], False)
-            await advance(clock, 2)
+            await pass_seconds(clock, 2)
             assert siblings.found
-            await advance(clock, 130)
+            await pass_seconds(clock, 130)
             (record,) = caplog.records
             assert (record.levelno, f"process {other.pid} " in record.message) == (level, True)
             assert Path(path).read_text() == f"{other.pid}\n{os.getpid()}\n"
         assert not siblings.found
-        await advance(clock, 60)
+        await pass_seconds(clock, 60)
         assert Path(path).read_text() == f"{os.getpid()}\n"
         siblings.leave()
         tasks.cancel_scope.cancel()
@@ -269,8 +275,9 @@ async def test_with_a_broker_nothing_is_looked_for(folder: Path, clock: ManualCl
 
 
 async def test_without_a_broker_the_setting_says_what_is_done() -> None:
-    assert Comet(KEY)._siblings._policy == "refuse"
-    assert Comet(KEY, settings=Settings(several_workers="warn"))._siblings._policy == "warn"
+    assert policy_of(Comet(KEY)) == "refuse"
+    warned = Comet(KEY, settings=Settings(several_workers="warn"))
+    assert policy_of(warned) == "warn"
 
 
 # The file
@@ -352,7 +359,7 @@ async def test_without_fcntl_one_line_says_so(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("asgi_comet.lockfile.fcntl", None)
+    monkeypatch.setattr("asgi_comet.workers.lockfile.fcntl", None)
     await make(clock).enter(TOLD)
     (record,) = caplog.records
     assert "this system has no fcntl" in record.message
@@ -394,9 +401,9 @@ def test_a_client_process_of_a_worker_beside_this_one_is_logged_once(
     for _ in range(2):
         gone = address.request("POST", f"{Tab(beside).url}/poll", "{}", JSON)
         assert gone.status == 410
-    (record,) = [r for r in caplog.records if r.name == "asgi_comet.siblings"]
+    (record,) = [r for r in caplog.records if r.name == "asgi_comet.workers.siblings"]
     assert (record.levelno, "another worker opened" in record.message) == (logging.ERROR, True)
-    assert ours._hub.siblings.found
+    assert inside(ours).siblings.found
 
 
 def test_one_that_is_older_was_opened_before_a_restart(
@@ -421,11 +428,11 @@ def test_one_that_was_closed_here_is_known(
 
 def test_a_token_without_a_birth_is_understood(comet: Comet, server: object) -> None:
     """Those that were signed before tokens said it."""
-    identity = comet._hub.visits.identity
+    identity = inside(comet).visits.identity
     assert identity.birth_of(identity.sign_process("p")) == ""
     assert identity.birth_of("p.forged") == ""
-    comet._hub.siblings.recognise("")
-    assert not comet._hub.siblings.found
+    inside(comet).siblings.recognise("")
+    assert not inside(comet).siblings.found
 
 
 JSON = {"Content-Type": "application/json"}

@@ -1,4 +1,4 @@
-"""How sources are read and cleaned up: the table of semantics.md, and what follows it."""
+"""How sources are read and cleaned up: docs/semantics.md#sources."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import asyncio
 import gc
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
-from anyio import wait_all_tasks_blocked
 
 from asgi_comet import (
     SITE,
@@ -24,9 +22,12 @@ from asgi_comet import (
     ProcessClosed,
     Settings,
 )
-from asgi_comet.feeds import Kind
-from asgi_comet.testing import ManualClock
-from tests.conftest import KEY
+from asgi_comet.channels.kind import Kind
+from asgi_comet.testing._inspect import feed_of, inside, tables
+from tests.kit.processes import open_in
+from tests.kit.running import advance, running
+from tests.kit.stage import KEY
+from tests.kit.turns import wait_all_tasks_blocked
 
 pytestmark = pytest.mark.anyio
 
@@ -70,39 +71,21 @@ class Unread:
         self.closed += 1
 
 
-@asynccontextmanager
-async def running(**settings: Any) -> AsyncIterator[tuple[Comet, ManualClock]]:
-    clock = ManualClock()
-    comet = Comet(KEY, settings=Settings(**settings), clock=clock)
-    async with comet.lifespan():
-        await wait_all_tasks_blocked()
-        yield comet, clock
-
-
-async def advance(clock: ManualClock, seconds: float) -> None:
-    clock.advance(seconds)
-    await wait_all_tasks_blocked()
-
-
-def process_of(comet: Comet) -> Any:
-    return comet._hub.processes.open("a session")
-
-
 async def test_site_source_is_read_as_soon_as_values_come() -> None:
     log = Log()
     async with running() as (comet, _):
         channel = comet.create(log.count(3), scope=SITE)
         await wait_all_tasks_blocked()
-        assert channel._feed.history.top == 3
+        assert feed_of(channel).history.top == 3
         assert log.said == ["started", "1 taken", "2 taken", "3 taken", "closed"]
 
 
 async def test_process_source_is_read_as_soon_as_values_come() -> None:
     log = Log()
     async with running() as (comet, _):
-        channel = comet.create(log.count(3), scope=process_of(comet))
+        channel = comet.create(log.count(3), scope=open_in(comet))
         await wait_all_tasks_blocked()
-        assert channel._feed.history.top == 3
+        assert feed_of(channel).history.top == 3
 
 
 async def test_newest_source_is_read_as_soon_as_values_come() -> None:
@@ -110,7 +93,7 @@ async def test_newest_source_is_read_as_soon_as_values_come() -> None:
     async with running() as (comet, _):
         channel = comet.create_newest(log.count(3))
         await wait_all_tasks_blocked()
-        assert (channel._feed.history.top, len(channel._feed.history)) == (3, 1)
+        assert (feed_of(channel).history.top, len(feed_of(channel).history)) == (3, 1)
 
 
 @pytest.mark.parametrize("ahead", [1, 3])
@@ -119,12 +102,12 @@ async def test_unlimited_source_is_read_only_while_a_client_asks_and_no_further_
 ) -> None:
     log = Log()
     async with running() as (comet, _):
-        channel = comet.create_unlimited(log.count(9), scope=process_of(comet), ahead=ahead)
-        feed = channel._feed
+        channel = comet.create_unlimited(log.count(9), scope=open_in(comet), ahead=ahead)
+        feed = feed_of(channel)
         await wait_all_tasks_blocked()
         assert log.said == []
         for acknowledged in range(3):
-            comet._hub.broker.want(feed, 9)  # a broker that asks for too much gets no more
+            inside(comet).broker.want(feed, 9)  # a broker that asks for too much gets no more
             await wait_all_tasks_blocked()
             assert feed.history.top == acknowledged + ahead
             feed.acknowledge(acknowledged + 1)
@@ -141,13 +124,13 @@ async def test_unlimited_source_is_read_only_while_its_messages_fit_into_the_his
 
     comet = Comet(KEY, settings=settings)
     async with comet.lifespan():
-        channel = comet.create_unlimited(large(), scope=process_of(comet), ahead=9)
-        feed = channel._feed
-        comet._hub.broker.want(feed, feed.window)
+        channel = comet.create_unlimited(large(), scope=open_in(comet), ahead=9)
+        feed = feed_of(channel)
+        inside(comet).broker.want(feed, feed.window)
         await wait_all_tasks_blocked()
         assert (feed.history.first, feed.history.top) == (1, 2)
         feed.acknowledge(1)
-        comet._hub.broker.want(feed, feed.window)
+        inside(comet).broker.want(feed, feed.window)
         await wait_all_tasks_blocked()
         assert (feed.history.first, feed.history.top) == (2, 3)
 
@@ -155,7 +138,7 @@ async def test_unlimited_source_is_read_only_while_its_messages_fit_into_the_his
 @pytest.mark.parametrize("ahead", [0, -1])
 async def test_unlimited_needs_a_window_of_at_least_one_message(ahead: int) -> None:
     async with running() as (comet, _):
-        log, process = Log(), process_of(comet)
+        log, process = Log(), open_in(comet)
         with pytest.raises(ValueError, match=f"expected ahead to be .* at least 1, got {ahead}"):
             comet.create_unlimited(log.count(1), scope=process, ahead=ahead)
         with pytest.raises(InvalidDeclaration, match=f"at least 1, got {ahead}"):
@@ -164,7 +147,7 @@ async def test_unlimited_needs_a_window_of_at_least_one_message(ahead: int) -> N
 
 async def test_wanting_of_a_channel_without_a_source_on_demand_does_nothing() -> None:
     async with running() as (comet, _):
-        comet._hub.broker.want(comet.channels.create("news")._feed, 1)
+        inside(comet).broker.want(feed_of(comet.channels.create("news")), 1)
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before the lifespan", "in it"])
@@ -175,7 +158,7 @@ async def test_a_source_given_before_the_lifespan_is_read_once_it_runs(before: b
     assert log.said == []
     async with comet.lifespan():
         await wait_all_tasks_blocked()
-        assert channel._feed.history.top == 2
+        assert feed_of(channel).history.top == 2
 
 
 async def test_a_source_may_be_a_function_and_its_annotation_is_the_type() -> None:
@@ -187,7 +170,7 @@ async def test_a_source_may_be_a_function_and_its_annotation_is_the_type() -> No
         with pytest.raises(ValueError, match=r"expected a value that fits channel .*integer"):
             channel.publish("many")  # type: ignore[arg-type]  # that is what is tested
         await wait_all_tasks_blocked()
-        assert channel._feed.history.top == 1
+        assert feed_of(channel).history.top == 1
 
 
 async def test_a_source_may_be_any_async_iterable() -> None:
@@ -207,7 +190,7 @@ async def test_a_source_may_be_any_async_iterable() -> None:
     async with running() as (comet, _):
         channel = comet.create(Once(), scope=SITE)
         await wait_all_tasks_blocked()
-        assert channel._feed.history.top == 2
+        assert feed_of(channel).history.top == 2
 
 
 @pytest.mark.parametrize("source", [7, [1, 2], lambda: 7, "text"])
@@ -219,7 +202,7 @@ async def test_what_is_no_source_says_what_is_expected(source: Any) -> None:
 async def test_unlimited_needs_a_source() -> None:
     async with running() as (comet, _):
         with pytest.raises(TypeError, match="expected a source to read on demand"):
-            comet.create_unlimited(None, scope=process_of(comet))  # type: ignore[call-overload]  # tested
+            comet.create_unlimited(None, scope=open_in(comet))  # type: ignore[call-overload]  # tested
 
 
 async def test_a_source_that_ends_can_be_read_for_linger_seconds_then_is_unknown() -> None:
@@ -233,7 +216,7 @@ async def test_a_source_that_ends_can_be_read_for_linger_seconds_then_is_unknown
         assert comet.channels.find("c") is feed
         await advance(clock, 0.3)
         assert comet.channels.find("c") is None
-        assert len(comet._hub.timers) == 0
+        assert len(inside(comet).timers) == 0
 
 
 async def test_a_namesake_may_replace_a_channel_that_ended_at_once() -> None:
@@ -241,9 +224,9 @@ async def test_a_namesake_may_replace_a_channel_that_ended_at_once() -> None:
         comet.create(Log().count(2), scope=SITE, name="c")
         await wait_all_tasks_blocked()
         again = comet.create(scope=SITE, name="c")
-        assert comet.channels.find("c") is again._feed
+        assert comet.channels.find("c") is feed_of(again)
         await advance(clock, 20)
-        assert comet.channels.find("c") is again._feed
+        assert comet.channels.find("c") is feed_of(again)
 
 
 async def test_a_source_that_raises_fails_its_channel_and_no_other(
@@ -254,12 +237,12 @@ async def test_a_source_that_raises_fails_its_channel_and_no_other(
         raise LookupError("no more quotes")
 
     async with running() as (comet, _):
-        with caplog.at_level(logging.ERROR, "asgi_comet.sources"):
+        with caplog.at_level(logging.ERROR, "asgi_comet.channels.source"):
             channel = comet.create(broken(), scope=SITE, name="quotes")
             other = comet.create(Log().hang(), scope=SITE, name="other")
             await wait_all_tasks_blocked()
-        assert channel._feed.closed == "failed"
-        assert other._feed.closed is None
+        assert feed_of(channel).closed == "failed"
+        assert feed_of(other).closed is None
         assert "the source of channel 'quotes' failed" in caplog.text
         assert "no more quotes" in caplog.text
 
@@ -272,10 +255,10 @@ async def test_a_value_that_does_not_fit_fails_the_channel(
         yield "two"
 
     async with running() as (comet, _):
-        with caplog.at_level(logging.ERROR, "asgi_comet.sources"):
+        with caplog.at_level(logging.ERROR, "asgi_comet.channels.source"):
             channel = comet.create(wrong(), scope=SITE, name="n", type=int)
             await wait_all_tasks_blocked()
-        assert (channel._feed.closed, channel._feed.history.top) == ("failed", 1)
+        assert (feed_of(channel).closed, feed_of(channel).history.top) == ("failed", 1)
         assert "expected a value that fits channel 'n'" in caplog.text
 
 
@@ -284,7 +267,7 @@ async def close_it(comet: Comet, channel: Any) -> None:
 
 
 async def close_process(comet: Comet, channel: Any) -> None:
-    for process in list(comet._hub.processes._processes.values()):
+    for process in comet.processes():
         process.close()
 
 
@@ -292,12 +275,12 @@ async def close_process(comet: Comet, channel: Any) -> None:
 async def test_a_hanging_source_is_closed_with_its_channel(how: Callable[..., Any]) -> None:
     log = Log()
     async with running() as (comet, _):
-        channel = comet.create(log.hang(), scope=process_of(comet))
+        channel = comet.create(log.hang(), scope=open_in(comet))
         await wait_all_tasks_blocked()
         await how(comet, channel)
         await wait_all_tasks_blocked()
         assert log.said == ["closed"]
-        assert len(comet._hub.background) == 0
+        assert len(inside(comet).background) == 0
 
 
 async def test_a_source_that_was_never_started_is_closed_too() -> None:
@@ -344,15 +327,15 @@ async def test_a_source_may_take_its_time_to_close_but_not_more_than_ten_seconds
         quick.close()
         stuck.close()
         await advance(clock, 8.9)
-        assert len(comet._hub.background) == 2
+        assert len(inside(comet).background) == 2
         release.set()
         await wait_all_tasks_blocked()
         assert said == ["closing", "closed"]
-        assert len(comet._hub.background) == 1
+        assert len(inside(comet).background) == 1
         await advance(clock, 1.3)
-        assert len(comet._hub.background) == 0
+        assert len(inside(comet).background) == 0
         await advance(clock, 10)
-        assert len(comet._hub.timers) == 0
+        assert len(inside(comet).timers) == 0
     assert "the source of channel 'stuck' did not close within 10 s" in caplog.text
 
 
@@ -369,7 +352,7 @@ async def test_a_source_that_fails_to_close_is_logged(caplog: pytest.LogCaptureF
         await wait_all_tasks_blocked()
         channel.close()
         await wait_all_tasks_blocked()
-        assert len(comet._hub.background) == 0
+        assert len(inside(comet).background) == 0
     assert "cannot close" in caplog.text
 
 
@@ -407,11 +390,11 @@ async def test_one_iterator_for_two_channels_is_refused_at_once_and_the_first_go
         source = log.count(3)
         first = comet.create(source, scope=SITE)
         for again in (source, lambda: source):
-            for make in (comet.create_newest, partial(comet.create, scope=process_of(comet))):
+            for make in (comet.create_newest, partial(comet.create, scope=open_in(comet))):
                 with pytest.raises(ValueError, match="got async_generator for the second time"):
                     make(again)
         await wait_all_tasks_blocked()
-        assert first._feed.history.top == 3
+        assert feed_of(first).history.top == 3
         assert log.said == ["started", "1 taken", "2 taken", "3 taken", "closed"]
         with pytest.raises(ValueError, match="pass the function that makes it"):
             comet.create(source, scope=SITE)  # it has been read, so there is nothing left
@@ -426,7 +409,7 @@ async def test_a_function_gives_each_channel_an_iterator_and_none_is_kept() -> N
         assert len(log.said) == 300
         await advance(clock, 10.2)  # what they held is forgotten
         gc.collect()
-        assert len(comet.channels._sources) == 0
+        assert tables(comet)["sources"] == 0
 
 
 async def test_of_an_iterator_without_weak_references_it_is_not_known() -> None:
@@ -441,7 +424,7 @@ async def test_of_an_iterator_without_weak_references_it_is_not_known() -> None:
 
     source = Slotted()
     async with running() as (comet, _):
-        feeds = [comet.create(source, scope=SITE, name=name)._feed for name in ("a", "b")]
+        feeds = [feed_of(comet.create(source, scope=SITE, name=name)) for name in ("a", "b")]
         await wait_all_tasks_blocked()
         assert [feed.closed for feed in feeds] == ["ended"] * 2
 
@@ -450,38 +433,38 @@ async def test_when_the_lifespan_ends_no_source_is_left() -> None:
     logs = [Log() for _ in range(3)]
     async with running() as (comet, _):
         comet.create(logs[0].hang(), scope=SITE, name="site")
-        comet.create(logs[1].hang(), scope=process_of(comet), name="own")
-        comet.create_unlimited(logs[2].count(3), scope=process_of(comet), name="unread")
+        comet.create(logs[1].hang(), scope=open_in(comet), name="own")
+        comet.create_unlimited(logs[2].count(3), scope=open_in(comet), name="unread")
         await wait_all_tasks_blocked()
     assert [log.said for log in logs] == [["closed"], ["closed"], []]
-    assert len(comet._hub.background) == 0
-    assert len(comet._hub.processes) == 0
+    assert len(inside(comet).background) == 0
+    assert len(inside(comet).processes) == 0
     assert len(comet.channels) == 0
 
 
 async def test_a_process_channel_that_overflows_closes_its_source() -> None:
     log = Log()
     async with running() as (comet, _):
-        channel = comet.create(log.count(10), scope=process_of(comet), size=4)
+        channel = comet.create(log.count(10), scope=open_in(comet), size=4)
         await wait_all_tasks_blocked()
-        assert channel._feed.closed == "full"
+        assert feed_of(channel).closed == "full"
         assert log.said == ["started", "1 taken", "2 taken", "3 taken", "4 taken", "closed"]
         with pytest.raises(ChannelFull):
             channel.publish(1)
-        assert channel._feed.kind is Kind.PROCESS
+        assert feed_of(channel).kind is Kind.PROCESS
 
 
 async def test_publishing_too_much_on_a_writable_process_channel_says_so() -> None:
     async with running() as (comet, _):
-        process = process_of(comet)
+        process = open_in(comet)
         channel = comet.create(scope=process, name="inbox", size=2)
         channel.publish(1)
         channel.publish(2)
         with pytest.raises(ChannelFull, match="'~inbox'"):
             channel.publish(3)
-        assert process.place.directory.find("~inbox") is channel._feed
+        assert process.place.directory.find("~inbox") is feed_of(channel)
         again = comet.create(scope=process, name="inbox")
-        assert process.place.directory.find("~inbox") is again._feed
+        assert process.place.directory.find("~inbox") is feed_of(again)
 
 
 @pytest.mark.parametrize("size", [0, -1])
@@ -504,7 +487,7 @@ async def test_a_source_whose_aclose_raises_is_logged(caplog: pytest.LogCaptureF
     async with running() as (comet, _):
         comet.create(Bad(), scope=SITE, name="bad")
         await wait_all_tasks_blocked()
-        assert len(comet._hub.background) == 0
+        assert len(inside(comet).background) == 0
     assert "the source of channel 'bad' failed to close" in caplog.text
 
 
@@ -523,10 +506,10 @@ async def endless() -> AsyncIterator[int]:
 
 async def is_alive(channel: Any) -> bool:
     """Tell whether a channel of an endless source still gets values."""
-    top = channel._feed.history.top
+    top = feed_of(channel).history.top
     for _ in range(100):
         await anyio.lowlevel.checkpoint()
-    return bool(channel._feed.history.top > top)
+    return bool(feed_of(channel).history.top > top)
 
 
 async def test_a_source_that_closes_its_own_channel_ends_nothing_else() -> None:
@@ -538,9 +521,9 @@ async def test_a_source_that_closes_its_own_channel_ends_nothing_else() -> None:
     async with running() as (comet, _):
         other = comet.create(endless(), scope=SITE)
         channel = comet.create(own(), scope=SITE)
-        while len(comet._hub.background) > 1:
+        while len(inside(comet).background) > 1:
             await anyio.lowlevel.checkpoint()
-        assert channel._feed.closed == "ended"
+        assert feed_of(channel).closed == "ended"
         assert await is_alive(other)
         other.close()
 
@@ -551,12 +534,12 @@ async def test_a_source_that_closes_its_own_client_process_ends_nothing_else() -
         process.close()
 
     async with running() as (comet, _):
-        process = process_of(comet)
+        process = open_in(comet)
         other = comet.create(endless(), scope=SITE)
         channel = comet.create(own(), scope=process)
-        while len(comet._hub.background) > 1:
+        while len(inside(comet).background) > 1:
             await anyio.lowlevel.checkpoint()
-        assert channel._feed.closed == "ended"
+        assert feed_of(channel).closed == "ended"
         assert await is_alive(other)
         other.close()
 
@@ -574,9 +557,9 @@ async def test_a_source_that_awaits_a_cancelled_task_fails_alone(
     async with running() as (comet, _):
         other = comet.create(endless(), scope=SITE)
         channel = comet.create(stray(), scope=SITE, name="stray")
-        while channel._feed.closed is None:
+        while feed_of(channel).closed is None:
             await anyio.lowlevel.checkpoint()
-        assert channel._feed.closed == "failed"
+        assert feed_of(channel).closed == "failed"
         assert await is_alive(other)
         other.close()
     assert "the source of channel 'stray' failed" in caplog.text
@@ -593,9 +576,9 @@ async def test_a_source_that_raises_generator_exit_fails_alone() -> None:
     async with running() as (comet, _):
         other = comet.create(endless(), scope=SITE)
         channel = comet.create(Odd(), scope=SITE)
-        while channel._feed.closed is None:
+        while feed_of(channel).closed is None:
             await anyio.lowlevel.checkpoint()
-        assert channel._feed.closed == "failed"
+        assert feed_of(channel).closed == "failed"
         assert await is_alive(other)
         other.close()
 
@@ -609,7 +592,7 @@ async def test_a_source_that_never_waits_does_not_hold_up_the_others() -> None:
         channel = comet.create(greedy(), scope=SITE)
         for _ in range(100):
             await anyio.lowlevel.checkpoint()  # it comes back, however much there is to read
-        assert channel._feed.history.top > 1000
+        assert feed_of(channel).history.top > 1000
         channel.close()
 
 
@@ -621,7 +604,7 @@ async def test_a_source_that_ended_is_not_said_to_be_cut_off(
         await wait_all_tasks_blocked()
         channel.close()
         await advance(clock, 30)
-        assert len(comet._hub.timers) == 0
+        assert len(inside(comet).timers) == 0
     assert "cut off" not in caplog.text
 
 
@@ -655,13 +638,13 @@ async def test_a_source_that_was_cut_off_while_it_was_read_is_closed_all_the_sam
         release.set()
         await wait_all_tasks_blocked()
         assert said == ["not now", "closed"]
-        assert len(comet._hub.background) == 0
+        assert len(inside(comet).background) == 0
 
 
 async def test_a_channel_for_a_process_that_closed_meanwhile_is_refused_its_source_closed() -> None:
     source = Unread()
     async with running() as (comet, _):
-        process = process_of(comet)
+        process = open_in(comet)
 
         def make() -> Unread:
             process.close()
@@ -677,17 +660,17 @@ async def test_a_channel_for_a_process_that_closed_meanwhile_is_refused_its_sour
 async def test_a_source_that_comes_while_the_lifespan_ends_is_closed_unread() -> None:
     log = Log()
     async with running() as (comet, _):
-        process = process_of(comet)
+        process = open_in(comet)
         process.on_close(lambda _: late.append(comet.create(log.hang(), scope=SITE, name="late")))
         late: list[Any] = []
-    assert late[0]._feed.closed == "ended"
+    assert feed_of(late[0]).closed == "ended"
     assert log.said == []
-    assert (len(comet.channels), len(comet._hub.background)) == (0, 0)
+    assert (len(comet.channels), len(inside(comet).background)) == (0, 0)
 
 
 async def test_an_on_demand_channel_is_not_published_on() -> None:
     async with running() as (comet, _):
-        channel = comet.create_unlimited(Log().count(3), scope=process_of(comet), name="n")
+        channel = comet.create_unlimited(Log().count(3), scope=open_in(comet), name="n")
         with pytest.raises(TypeError, match="reads its source as its client asks"):
             channel.publish(1)
 
@@ -700,7 +683,7 @@ async def test_a_second_channel_of_a_name_is_refused_and_its_source_closed() -> 
             with pytest.raises(NonUniqueChannelName):
                 comet.create(source, scope=SITE, name="news")
         await wait_all_tasks_blocked()
-        assert (len(comet.channels), len(comet._hub.background)) == (1, 0)
+        assert (len(comet.channels), len(inside(comet).background)) == (1, 0)
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -714,10 +697,10 @@ async def test_a_callback_that_awaits_a_cancelled_task_ends_nothing_else(
 
     async with running() as (comet, _):
         other = comet.create(endless(), scope=SITE)
-        process = process_of(comet)
+        process = open_in(comet)
         process.on_close(stray)
         process.close()
-        while len(comet._hub.background) > 1:
+        while len(inside(comet).background) > 1:
             await anyio.lowlevel.checkpoint()
         assert await is_alive(other)
         other.close()
@@ -737,5 +720,5 @@ async def test_a_source_that_writes_on_another_channel_that_has_ended_has_failed
 
         channel = comet.create(writes_on_another, scope=SITE, name="c")
         await wait_all_tasks_blocked()
-        assert channel._feed.closed == "failed"
+        assert feed_of(channel).closed == "failed"
         assert "the source of channel 'c' failed" in caplog.text

@@ -16,8 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from websockets.exceptions import ConnectionClosedOK
 from websockets.sync.client import connect
 
-from asgi_comet.stepping import Suspended, advance, is_direct, step
-from tests.serving import serve
+from asgi_comet._runtime.stepping import Suspended, advance, is_direct, step
+from tests.kit.serving import serve
 
 
 async def wait(times: int) -> str:

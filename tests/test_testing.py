@@ -5,6 +5,7 @@ import pytest
 from anyio import wait_all_tasks_blocked
 
 from asgi_comet.testing import ManualClock
+from asgi_comet.testing._inspect import sleepers
 
 pytestmark = pytest.mark.anyio
 
@@ -27,4 +28,4 @@ async def test_a_manual_clock_moves_only_when_it_is_advanced() -> None:
         await anyio.to_thread.run_sync(clock.advance, 1)  # from any thread
     assert sorted(woken) == [-1, 0, 1, 2]
     assert clock.now() == 2
-    assert clock._sleepers == {}
+    assert sleepers(clock) == []

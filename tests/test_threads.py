@@ -5,8 +5,8 @@ import threading
 import anyio
 import pytest
 
+from asgi_comet._runtime.loop import LoopThread
 from asgi_comet.errors import NotRunning
-from asgi_comet.threads import LoopThread
 
 pytestmark = pytest.mark.anyio
 
@@ -42,7 +42,7 @@ async def test_what_runs_now_is_done_when_the_caller_goes_on() -> None:
 async def test_a_loop_that_is_blocked_is_not_waited_for_for_ever(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("asgi_comet.threads.PATIENCE", 0.01)
+    monkeypatch.setattr("asgi_comet._runtime.loop.PATIENCE", 0.01)
     loop, ran = LoopThread(), anyio.Event()
     loop.enter()
     thread = threading.Thread(target=loop.run_now, args=[ran.set])

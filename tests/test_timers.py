@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager
 import anyio
 import anyio.lowlevel
 import pytest
-from anyio import wait_all_tasks_blocked
 
+from asgi_comet._runtime.timers import BATCH, RESOLUTION, Timer, Timers
 from asgi_comet.testing import ManualClock
-from asgi_comet.timers import BATCH, RESOLUTION, Timer, Timers
+from asgi_comet.testing._inspect import buckets, sleepers
+from tests.kit.running import advance
+from tests.kit.turns import wait_all_tasks_blocked
 
 pytestmark = pytest.mark.anyio
 
@@ -33,11 +35,6 @@ async def sweeping(clock: ManualClock) -> AsyncIterator[Timers]:
         await wait_all_tasks_blocked()
         yield timers
         tasks.cancel_scope.cancel()
-
-
-async def advance(clock: ManualClock, seconds: float) -> None:
-    clock.advance(seconds)
-    await wait_all_tasks_blocked()
 
 
 async def test_timers_expire_in_order_of_their_deadlines_never_early() -> None:
@@ -64,8 +61,7 @@ async def test_a_stopped_timer_leaves_nothing_behind() -> None:
         assert len(timers) == 0
         await advance(clock, 2)
         assert expired == []
-        assert not timers._buckets
-        assert not timers._order
+        assert buckets(timers) == (set(), [])
 
 
 async def test_a_timer_started_again_counts_from_then() -> None:
@@ -102,8 +98,8 @@ async def test_many_timers_at_once_let_the_loop_turn() -> None:
 async def test_nothing_to_wait_for_costs_no_wake_up() -> None:
     clock = ManualClock()
     async with sweeping(clock):
-        (sleeper,) = clock._sleepers
+        (sleeper,) = sleepers(clock)
         await advance(clock, 60)
-        assert list(clock._sleepers) == [sleeper]
+        assert sleepers(clock) == [sleeper]
         await advance(clock, 3600)
-        assert list(clock._sleepers) != [sleeper]
+        assert sleepers(clock) != [sleeper]

@@ -6,8 +6,8 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from asgi_comet import turns
-from asgi_comet.turns import STRETCH, Turn
+from asgi_comet._runtime import fairness
+from asgi_comet._runtime.fairness import STRETCH, Turn
 
 pytestmark = pytest.mark.anyio
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What time it is, to be set."""
     now = [0.0]
-    monkeypatch.setattr(turns, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(fairness, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     return now
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from asgi_comet import Comet
-from asgi_comet.unserved import _warn
+from asgi_comet.testing._inspect import WARN_AT_EXIT
 
 ROOT = Path(__file__).parent.parent
 
@@ -19,7 +19,7 @@ APPLICATION = """
 import os
 from starlette.testclient import TestClient
 from asgi_comet import SITE, Comet
-from tests.conftest import application
+from tests.kit.stage import application
 
 comet = Comet("k" * 32)
 news = comet.create(scope=SITE, name="news")
@@ -91,8 +91,8 @@ def test_the_counts_of_another_process_are_its_own(
         forked.setattr(os, "getpid", lambda: 0)
         channel.publish("y")
         channel.publish("z")
-        _warn()
+        WARN_AT_EXIT.function()
     (record,) = caplog.records
     assert "published where no server runs" in record.message
-    _warn()
+    WARN_AT_EXIT.function()
     assert "published where no server ran" in caplog.text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from http.client import IncompleteRead
 from typing import Any
 
@@ -23,14 +23,16 @@ from asgi_comet import (
     TooManyProcesses,
     exception_handlers,
 )
-from asgi_comet.directory import Directory
-from asgi_comet.feeds import Feed
-from asgi_comet.registry import FORMER_LIMIT, SUCCESSION
+from asgi_comet.channels.directory import Directory
+from asgi_comet.channels.feed import Feed
+from asgi_comet.identity.registry import FORMER_LIMIT, SUCCESSION
 from asgi_comet.testing import ManualClock, wait_for_listeners
-from tests.conftest import KEY
-from tests.people import WHO, people, send, who
-from tests.serving import Address, Answer, Held, Tab, serve
-from tests.transports.test_poll import process_of
+from asgi_comet.testing._inspect import inside, left, tables
+from tests.kit.loop import soon
+from tests.kit.people import WHO, people, send, who
+from tests.kit.processes import process_of, session_in
+from tests.kit.serving import Address, Answer, Held, Tab, serve
+from tests.kit.stage import KEY
 
 
 @pytest.fixture
@@ -47,10 +49,6 @@ def comet(clock: ManualClock) -> Comet:
 def server(comet: Comet) -> Iterator[Address]:
     with serve(people(comet)) as address:
         yield address
-
-
-def session_in(comet: Comet, tab: Tab) -> str | None:
-    return comet._hub.visits.identity.unsign_session(tab.jar["comet"])
 
 
 # By hand
@@ -72,7 +70,7 @@ def test_logins_without_a_tab_are_bounded(comet: Comet, server: Address) -> None
     for n in range(5):
         answer = server.request("POST", "/login", f"user {n}")
         jars.append(dict([answer.headers["set-cookie"].partition(";")[0].split("=", 1)]))
-    assert comet._hub.processes.known == 4
+    assert inside(comet).processes.known == 4
     assert process_of(comet, Tab(server, jars[0])).user is None
     assert process_of(comet, Tab(server, jars[1])).user == "user 1"
 
@@ -80,24 +78,14 @@ def test_logins_without_a_tab_are_bounded(comet: Comet, server: Address) -> None
 def test_nothing_is_left_once_everybody_has_left(
     comet: Comet, server: Address, clock: ManualClock
 ) -> None:
-    processes = comet._hub.processes
     for n in range(4):
         tab = Tab(server)
         assert send(tab, "/login", f"user {n}").status == 204
         assert len(comet.sessions()) == 1
         assert send(tab, "/logout").status == 204
-    assert (processes.known, len(processes), processes._users, processes._kept) == (0, 0, {}, {})
+    assert left(comet).keys() == {"former ids", "timers"}
     clock.advance(SUCCESSION + 1)
-    assert soon(comet, lambda: not processes._former)
-
-
-def soon(comet: Comet, condition: Callable[[], bool]) -> bool:
-    """Tell whether something holds within the next turns of the loop."""
-    for _ in range(1000):
-        if condition():
-            return True
-        comet._hub.loop.run_now(lambda: None)
-    return False
+    assert soon(comet, lambda: left(comet) == {})
 
 
 def test_the_old_cookie_is_worth_nothing_a_moment_later(
@@ -120,7 +108,7 @@ def test_the_old_cookie_is_worth_nothing_a_moment_later(
     assert server.request("POST", "/me", "", headers).status == 403
 
     clock.advance(SUCCESSION + 1)
-    assert soon(comet, lambda: not comet._hub.processes._former)
+    assert soon(comet, lambda: tables(comet)["former ids"] == 0)
     assert theirs.post(f"{tab.url}/poll", asked).status == 403
     assert theirs.post("/comet/open").status == 201
     assert len(comet.processes(user="alice")) == 1
@@ -174,18 +162,18 @@ def test_two_logins_that_tell_a_tab_at_once_share_its_monitor(
 
         def find_nothing_once(directory: Directory, name: str) -> Feed | None:
             patched.undo()
-            comet._hub.users.change(session, "alice")  # another thread makes it
+            inside(comet).users.change(session, "alice")  # another thread makes it
             return None
 
         patched.setattr(Directory, "find", find_nothing_once)
-        comet._hub.users.change(session, "alice")
+        inside(comet).users.change(session, "alice")
     assert find is Directory.find
     assert len(tab_of(tab, comet).poll({"~comet": "new.0"}, idle=True)) == 2
 
 
 def tab_of(tab: Tab, comet: Comet) -> Tab:
     """The same tab, with the cookie of its session now."""
-    value = comet._hub.visits.identity.sign_session(process_of(comet, tab).session.id)
+    value = inside(comet).visits.identity.sign_session(process_of(comet, tab).session.id)
     tab.jar["comet"] = value
     return tab
 
@@ -277,7 +265,7 @@ def test_a_page_is_identified_with_the_answer_that_opens_its_process(
         answer = server.request("POST", path, "", {"Cookie": f"{cookie}{WHO}=alice"})
         value = answer.headers["set-cookie"].partition(";")[0].partition("=")[2]
         (session,) = comet.sessions(user="alice")
-        assert comet._hub.visits.identity.unsign_session(value) == session.id
+        assert inside(comet).visits.identity.unsign_session(value) == session.id
         for process in session.processes:
             process.close()
 
@@ -366,7 +354,7 @@ def test_whoever_is_asked_about_while_somebody_logs_in_comes_back_and_a_page_is_
     @comet.identify
     async def slow(connection: HTTPConnection) -> str | None:
         if session.user is None:
-            comet._hub.users.change(session, "alice")
+            inside(comet).users.change(session, "alice")
         return None
 
     asked = {"channels": {"~own": "now"}}
@@ -376,11 +364,11 @@ def test_whoever_is_asked_about_while_somebody_logs_in_comes_back_and_a_page_is_
 
 
 def test_the_ids_of_before_are_bounded(comet: Comet) -> None:
-    processes = comet._hub.processes
+    processes = inside(comet).processes
     process = processes.open("s")
     for _ in range(FORMER_LIMIT + 1):
         processes.succeed(process.session)
-    assert len(processes._former) == FORMER_LIMIT
+    assert tables(comet)["former ids"] == FORMER_LIMIT
     assert processes.heir("s") is None
 
 
@@ -388,15 +376,15 @@ def test_the_sessions_of_connections_end_with_them(comet: Comet, server: Address
     channel = comet.channels.create("c")
     tab = Tab(server)
     process_of(comet, tab).close()
-    assert comet._hub.processes.known == 0
+    assert inside(comet).processes.known == 0
     asked = {"channels": {"c": channel.reference()["position"]}}
     held = Held(lambda: tab.post("/comet/poll", asked))
     wait_for_listeners(channel, 1)
-    assert comet._hub.processes.known == 1
+    assert inside(comet).processes.known == 1
     assert comet.sessions() == []
     channel.publish("now")
     assert held.answer().status == 200
-    assert soon(comet, lambda: comet._hub.processes.known == 0)
+    assert soon(comet, lambda: inside(comet).processes.known == 0)
 
 
 def copy_of(tab: Tab) -> Tab:

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from pydantic import AfterValidator, BeforeValidator, StringConstraints
 
 from asgi_comet import Comet, InvalidName
-from asgi_comet.patterns import parse_pattern
-from asgi_comet.words import Words
-from tests.conftest import KEY
+from asgi_comet.core.pattern import parse_pattern
+from asgi_comet.declare.parameters import Words
+from asgi_comet.testing._inspect import inside
+from tests.kit.stage import KEY
 
 
 class Color(Enum):
@@ -120,7 +121,7 @@ def test_another_spelling_is_no_name_of_a_declared_channel() -> None:
     async def rooms(room: int) -> AsyncIterator[int]:
         yield room
 
-    declarations = comet._hub.declarations
+    declarations = inside(comet).declarations
     assert declarations.match("room:1") is not None
     for name in ("room:01", "room:+1", "room: 1 ", "room:1.0", "room:1_0"):
         assert declarations.match(name) is None

@@ -1,6 +1,6 @@
 """The admin endpoints: status, activate, deactivate, timeout, command.
 
-Owns the credential and the table of wire.md, section 6, for `PREFIX/admin`. What the actions do is
+Owns the credential and docs/operating.md#the-admin-endpoint. What the actions do is
 `Activation`'s.
 """
 
@@ -14,17 +14,10 @@ from collections.abc import Awaitable, Callable
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import HTTPConnection
 
-from asgi_comet.calls import call
-from asgi_comet.hub import Hub
-from asgi_comet.transports.exchange import (
-    JSON,
-    Exchange,
-    Refusal,
-    answer,
-    check_origin,
-    read_body,
-    wrong_method,
-)
+from asgi_comet._runtime.functions import call
+from asgi_comet.http.exchange import JSON, Exchange, Refusal, answer, read_body
+from asgi_comet.node.build import Hub
+from asgi_comet.transports.checking import Route
 
 __all__ = ["TOKEN_MINIMUM", "Admin", "Credential"]
 
@@ -69,27 +62,34 @@ class Admin:
             )
         self._hub = hub
         self._credential = credential
-        self._actions: dict[str, tuple[str, Callable[[bytes], None]]] = {
-            "status": ("GET", lambda body: None),
-            "activate": ("POST", lambda body: hub.activation.activate()),
-            "deactivate": ("POST", lambda body: hub.activation.deactivate()),
-            "timeout": ("POST", self._timeout),
-            "command": ("POST", self._command),
-        }
 
-    async def __call__(self, exchange: Exchange, path: str) -> None:
-        """Serve a request.
+    def routes(self) -> list[Route]:
+        """Return the endpoints; none while admin is off. They are served while deactivated, too."""
+        if self._credential is None:
+            return []
+        activation = self._hub.activation
+        return [
+            self._route("status", "GET", lambda body: None),
+            self._route("activate", "POST", lambda body: activation.activate()),
+            self._route("deactivate", "POST", lambda body: activation.deactivate()),
+            self._route("timeout", "POST", self._timeout, b"application/json"),
+            self._route("command", "POST", self._command, b"text/plain"),
+        ]
 
-        Args:
-            exchange: The request.
-            path: What follows `PREFIX/admin/`.
+    def _route(self, name: str, method: str, act: Callable[[bytes], None], *kinds: bytes) -> Route:
+        async def serve(hub: Hub, _: None, exchange: Exchange) -> None:
+            body = await read_body(hub, exchange)
+            try:
+                act(body)
+            except ValueError as error:
+                raise Refusal(400, str(error)) from None
+            if method == "POST":
+                client = exchange.scope.get("client") or ("an unknown client",)
+                _logger.info("%s by %s", name, client[0])
+            await answer(hub, exchange, JSON, json.dumps(self.status()).encode())
 
-        Raises:
-            Refusal: It is answered with an error.
-            ClientGone: There is nobody to answer.
-        """
-        await self._serve(exchange, path)
-        await answer(self._hub, exchange, JSON, json.dumps(self.status()).encode())
+        gate = self._authenticate
+        return Route(f"/admin/{name}", (method,), serve, kinds, gate, active=False)
 
     def status(self) -> dict[str, object]:
         """Return the figures of this worker, as of now.
@@ -111,29 +111,8 @@ class Admin:
             "several_workers": hub.siblings.found,
         }
 
-    async def _serve(self, exchange: Exchange, path: str) -> None:
-        if self._credential is None or path not in self._actions:
-            raise Refusal(404, "Not Found")
-        check_origin(self._hub, exchange)
-        scope = exchange.scope
-        await self._authenticate(HTTPConnection(scope))
-        method, act = self._actions[path]
-        if scope["method"] != method:
-            raise wrong_method(exchange, method)
-        expected = _CONTENT_TYPES.get(path)
-        if expected is not None and exchange.kind != expected:
-            came = (exchange.kind or b"none").decode("latin-1")
-            raise Refusal(415, f"expected the content type {expected.decode()}, got {came:.80}")
-        body = await read_body(self._hub, exchange)
-        try:
-            act(body)
-        except ValueError as error:
-            raise Refusal(400, str(error)) from None
-        if method == "POST":
-            _logger.info("%s by %s", path, (scope.get("client") or ("an unknown client",))[0])
-
-    async def _authenticate(self, connection: HTTPConnection) -> None:
-        credential = self._credential
+    async def _authenticate(self, hub: Hub, exchange: Exchange, _: str | None) -> None:
+        credential, connection = self._credential, HTTPConnection(exchange.scope)
         authorization = connection.headers.get("authorization")
         if callable(credential):
             if await call(credential, connection) is not True:
@@ -158,6 +137,3 @@ class Admin:
 
     def _command(self, body: bytes) -> None:
         self._hub.activation.command(body.decode(errors="replace"))
-
-
-_CONTENT_TYPES = {"timeout": b"application/json", "command": b"text/plain"}

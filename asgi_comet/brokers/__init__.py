@@ -1,1 +1,35 @@
-"""Brokers: where histories live, and how workers hear of each other's messages."""
+"""Brokers: where the messages of channels live, and how workers hear of each other's messages."""
+
+from asgi_comet.brokers.base import (
+    Broker,
+    Bus,
+    ChannelSpec,
+    Closed,
+    Full,
+    Host,
+    Log,
+    Opened,
+    Placed,
+    State,
+    Stored,
+    Unknown,
+)
+from asgi_comet.brokers.memory import MemoryBroker
+from asgi_comet.core.history import Received
+
+__all__ = [
+    "Broker",
+    "Bus",
+    "ChannelSpec",
+    "Closed",
+    "Full",
+    "Host",
+    "Log",
+    "MemoryBroker",
+    "Opened",
+    "Placed",
+    "Received",
+    "State",
+    "Stored",
+    "Unknown",
+]

@@ -1,43 +1,101 @@
-"""The broker of one worker: everything is in its own feeds, so there is nothing to carry."""
+"""The broker of one worker: its windows are the logs, so there is nothing to carry."""
 
 from __future__ import annotations
 
-from asgi_comet.fanout import Fanout
-from asgi_comet.feeds import Feed
-from asgi_comet.messages import Message
+import threading
+from weakref import WeakKeyDictionary
 
-from .base import Broker, Stored
+from asgi_comet.brokers.base import (
+    Broker,
+    ChannelSpec,
+    Full,
+    Log,
+    Opened,
+    Placed,
+    State,
+    Stored,
+)
+from asgi_comet.brokers.ids import Ids
+from asgi_comet.core.messages import Message, Start
 
 __all__ = ["MemoryBroker"]
 
 
 class MemoryBroker(Broker):
-    """Keeps everything in the process: no worker knows of another.
+    """Keeps everything in the memory of one worker. It never waits."""
 
-    Args:
-        fanout: Where messages are published.
-    """
+    shared = False
 
-    def __init__(self, fanout: Fanout) -> None:
-        self._fanout = fanout
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ids: WeakKeyDictionary[Log, Ids] = WeakKeyDictionary()
 
-    def append(self, feed: Feed, data: bytes) -> Stored:
-        """Append to the feed, which is the channel."""
-        return self._fanout.publish(feed, data)
+    def append(
+        self,
+        log: Log,
+        data: bytes,
+        *,
+        id: str | None = None,  # noqa: A002 - as the parameter of `publish`
+        state: State | None = None,
+    ) -> Stored:
+        """Append to the window, which is the log."""
+        del state  # a keyed channel keeps its own
+        if id is not None:
+            return self._append_once(log, data, id)
+        offset = log.append(data)
+        self.host.appended(log)
+        return offset
 
-    async def recover(self, feed: Feed, after: int, max_bytes: int) -> list[Message] | None:
-        """Return `None`: what the feed does not hold is held nowhere."""
-        return None
+    def _append_once(self, log: Log, data: bytes, id_: str) -> int:
+        now = self.host.now()
+        with self._lock:
+            ids = self._ids.setdefault(log, Ids())
+            known = ids.find(id_, now)
+            if known is not None:
+                return known
+            offset = log.append(data)
+            ids.note(id_, offset, now)
+        self.host.appended(log)
+        return offset
 
-    async def find(self, name: str) -> Feed | None:
+    async def open(self, log: Log) -> Opened:
+        """Return where the window stands: the directory of names has seen to its name."""
+        return Opened(log.epoch, log.first, log.top)
+
+    async def find(self, name: str) -> ChannelSpec | None:
         """Return `None`: there is no other worker."""
         return None
 
-    async def find_process(self, process: str) -> str | None:
-        """Return `None`: there is no other worker."""
+    async def follow(self, log: Log) -> None:
+        """Return at once: the window is the log."""
+
+    async def place(self, log: Log, start: Start) -> Placed | Full:
+        """Return what the window says, which is all there is."""
+        offset = log.locate(start)
+        return Full() if offset is None else Placed(offset)
+
+    async def recover(self, log: Log, after: int, max_bytes: int) -> list[Message] | None:
+        """Return `None`: what the window does not hold is held nowhere."""
         return None
 
-    def want(self, feed: Feed, offset: int) -> None:
-        """Ask the source, which is here."""
-        if feed.want is not None:
-            feed.want(offset)
+    async def end(self, log: Log, reason: str) -> None:
+        """Return at once: the window has ended."""
+
+    async def run(self) -> None:
+        """Return at once: there is nothing to carry."""
+
+    async def hand_over(self) -> None:
+        """Return at once: no worker takes over."""
+
+    def unfollow(self, log: Log) -> None:
+        """Do nothing: the window is the log."""
+
+    def acknowledge(self, log: Log, offset: int) -> None:
+        """Do nothing: the window knows."""
+
+    def mark_sent(self, log: Log, offset: int) -> None:
+        """Do nothing: the window knows."""
+
+    def want(self, log: Log, offset: int) -> None:
+        """Ask the source, which this worker reads."""
+        self.host.wanted(log, offset)

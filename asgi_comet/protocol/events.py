@@ -2,7 +2,7 @@
 
 Owns `comet.v1` in JSON. Must not know which channels live.
 
-Source: wire.md, sections 2 and 3.
+Source: docs/wire.md#json-poll.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from asgi_comet.core.messages import Message, Notice, Position, Start, parse_start
+from asgi_comet.core.names import check_asked
+from asgi_comet.core.runs import Encoder
 from asgi_comet.errors import BadRequest
-from asgi_comet.messages import Message, Notice, Position, Start, parse_start
-from asgi_comet.names import check_asked
-from asgi_comet.runs import Encoder
 
 __all__ = [
     "CONTENT_TYPES",
@@ -72,7 +72,7 @@ def decode_poll(body: bytes, limit: int) -> Poll:
         limit: The greatest number of channels.
 
     Raises:
-        BadRequest: It is not what wire.md says; the text names what is wrong.
+        BadRequest: It is not what docs/wire.md says; the text names what is wrong.
     """
     return (_decode_short if len(body) <= SHORT else _decode_poll)(body, limit)
 
@@ -109,7 +109,7 @@ def decode_ack(body: bytes, limit: int) -> dict[str, Position]:
         limit: The greatest number of channels.
 
     Raises:
-        BadRequest: It is not what wire.md says; the text names what is wrong.
+        BadRequest: It is not what docs/wire.md says; the text names what is wrong.
     """
     positions = read_positions(decode_object(body, '{"~inbox": "k3x9Qp.3"}'), limit)
     return {name: Position.parse(text) for name, text in positions.items()}

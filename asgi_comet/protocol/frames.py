@@ -3,7 +3,7 @@
 Owns the frames of `comet.v1`; the events in them are those of the poll. Must not know which
 channels live.
 
-Source: wire.md, section 5.
+Source: docs/wire.md#websocket.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from enum import IntEnum
 from functools import lru_cache
 from typing import Any
 
+from asgi_comet.core.messages import Notice, Position, Start, parse_start
+from asgi_comet.core.names import check_asked
+from asgi_comet.core.runs import Encoder
 from asgi_comet.errors import BadRequest
-from asgi_comet.messages import Notice, Position, Start, parse_start
-from asgi_comet.names import check_asked
-from asgi_comet.runs import Encoder
-
-from .events import (
+from asgi_comet.protocol.events import (
     ENVELOPE,
     decode_object,
     encode_answer,
@@ -84,7 +83,7 @@ def decode_frame(text: str, limit: int) -> Frame:
         limit: The greatest number of channels in each of its parts.
 
     Raises:
-        BadRequest: It is not what wire.md says; the text names what is wrong.
+        BadRequest: It is not what docs/wire.md says; the text names what is wrong.
     """
     asked = decode_object(text.encode(errors="replace"), _FRAME)
     if not asked or asked.keys() - {"subscribe", "unsubscribe", "ack"}:

@@ -9,8 +9,7 @@ Divergences from `ocsigen_comet`:
 2. Pairs are always joined by a newline; the original joined ended ones by a colon.
 3. A message that reads `ENDED_CHANNEL` is sent as `%45NDED_CHANNEL`: it is no end.
 
-Source: seeds/003, "Encoding for client-to-server requests" and "server-to-client answer";
-wire.md, section 1.
+Source: docs/wire.md#registration.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ import re
 from collections.abc import Iterator, Sequence
 from urllib.parse import quote
 
+from asgi_comet.core.messages import Message
+from asgi_comet.core.names import check_asked
+from asgi_comet.core.runs import Encoder
 from asgi_comet.errors import BadRequest
-from asgi_comet.messages import Message
-from asgi_comet.names import check_asked
-from asgi_comet.runs import Encoder
 
 __all__ = [
     "CONTENT_TYPE",

@@ -3,7 +3,7 @@
 Owns the text of `text/event-stream` and the ids, which hold the positions of all channels in the
 order of the URL. Must not know which channels live.
 
-Source: wire.md, section 4; the HTML standard, "Server-sent events".
+Source: docs/wire.md#server-sent-events; the HTML standard, "Server-sent events".
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
 
+from asgi_comet.core.messages import Message, Now, Position, Start, parse_start
+from asgi_comet.core.names import check_asked
+from asgi_comet.core.runs import Encoder, Rendered
 from asgi_comet.errors import BadRequest
-from asgi_comet.html import Html
-from asgi_comet.messages import Message, Now, Position, Start, parse_start
-from asgi_comet.names import check_asked
-from asgi_comet.runs import Encoder, Rendered
 
 __all__ = [
     "COMMENT",
     "CONTENT_TYPE",
     "OVER",
+    "Html",
     "Request",
     "decode_request",
     "encode_event",
@@ -33,6 +33,9 @@ __all__ = [
     "join_id",
     "make_framing",
 ]
+
+Html = Callable[[bytes], bytes]
+"""Makes the HTML, in UTF-8, of a value that is given as JSON."""
 
 CONTENT_TYPE = b"text/event-stream; charset=utf-8"
 COMMENT = b":\n"  # without an empty line, at which httpx-sse would see an event
@@ -78,7 +81,7 @@ def decode_request(query: bytes, last_event_id: bytes | None, limit: int) -> Req
         limit: The greatest number of channels.
 
     Raises:
-        BadRequest: It is not what wire.md says; the text names what is wrong.
+        BadRequest: It is not what docs/wire.md says; the text names what is wrong.
     """
     fields = _read_query(query, limit)
     names = [check_asked(value) for name, value in fields if name == "channel"]

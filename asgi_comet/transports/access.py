@@ -12,14 +12,13 @@ from contextlib import contextmanager
 
 from starlette.requests import HTTPConnection
 
-from asgi_comet.advice import advise
+from asgi_comet.channels.feed import Listener
 from asgi_comet.errors import TooManyProcesses
-from asgi_comet.feeds import Listener, Wake
-from asgi_comet.hub import Hub
-from asgi_comet.processes import Caller, ClientProcess, Session
-from asgi_comet.users import Moved
-
-from .exchange import Exchange, Refusal
+from asgi_comet.http.advice import advise
+from asgi_comet.http.exchange import Exchange, Refusal
+from asgi_comet.identity.process import Caller, ClientProcess, Session
+from asgi_comet.identity.users import Moved
+from asgi_comet.node.build import Hub
 
 __all__ = [
     "Find",
@@ -28,21 +27,16 @@ __all__ = [
     "admits",
     "check_caller",
     "default_process",
-    "ended",
     "enter",
     "leave",
-    "let_cookie_arrive",
     "own_process",
     "process_of",
     "read_sessions",
     "recognise",
-    "still_reading",
     "too_many",
 ]
 
 _logger = logging.getLogger(__name__)
-
-ARRIVAL = 1.0  # seconds
 
 Find = Callable[[], Awaitable[ClientProcess | None]]
 """Finds whose endpoint a request came to; `None` is the site's. Raises as `process_of` does."""
@@ -108,7 +102,7 @@ def own_process(hub: Hub, exchange: Exchange, token: str) -> ClientProcess:
             server, a page without a valid cookie has to learn it, too.
         Succeeded: It came with the cookie of before a login, a moment after.
 
-    Source: wire.md, section 6.
+    Source: docs/wire.md#client-processes.
     """
     id_ = hub.visits.identity.unsign_process(token)
     if id_ is None:
@@ -154,7 +148,8 @@ async def recognise(hub: Hub, exchange: Exchange) -> Caller | None:
         _renew(hub, exchange, session)
     else:
         exchange.caller = Caller.of(session)
-    return exchange.caller
+    caller: Caller | None = exchange.caller
+    return caller
 
 
 def check_caller(exchange: Exchange) -> None:
@@ -240,14 +235,6 @@ def default_process(hub: Hub, exchange: Exchange) -> ClientProcess | None:
         raise too_many(error) from None
 
 
-async def let_cookie_arrive(hub: Hub) -> None:
-    """Wait a moment before a poll is answered whose session got another id.
-
-    Its client comes back at once, and until the answer to the login is there with the old cookie.
-    """
-    await hub.clock.sleep_until(hub.clock.now() + ARRIVAL)
-
-
 def too_many(error: TooManyProcesses) -> Refusal:
     """Return the answer to a process too many."""
     return Refusal(429 if error.of_session else 503, str(error), Retry_After="30")
@@ -277,29 +264,6 @@ def enter(
         hub.processes.visit(listener, exchange.caller)
     hub.fanout.listeners.add(listener)
     hub.timers.start(listener, seconds)
-
-
-ENDS = frozenset([Wake.CLOSED, Wake.DEACTIVATED, Wake.GONE, Wake.MOVED, Wake.REPLACED])
-
-
-def ended(listener: Listener) -> Wake | None:
-    """Tell why nothing may be told to a held request any more, whatever came for it meanwhile.
-
-    A wait for the application may have lasted, and what came first has woken it.
-    """
-    if listener.woken in ENDS:
-        return listener.woken
-    moved = listener.caller is not None and listener.caller.moved
-    return Wake.MOVED if moved else None
-
-
-def still_reading(process: ClientProcess | None, listener: Listener, why: Wake) -> Wake:
-    """Tell why a hold ended: replaced, if a newer connection reads the process' own channels.
-
-    Also if a message came in the same moment: then it is the newer one's.
-    """
-    replaced = process is not None and process.reader is not listener
-    return Wake.REPLACED if replaced and why in (Wake.MESSAGE, Wake.TIMEOUT) else why
 
 
 def leave(hub: Hub, process: ClientProcess | None, listener: Listener) -> None:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import logging
 
-from asgi_comet.hub import Hub
-
-from .exchange import Exchange
+from asgi_comet.http.exchange import Exchange
+from asgi_comet.node.build import Hub
 
 __all__ = ["check_limits"]
 

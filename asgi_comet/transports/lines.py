@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 import anyio
 from starlette.types import Message, Receive
 
-from asgi_comet.interrupts import Interrupt
+from asgi_comet._runtime.waiting import Interrupt
 
 __all__ = ["Line", "OneTask", "TwoTasks"]
 

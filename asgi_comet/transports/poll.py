@@ -1,20 +1,26 @@
 """The JSON poll: channels with positions in, events out.
 
-Owns what one answer says, and when. Source: wire.md, sections 2 and 3.
+Owns what one answer says, and when. Source: docs/wire.md#json-poll.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from typing import Any
 
-from asgi_comet.feeds import Encoder, Feed, Kind, Rendered, Wake
-from asgi_comet.hub import Hub
-from asgi_comet.messages import Notice
-from asgi_comet.processes import ClientProcess
+from asgi_comet._runtime.stepping import Suspended, is_direct, step
+from asgi_comet.channels.feed import Encoder, Feed, Rendered, Wake
+from asgi_comet.http.exchange import (
+    JSON,
+    Exchange,
+    answer,
+    make_answer,
+    read_body,
+    send_slowly,
+)
+from asgi_comet.identity.process import ClientProcess
+from asgi_comet.node.build import Hub
 from asgi_comet.protocol.events import (
-    CONTENT_TYPES,
     REPLACED,
     Poll,
     decode_poll,
@@ -25,37 +31,18 @@ from asgi_comet.protocol.events import (
     is_acknowledging,
     make_marked,
 )
-from asgi_comet.stepping import Suspended, is_direct, step
-
-from .access import (
-    ProcessGone,
-    default_process,
-    ended,
-    enter,
-    leave,
-    let_cookie_arrive,
-    recognise,
-    still_reading,
-)
-from .answers import Choose, Taken, recover, send_off, settle, take
-from .exchange import (
-    JSON,
-    ClientGone,
-    Exchange,
-    answer,
-    check_request,
-    check_waiting,
-    deactivated,
-    make_answer,
-    read_body,
-    send_slowly,
-)
-from .holding import Hold, make_hold
-from .subscribing import gap, over, subscribe, subscribe_elsewhere
+from asgi_comet.transports.access import ProcessGone, default_process, recognise
+from asgi_comet.transports.answers import Taken, recover, send_off, settle, take
+from asgi_comet.transports.checking import check_waiting
+from asgi_comet.transports.held import Farewell, Held, Hold, ended, make_hold
+from asgi_comet.transports.reading import Choose
+from asgi_comet.transports.subscribing import gap, over, subscribe, subscribe_elsewhere
 
 __all__ = ["poll"]
 
 _logger = logging.getLogger(__name__)
+
+FAREWELL = Farewell(JSON, replaced=REPLACED, moved=encode_answer([]))
 
 
 async def poll(hub: Hub, process: ClientProcess | None, exchange: Exchange) -> None:
@@ -74,12 +61,10 @@ async def poll(hub: Hub, process: ClientProcess | None, exchange: Exchange) -> N
     asked, process = await _ask(hub, process, exchange)
     reads = process if asked.own else None
     hold = _make_hold(hub, reads, exchange)
-    notices: Sequence[Notice] = ()
-    told: list[bytes] = []
+    held = Held(hub, exchange, process, hold, reads)
     handed = False
-    enter(hub, exchange, process, hold, hub.activation.hold())
     try:
-        try:
+        with held:
             notices, elsewhere = subscribe(hub, process, hold, asked.channels)
             for name in elsewhere:
                 start = asked.channels[name]
@@ -90,17 +75,13 @@ async def poll(hub: Hub, process: ClientProcess | None, exchange: Exchange) -> N
             if isinstance(hold, HeldPoll) and hold.answered:
                 handed = await hold.finish()
                 return
-            why = ended(hold) or still_reading(reads, hold, why)
-        finally:
-            leave(hub, process, hold)
-        if why is Wake.MESSAGE or why is Wake.TIMEOUT:
+            why = held.why(why)
+        if not await held.farewell(why, FAREWELL):
             told += [encode_notice(notice) for notice in hold.forbidden]
             if taken is not None:
                 send_off(taken)
                 told += _events(taken)
             handed = await answer(hub, exchange, JSON, encode_answer(told))
-        else:
-            await _end(hub, exchange, why)
     finally:
         settle(hold, handed)
 
@@ -183,7 +164,7 @@ class HeldPoll(Hold):
             if rendered is not None and self._answer(rendered):
                 self.answered = True
                 self.end(Wake.MESSAGE)
-                if feed.kind is Kind.PROCESS:
+                if feed.kind.may_fill:
                     feed.mark_sent(rendered.upto)
                 feed.outcomes.send(after, rendered.upto)
                 return
@@ -239,7 +220,6 @@ async def _ask(
     hub: Hub, process: ClientProcess | None, exchange: Exchange
 ) -> tuple[Poll, ClientProcess | None]:
     """Read what is asked, and whose own channels may be asked for."""
-    check_request(hub, exchange, CONTENT_TYPES)
     body = await read_body(hub, exchange)
     asked = decode_poll(body, hub.settings.max_channels_per_request)
     check_waiting(hub)
@@ -249,20 +229,6 @@ async def _ask(
     if process is not None and process.closed:
         raise ProcessGone
     return asked, process
-
-
-async def _end(hub: Hub, exchange: Exchange, why: Wake) -> None:
-    if why is Wake.REPLACED:
-        await answer(hub, exchange, JSON, REPLACED)
-    elif why is Wake.DEACTIVATED:
-        raise deactivated()
-    elif why is Wake.CLOSED:
-        raise ProcessGone
-    elif why is Wake.MOVED:
-        await let_cookie_arrive(hub)
-        await answer(hub, exchange, JSON, encode_answer([]))
-    else:
-        raise ClientGone("while it was held")
 
 
 def _events(taken: Taken) -> list[bytes]:

@@ -1,224 +1,126 @@
-"""What a connection that stays is told next: read from its channels, written as its transport does.
+"""What there is to tell a listener: messages, gaps and ends, for every transport.
 
-Owns the cursors of a stream, and what is in flight: what was written and the server has not taken
-yet. A stream is a cursor per channel, never a queue. Must not know how anything is sent.
+Owns in which order the channels of a listener are read, and how much goes into one answer or one
+write. Must not know connections, or the bytes around what it yields.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from typing import Any
+import random
+import sys
+from collections.abc import Callable, Container, Iterator
+from typing import Any, NamedTuple
 
-from starlette.types import Message
+from asgi_comet.channels.feed import Encoder, Feed, Listener, Rendered
 
-from asgi_comet.feeds import Encoder, Feed, Kind, Listener, Rendered, Wake
-from asgi_comet.hub import Hub
-from asgi_comet.messages import Notice
-from asgi_comet.processes import ClientProcess
+__all__ = ["Budget", "Choose", "End", "Gap", "Run", "read"]
 
-from .access import leave
-from .answers import in_turn
-from .subscribing import gap, over
+Choose = Callable[[Feed], Encoder]
+"""Chooses what writes the messages of a channel now."""
 
-__all__ = ["Reading"]
+AROUND = 4096  # bytes around the data of an event, where its id has the positions of many channels
 
 
-class Reading(Listener):
-    """A listener that reads on: each write begins where the last one ended.
-
-    Args:
-        hub: The rooms.
-        process: Whose it is; `None` for nobody's.
+class Run(NamedTuple):
+    """Messages of one channel: those after `after`, up to and with `rendered.upto`.
 
     Attributes:
-        limit: How many bytes one write has at most, one message at least.
-        portion: How many bytes of it may be written before `end` makes them longer.
-        told: What goes out first, each with its bytes.
-        flight: What is being sent: a feed, after which offset, and what was written.
-        gaps: Feeds that the broker has to be asked about.
-        sole: Writes what comes while there is one channel only.
-        settled: Whether nothing of it is counted any more.
+        feed: The channel.
+        after: The offset before the first of them.
+        rendered: What is written, as listeners at the same place share it.
+        data: What is written for this one.
     """
 
-    __slots__ = ("flight", "gaps", "hub", "limit", "portion", "process", "settled", "sole", "told")
+    feed: Feed
+    after: int
+    rendered: Rendered
+    data: Any
 
-    stays = True
+    @property
+    def upto(self) -> int:
+        """The offset of the last of them."""
+        return self.rendered.upto
 
-    def __init__(self, hub: Hub, process: ClientProcess | None) -> None:
-        super().__init__()
-        self.hub: Hub = hub
-        self.process: ClientProcess | None = process
-        self.limit: int = hub.settings.answer_bytes
-        self.portion: int = self.limit
-        self.told: list[tuple[Any, int]] = []
-        self.flight: list[tuple[Feed, int, Rendered]] = []
-        self.gaps: list[Feed] = []
-        self.sole: Encoder | None = None
-        self.settled: bool = False
 
-    # What a transport says in its own way
+class Gap(NamedTuple):
+    """The next message of a channel is not held here."""
 
-    @abstractmethod
-    def encoder(self, feed: Feed) -> Encoder:
-        """Return what writes messages of a feed now, for `frame`."""
+    feed: Feed
 
-    @abstractmethod
-    def sole_encoder(self, feed: Feed) -> Encoder | None:
-        """Return what writes them for `sole_frame`, as long as there is no other feed.
 
-        `None` if that depends on where the client is on this one.
-        """
+class End(NamedTuple):
+    """A channel has ended, of which everything is told; or it is full for good."""
 
-    @abstractmethod
-    def moved(self, feed: Feed, offset: int) -> None:
-        """Take note of where the client will be on a feed."""
+    feed: Feed
 
-    @abstractmethod
-    def note(self, notice: Notice) -> Any:
-        """Write what is no message."""
 
-    @abstractmethod
-    def frame(self, parts: list[Any]) -> Message:
-        """Put what was written together as one message to the server."""
+class Budget:
+    """How many bytes may be written.
 
-    @abstractmethod
-    def sole_frame(self, data: Any) -> Message:
-        """The same for what `sole_encoder` wrote."""
+    Args:
+        limit: As many, one message at least; `None` is no limit.
+        portion: As many of one channel, before an encoder makes them longer; `None` is the limit.
 
-    def belong_to(self, process: ClientProcess) -> None:
-        """Be a connection of a client process from now on."""
-        process.connect()
-        process.listeners.add(self)
-        self.process = process
+    Attributes:
+        left: How many are left; below 1 nothing more is written.
+    """
 
-    def tell(self, part: Any, size: int | None = None) -> None:
-        """Have something sent before everything else.
+    __slots__ = ("left", "limit", "portion")
 
-        Args:
-            part: What a transport wrote.
-            size: Its bytes; `None` if it is ASCII.
-        """
-        self.told.append((part, len(part) if size is None else size))
+    def __init__(self, limit: int | None, portion: int | None = None) -> None:
+        self.limit: int = sys.maxsize if limit is None else limit
+        self.portion: int | None = limit if portion is None else portion
+        self.left: int = self.limit
 
-    def release(self) -> None:
-        """Let others read the process' own channels, if it reads none any more."""
-        if self.process is not None:
-            names = [*(feed.name for feed in self.cursors), *(name for _, name in self.expected)]
-            if not any(name.startswith("~") for name in names):
-                self.process.left_by(self)
+    def fits(self, size: int) -> bool:
+        """Tell whether something may be written now; the first thing may in any case."""
+        return size <= self.left or self.left >= self.limit
 
-    def settle(self) -> None:
-        """Count it out everywhere, and note what it did not get. Idempotent."""
-        if self.settled:
+
+def read(
+    listener: Listener, choose: Choose, budget: Budget, passed: Container[Feed] = ()
+) -> Iterator[Run | Gap | End]:
+    """Read what came on the channels of a listener, each at most once.
+
+    What does not fit is found again by the next answer or write. The caller takes from the budget
+    what gaps and ends cost; runs are taken from it here.
+
+    Args:
+        listener: Whose channels are read. It may be changed between two steps.
+        choose: Chooses what writes the messages of a channel, when the channel's turn has come.
+        budget: How much may be written.
+        passed: Channels of which no messages are read.
+    """
+    for feed, after in _in_turn(listener, budget):
+        if budget.left <= 0:
             return
-        self.settled, self.sole = True, None
-        cursors = dict(self.cursors)
-        for feed, after, _ in self.flight:
-            cursors[feed] = min(after, cursors.get(feed, after))
-        leave(self.hub, self.process, self)
-        for feed, upto in cursors.items():
-            feed.outcomes.leave(self, upto)
-
-    async def recover(self) -> None:
-        """Ask the broker for what this worker no longer holds; what stays a gap is told."""
-        left = self.limit
-        while self.gaps and left > 0:  # what is left then is for the next write
-            feed = self.gaps.pop(0)
-            after = self.cursors.get(feed)
-            run = None if after is None else await self.hub.broker.recover(feed, after, left)
-            if after is None or feed not in self.cursors:  # it was forbidden meanwhile
+        upto = after
+        if feed.readable and feed.history.top != after and feed not in passed:
+            encode = choose(feed)
+            begun = feed.render(encode.shared, after, budget.portion)
+            if begun is None:
+                yield Gap(feed)
                 continue
-            if run:
-                encode, epoch = self.encoder(feed), feed.history.epoch
-                begun = encode.shared.render(feed.name, epoch, run, left)
-                part, size, rendered = encode.end(begun, epoch, left)
-                self.tell(part, size)
-                left -= size
-                self.move_on(feed, after, rendered)
-            else:
-                self.lost(feed)
+            data, size, rendered = encode.end(begun, feed.history.epoch, budget.left)
+            if not budget.fits(size):
+                return
+            budget.left -= size
+            upto = rendered.upto
+            yield Run(feed, after, rendered, data)
+        if feed.closed is not None and (upto == feed.history.top or not feed.readable):
+            yield End(feed)
 
-    def compose(self) -> Message | None:
-        """Return the next write: what there is, in order, as much as goes into one."""
-        parts: list[Any] = []
-        left = self.limit if not self.told else self._begin_write(parts)
-        # Its ids are of before what comes next; and one that is about to end gets nothing now.
-        if self.told or (self.caller is not None and self.caller.moved):
-            return self.frame(parts) if parts else None
-        # A client process that closes in another thread: that is what is told, not each channel.
-        going = self.process is not None and self.process.closed
-        for feed, after in in_turn(self, self.limit):
-            if left <= 0:
-                break  # with the next write
-            if feed.readable and feed.history.top != after and feed not in self.gaps:
-                encode = self.encoder(feed)
-                begun = feed.render(encode.shared, after, self.portion)
-                if begun is None:
-                    self.gaps.append(feed)
-                    continue
-                part, size, rendered = encode.end(begun, feed.history.epoch, left)
-                if size > left < self.limit:
-                    break
-                left -= size
-                self.move_on(feed, after, rendered)
-                parts.append(part)
-            upto = self.cursors[feed]
-            ended = feed.closed is not None and (upto == feed.history.top or not feed.readable)
-            if ended and not going:
-                self.drop(feed)
-                parts.append(self.note(over(feed)))
-                left -= len(parts[-1])
-        return self.frame(parts) if parts else None
 
-    def _begin_write(self, parts: list[Any]) -> int:
-        """Move what goes out first into a write, as much as fits; return the bytes left."""
-        left = self.limit
-        while self.told and (not parts or self.told[0][1] <= left):
-            part, size = self.told.pop(0)
-            parts.append(part)
-            left -= size
-        return left
-
-    def choose_sole(self) -> Encoder | None:
-        """Return what writes messages while there is only one channel, and it is the site's."""
-        if len(self.cursors) == 1:
-            ((feed, _),) = self.cursors.items()
-            if feed.kind in (Kind.SITE, Kind.NEWEST):
-                return self.sole_encoder(feed)
-        return None
-
-    def lost(self, feed: Feed) -> None:
-        """A gap that nobody can fill: tell it."""
-        self.drop(feed)
-        self.tell(self.note(gap(feed)))
-
-    def forbid(self, feed: Feed) -> None:
-        """Follow a feed no more, and tell that it may not."""
-        self.drop(feed)
-        self.tell(self.note(Notice(feed.name, "forbidden")))
-        self.wake(Wake.MESSAGE)
-
-    def drop(self, feed: Feed) -> None:
-        """Follow a feed no more."""
-        feed.outcomes.leave(self, self.cursors[feed])
-        self.hub.fanout.leave(self, feed)
-        self.sole = None
-        self.release()
-
-    def move_on(self, feed: Feed, after: int, rendered: Rendered) -> None:
-        """Take note of what is about to be sent."""
-        self.cursors[feed] = rendered.upto
-        self.moved(feed, rendered.upto)
-        if feed.kind is Kind.PROCESS:
-            feed.mark_sent(rendered.upto)
-        if not rendered.handed:
-            self.flight.append((feed, after, rendered))
-
-    def land(self) -> None:
-        """The server has what was in flight."""
-        flight, self.flight = self.flight, []
-        for feed, after, rendered in flight:
-            if not rendered.handed:
-                rendered.handed = True
-                feed.outcomes.hand(after, rendered.upto)
-                feed.outcomes.send(after, rendered.upto)
+def _in_turn(listener: Listener, budget: Budget) -> list[tuple[Feed, int]]:
+    """All cursors; where not everything may fit, beginning anywhere, so that each gets its turn."""
+    cursors = list(listener.cursors.items())
+    if len(cursors) > 1 and budget.limit != sys.maxsize:
+        held = 0
+        for feed, after in cursors:
+            history = feed.history
+            if history.top != after:
+                held += history.bytes + AROUND * (history.top - after)
+        if held > budget.left:
+            start = random.randrange(len(cursors))  # noqa: S311 - fairness, no secret
+            return cursors[start:] + cursors[:start]
+    return cursors

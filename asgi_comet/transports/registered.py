@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from asgi_comet.feeds import Feed, Listener
-from asgi_comet.hub import Hub
-from asgi_comet.messages import Message
-from asgi_comet.processes import ClientProcess, Registered
+from asgi_comet.channels.feed import Feed, Listener
+from asgi_comet.core.messages import Message
+from asgi_comet.http.exchange import Refusal
+from asgi_comet.identity.process import ClientProcess, Registered
+from asgi_comet.node.build import Hub
 from asgi_comet.protocol.registration import encode_ended, encode_messages
-
-from .answers import Run, Taken
-from .exchange import Refusal
+from asgi_comet.transports.answers import Taken
+from asgi_comet.transports.reading import Run
 
 __all__ = ["acknowledge", "claim", "keep", "merge", "repeat"]
 
@@ -82,7 +82,9 @@ def keep(kept: Registered, number: str | None, pairs: Iterable[Run | bytes], tak
     for feed in (*taken.gaps, *taken.over):
         _end(kept, feed)
     kept.pending = {run.feed: run.upto for run in taken.runs}
-    kept.answer = [pair[:3] if isinstance(pair, Run) else pair for pair in pairs]
+    kept.answer = [
+        (pair.feed, pair.after, pair.upto) if isinstance(pair, Run) else pair for pair in pairs
+    ]
     kept.number = number
 
 

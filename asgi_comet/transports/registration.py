@@ -1,6 +1,7 @@
 """The transport of the registration protocol: hold a request on many channels, answer once.
 
-Owns the table of wire.md, section 1. A request is one listener, however many channels it names.
+Owns the table of docs/wire.md#registration.
+A request is one listener, however many channels it names.
 At a client process the server keeps the client's positions, so that nothing is lost between two
 requests; elsewhere there are none, as in the original.
 """
@@ -10,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from asgi_comet.directory import Directory
+from asgi_comet.channels.directory import Directory
+from asgi_comet.channels.feed import Encoder, Feed, Listener, Wake
 from asgi_comet.errors import CometError
-from asgi_comet.feeds import Encoder, Feed, Listener, Wake
-from asgi_comet.hub import Hub
-from asgi_comet.processes import ClientProcess, Registered
+from asgi_comet.http.exchange import TEXT, Exchange, answer, read_body
+from asgi_comet.identity.process import ClientProcess, Registered
+from asgi_comet.node.build import Hub
 from asgi_comet.protocol.registration import (
     decode_number,
     decode_registration,
@@ -22,34 +24,17 @@ from asgi_comet.protocol.registration import (
     encode_messages,
     spellings,
 )
-
-from .access import (
-    ProcessGone,
-    admits,
-    default_process,
-    ended,
-    enter,
-    leave,
-    let_cookie_arrive,
-    recognise,
-    still_reading,
-)
-from .answers import Run, Taken, recover, send_off, settle, take
-from .exchange import (
-    TEXT,
-    ClientGone,
-    Exchange,
-    answer,
-    check_request,
-    check_waiting,
-    deactivated,
-    read_body,
-)
-from .holding import Hold, make_hold
-from .registered import acknowledge, claim, keep, merge, repeat
-from .subscribing import ask, find
+from asgi_comet.transports.access import ProcessGone, admits, default_process, recognise
+from asgi_comet.transports.answers import Taken, recover, send_off, settle, take
+from asgi_comet.transports.checking import check_waiting
+from asgi_comet.transports.held import Farewell, Held, Hold, ended, make_hold
+from asgi_comet.transports.reading import Run
+from asgi_comet.transports.registered import acknowledge, claim, keep, merge, repeat
+from asgi_comet.transports.subscribing import ask, find
 
 __all__ = ["registration"]
+
+FAREWELL = Farewell(TEXT, replaced=b"", moved=b"")
 
 
 async def registration(hub: Hub, process: ClientProcess | None, exchange: Exchange) -> None:
@@ -65,7 +50,6 @@ async def registration(hub: Hub, process: ClientProcess | None, exchange: Exchan
         ProcessGone: The client process closed while it was held.
         ClientGone: There is nobody to answer.
     """
-    check_request(hub, exchange, None)
     body = await read_body(hub, exchange)
     identifiers = decode_registration(body, hub.settings.max_channels_per_request)
     check_waiting(hub)
@@ -157,8 +141,8 @@ async def _serve_here(hub: Hub, exchange: Exchange, identifiers: list[str]) -> N
         await recognise(hub, exchange)
     process = default_process(hub, exchange) if own else None
     hold, found, taken = make_hold(hub.loop.asyncio), _Found(), Taken()
-    enter(hub, exchange, process, hold, hub.activation.hold())
-    try:
+    held = Held(hub, exchange, process, hold, process)
+    with held:
         if process is not None:
             process.read_by(hold)
         found = await _look_up(hub, process, _Asking(identifiers, hold, exchange))
@@ -166,15 +150,12 @@ async def _serve_here(hub: Hub, exchange: Exchange, identifiers: list[str]) -> N
             hub.fanout.attach(hold, feed)
         if process is not None:
             _read_own(hub, process, hold, found)
-        why = await _hold(hold, exchange, at_once=bool(found.unknown))
-        why = ended(hold) or still_reading(process, hold, why)
+        why = held.why(await _hold(hold, exchange, at_once=bool(found.unknown)))
         if why in (Wake.MESSAGE, Wake.TIMEOUT):
             taken = take(hold, _encoder, None) or taken  # all: what is left here is lost
-    finally:
-        leave(hub, process, hold)
     handed = False
     try:
-        if not await _end(hub, why, exchange):
+        if not await held.farewell(why, FAREWELL):
             pairs = [*_pairs(hold, taken), *map(encode_ended, [*found.unknown, *_lost(hold)])]
             handed = await answer(hub, exchange, TEXT, _join(pairs))
     finally:
@@ -216,8 +197,8 @@ async def _serve_process(
         return
     acknowledge(kept)
     hold, told = make_hold(hub.loop.asyncio), list[str]()
-    enter(hub, exchange, process, hold, hub.activation.hold())
-    try:
+    held = Held(hub, exchange, process, hold, process)
+    with held:
         process.read_by(hold)
         found = await _look_up(hub, process, _Asking(request.identifiers, hold, exchange))
         why, taken = ended(hold), Taken()
@@ -227,12 +208,10 @@ async def _serve_process(
             taken = take(hold, _encoder, hub.settings.answer_bytes) or taken
             if taken.gaps:
                 await recover(hub, hold, taken, _encoder)
-            why = ended(hold) or still_reading(process, hold, why)
-    finally:
-        leave(hub, process, hold)
+            why = held.why(why)
     handed = False
     try:
-        if not await _end(hub, why, exchange):
+        if not await held.farewell(why, FAREWELL):
             send_off(taken)
             told += _lost(hold)
             pairs = [*_pairs(hold, taken), *map(encode_ended, told)]
@@ -296,24 +275,6 @@ async def _hold(hold: Hold, exchange: Exchange, *, at_once: bool) -> Wake:
     if at_once and hold.woken is None:
         hold.woken = Wake.TIMEOUT
     return await hold.wait(exchange.receive)
-
-
-async def _end(hub: Hub, why: Wake, exchange: Exchange) -> bool:
-    """End a request that is not answered with what came; tell whether it was."""
-    match why:
-        case Wake.DEACTIVATED:
-            raise deactivated()
-        case Wake.CLOSED:
-            raise ProcessGone
-        case Wake.GONE:
-            raise ClientGone("while it was held")
-        case Wake.REPLACED:
-            return await answer(hub, exchange, TEXT, b"") or True
-        case Wake.MOVED:
-            await let_cookie_arrive(hub)
-            return await answer(hub, exchange, TEXT, b"") or True
-        case _:
-            return False
 
 
 def _lost(hold: Hold) -> list[str]:

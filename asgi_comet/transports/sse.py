@@ -1,7 +1,7 @@
 """Server-sent events: a stream for `EventSource`, htmx, curl and `fetch`.
 
 Owns the ids that hold a client's positions, and how a stream ends, so that a browser comes back or
-stays away. Source: wire.md, section 4.
+stays away. Source: docs/wire.md#server-sent-events.
 
 A browser gives up for good on any answer but 200; 204 is meant so. Whatever it should come back
 from is therefore a stream that ends: a deactivated server, one that stops, a gap.
@@ -15,10 +15,11 @@ from typing import Any, ClassVar
 
 from starlette.types import Message
 
-from asgi_comet.feeds import Encoder, Feed, Wake
-from asgi_comet.hub import Hub
-from asgi_comet.messages import Notice, Position, Start
-from asgi_comet.processes import ClientProcess
+from asgi_comet.channels.feed import Encoder, Feed, Wake
+from asgi_comet.core.messages import Notice, Position, Start
+from asgi_comet.http.exchange import TEXT, Exchange, answer, start_stream
+from asgi_comet.identity.process import ClientProcess
+from asgi_comet.node.build import Hub
 from asgi_comet.protocol.events import is_acknowledging
 from asgi_comet.protocol.sse import (
     COMMENT,
@@ -31,11 +32,16 @@ from asgi_comet.protocol.sse import (
     join_id,
     make_framing,
 )
-
-from .access import Find, NotYet, ProcessGone, default_process, enter, recognise
-from .exchange import TEXT, Exchange, answer, start_stream, wrong_method
-from .streaming import HEARTBEAT, LIFE, Stream
-from .subscribing import subscribe, subscribe_elsewhere, unsubscribe
+from asgi_comet.transports.access import (
+    Find,
+    NotYet,
+    ProcessGone,
+    default_process,
+    enter,
+    recognise,
+)
+from asgi_comet.transports.streaming import HEARTBEAT, LIFE, Stream
+from asgi_comet.transports.subscribing import subscribe, subscribe_elsewhere, unsubscribe
 
 __all__ = ["events"]
 
@@ -53,14 +59,12 @@ async def events(hub: Hub, find: Find, exchange: Exchange) -> None:
     Args:
         hub: The rooms.
         find: Finds whose endpoint it came to; `None` is the site's.
-        exchange: The request, whose origin is checked.
+        exchange: The request, whose origin and method are checked.
 
     Raises:
         Refusal: It is answered with an error, and a browser does not come back.
         BadRequest: The same.
     """
-    if exchange.scope["method"] != "GET":
-        raise wrong_method(exchange, "GET")
     asked = decode_request(
         exchange.scope["query_string"],
         exchange.headers.get(b"last-event-id"),

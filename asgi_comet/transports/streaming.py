@@ -20,15 +20,14 @@ from typing import Any, ClassVar
 from anyio.lowlevel import checkpoint
 from starlette.types import Message
 
-from asgi_comet.feeds import Feed, Wake
-from asgi_comet.hub import Hub
-from asgi_comet.processes import ClientProcess
-from asgi_comet.stepping import Suspended, advance, is_direct
-from asgi_comet.timers import RESOLUTION
-
-from .exchange import Exchange, Patience
-from .lines import DISCONNECTS, OneTask, TwoTasks
-from .reading import Reading
+from asgi_comet._runtime.stepping import Suspended, advance, is_direct
+from asgi_comet._runtime.timers import RESOLUTION
+from asgi_comet.channels.feed import Feed, Wake
+from asgi_comet.http.exchange import Exchange, Patience
+from asgi_comet.identity.process import ClientProcess
+from asgi_comet.node.build import Hub
+from asgi_comet.transports.lines import DISCONNECTS, OneTask, TwoTasks
+from asgi_comet.transports.reader import Reader
 
 __all__ = ["HEARTBEAT", "LIFE", "Stream"]
 
@@ -40,7 +39,7 @@ BURST = 16  # writes in a row, after which others get their turn
 GRACE = 1.0  # seconds that a write in progress has once the stream is to end
 
 
-class Stream(Reading):
+class Stream(Reader):
     """One connection that is told what is published while it is open.
 
     Args:

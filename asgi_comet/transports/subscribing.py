@@ -3,21 +3,23 @@
 Owns which feed a name means for a client, and what the client is told of it beside messages. Must
 not know how a transport writes that.
 
-Source: semantics.md, "Positions".
+Source: docs/semantics.md#positions-and-epochs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import logging
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
-from asgi_comet.errors import CometError
-from asgi_comet.feeds import Feed, Listener
-from asgi_comet.hub import Hub
-from asgi_comet.messages import NEXT_INCARNATION, Notice, Position, Start
-from asgi_comet.processes import ClientProcess
-
-from .access import admits
-from .exchange import Exchange
+from asgi_comet.brokers.base import Closed, Full, Placed
+from asgi_comet.channels.feed import Feed, Listener
+from asgi_comet.core.messages import NEXT_INCARNATION, Notice, Position, Start
+from asgi_comet.errors import BrokerUnavailable, CometError
+from asgi_comet.http.exchange import Exchange
+from asgi_comet.identity.process import ClientProcess
+from asgi_comet.node.build import Hub
+from asgi_comet.transports.access import NotYet, admits
 
 __all__ = [
     "acknowledge",
@@ -29,6 +31,18 @@ __all__ = [
     "subscribe_elsewhere",
     "unsubscribe",
 ]
+
+_logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def not_yet() -> Iterator[None]:
+    """Have a client come back in a moment when the broker cannot be asked."""
+    try:
+        yield
+    except BrokerUnavailable as error:
+        _logger.warning("a client was told to come back: %s", error)
+        raise NotYet("try again in a moment") from None
 
 
 def subscribe(
@@ -46,15 +60,15 @@ def subscribe(
         channels: Where to begin, by name.
 
     Returns:
-        What the client is to be told at once; and the names of site channels that are not known
-        here or guarded, for `subscribe_elsewhere`.
+        What the client is to be told at once; and the names of site channels that are guarded, not
+        known here, or of which only the broker can tell where to begin, for `subscribe_elsewhere`.
     """
     notices: Sequence[Notice] = ()  # mostly there is none of either: no list is made for nothing
     elsewhere: Sequence[str] = ()
     for name, start in channels.items():
         if name[:1] != "~":
             feed = hub.channels.find(name)
-            if feed is None or feed.authorize is not None:
+            if feed is None or feed.authorize is not None or not feed.proves(start):
                 elsewhere = (*elsewhere, name)
                 continue
             notice = _begin(hub, listener, feed, start)
@@ -100,8 +114,10 @@ async def subscribe_elsewhere(
                 if not declared:
                     hub.declarations.report_unknown(name)
                 notice = Notice(name, "closed", reason="ended" if declared else "unknown")
-            else:
+            elif feed.proves(start):
                 notice = _begin(hub, listener, feed, start)
+            else:
+                notice = await _place(hub, listener, feed, start)
     return notices if notice is None else (*notices, notice)
 
 
@@ -115,9 +131,15 @@ async def find(hub: Hub, listener: Listener, name: str) -> Feed | None:
 
     Raises:
         CometError: There are too many channels.
+        NotYet: The broker cannot say whether there is one.
     """
     feed = hub.channels.find(name) or hub.declarations.find(name, listener)
-    return feed or await hub.broker.find(name)
+    with not_yet():
+        if feed is None:
+            feed = await hub.channels.adopt(name)
+        if feed is not None:
+            await hub.channels.follow(feed)
+    return None if feed is None else feed.latest
 
 
 def unsubscribe(hub: Hub, listener: Listener, names: Iterable[str]) -> None:
@@ -156,7 +178,7 @@ def acknowledge(
         else:
             feed = None if process is None else process.place.directory.find(name)
         if feed is not None and feed.readable and _may_acknowledge(feed, listeners):
-            offset = feed.place(position)
+            offset = feed.locate(position)
             if offset is not None:
                 feed.acknowledge(offset)
                 if feed.listeners:  # a client that has gone does not ask for more
@@ -166,6 +188,8 @@ def acknowledge(
 def ask(hub: Hub, feed: Feed) -> None:
     """Have the source of an on-demand channel read as far as it may be."""
     if feed.want is not None:
+        feed.want(feed.window)
+    elif not feed.local:
         hub.broker.want(feed, feed.window)
 
 
@@ -211,12 +235,28 @@ def _subscribe_own(
     return Notice(name, position=NEXT_INCARNATION) if relative else None
 
 
+async def _place(hub: Hub, listener: Listener, feed: Feed, start: Start) -> Notice | None:
+    """Place a listener where the broker says, which has messages that this worker has not."""
+    with not_yet():
+        placed = await hub.broker.place(feed, start)
+    feed = feed.latest
+    if isinstance(placed, Placed):
+        hub.fanout.attach(listener, feed)
+        listener.cursors[feed] = placed.after
+        named = isinstance(start, Position)
+        return None if named else Notice(feed.name, position=feed.position(placed.after))
+    if isinstance(placed, Full):
+        return gap(feed)
+    reason = placed.reason if isinstance(placed, Closed) else "unknown"
+    return Notice(feed.name, "closed", reason=reason)
+
+
 def _begin(hub: Hub, listener: Listener, feed: Feed, start: Start) -> Notice | None:
     """Place a listener on a feed, and return what this alone makes it told, if anything."""
     hub.fanout.attach(listener, feed)  # first: what is published from now on wakes it
     if not feed.readable:
         return None  # it is over, as the listener will see when it reads
-    offset = feed.place(start)
+    offset = feed.locate(start)
     if offset is None:
         hub.fanout.leave(listener, feed)
         return gap(feed)

@@ -1,7 +1,7 @@
 """WebSocket: a stream whose channels come and go as the client says.
 
-Owns the handshake, what each frame of the client does, and the close codes. Source: wire.md,
-section 5.
+Owns the handshake, what each frame of the client does, and the close codes.
+Source: docs/wire.md#websocket.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from typing import Any
 
 from starlette.types import Message
 
+from asgi_comet.channels.feed import Encoder, Feed, Wake
+from asgi_comet.core.messages import Notice, Start
 from asgi_comet.errors import BadRequest
-from asgi_comet.feeds import Encoder, Feed, Wake
-from asgi_comet.hub import Hub
-from asgi_comet.messages import Notice, Start
-from asgi_comet.processes import ClientProcess
+from asgi_comet.http.exchange import Exchange, Refusal
+from asgi_comet.identity.process import ClientProcess
+from asgi_comet.node.build import Hub
 from asgi_comet.protocol.events import is_acknowledging
 from asgi_comet.protocol.frames import (
     HEARTBEAT as EMPTY,
@@ -30,12 +31,22 @@ from asgi_comet.protocol.frames import (
     join_frame,
     make_marked_run,
 )
-
-from .access import Find, NotYet, ProcessGone, default_process, enter, recognise
-from .exchange import Exchange, Refusal
-from .limits import check_limits
-from .streaming import HEARTBEAT, Stream
-from .subscribing import acknowledge, subscribe, subscribe_elsewhere, unsubscribe
+from asgi_comet.transports.access import (
+    Find,
+    NotYet,
+    ProcessGone,
+    default_process,
+    enter,
+    recognise,
+)
+from asgi_comet.transports.limits import check_limits
+from asgi_comet.transports.streaming import HEARTBEAT, Stream
+from asgi_comet.transports.subscribing import (
+    acknowledge,
+    subscribe,
+    subscribe_elsewhere,
+    unsubscribe,
+)
 
 __all__ = ["socket"]
 

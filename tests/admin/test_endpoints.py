@@ -1,4 +1,4 @@
-"""The rows of wire.md, section 6, for PREFIX/admin, over real sockets."""
+"""The table of docs/operating.md#the-admin-endpoint, over real sockets."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from starlette.requests import HTTPConnection
 
 from asgi_comet import Comet
 from asgi_comet.testing import wait_for_listeners
-from tests.conftest import KEY, TOKEN
-from tests.serving import Address, Answer, hold_registration
+from tests.kit.serving import Address, Answer, hold_registration
+from tests.kit.stage import KEY, TOKEN
 
 MakeServer = Callable[..., tuple[Comet, Address]]
 

@@ -6,16 +6,18 @@ from typing import Any
 import pytest
 
 from asgi_comet import ChannelClosed, ChannelFull, Comet
-from asgi_comet.brokers.base import Broker
+from asgi_comet.brokers.base import Broker, ChannelSpec, Full, Opened, Placed
+from asgi_comet.brokers.ids import LIMIT, Ids
 from asgi_comet.brokers.memory import MemoryBroker
-from asgi_comet.clock import MonotonicClock
-from asgi_comet.directory import Directory
-from asgi_comet.fanout import Fanout
-from asgi_comet.feeds import Feed, Kind
-from asgi_comet.history import History
-from asgi_comet.messages import Message
-from asgi_comet.threads import LoopThread
-from tests.conftest import KEY
+from asgi_comet.channels.directory import Directory
+from asgi_comet.channels.feed import Feed
+from asgi_comet.channels.kind import Kind
+from asgi_comet.core.history import History
+from asgi_comet.core.messages import Message, Now, Position
+from asgi_comet.testing import ManualClock
+from asgi_comet.testing._inspect import inside
+from asgi_comet.testing.party import Window
+from tests.kit.stage import KEY
 
 pytestmark = pytest.mark.anyio
 
@@ -24,9 +26,9 @@ def make_feed(kind: Kind = Kind.SITE, size: int = 3) -> Feed:
     return Feed("f", kind, History(size=size, max_bytes=100), Directory(threading.Lock()))
 
 
-def make() -> tuple[MemoryBroker, Fanout]:
-    fanout = Fanout(LoopThread(), MonotonicClock())
-    return MemoryBroker(fanout), fanout
+def make() -> tuple[MemoryBroker, Comet]:
+    broker = MemoryBroker()
+    return broker, Comet(KEY, broker=broker)
 
 
 def test_a_broker_says_all_that_the_interface_asks() -> None:
@@ -37,16 +39,22 @@ def test_a_broker_says_all_that_the_interface_asks() -> None:
 
 @pytest.mark.parametrize("broker", [None, ""])
 def test_it_is_what_a_comet_has(broker: str | None) -> None:
-    assert isinstance(Comet(KEY, broker=broker)._hub.broker, MemoryBroker)
+    assert isinstance(inside(Comet(KEY, broker=broker)).broker, MemoryBroker)
 
 
-def test_another_broker_is_refused_and_its_password_is_not_repeated() -> None:
+def test_a_url_is_refused_and_its_password_is_not_repeated() -> None:
     with pytest.raises(ValueError, match=r"broker=None, .* got a str; .* later version") as caught:
         Comet(KEY, broker="redis://:password@localhost")
     assert "password" not in str(caught.value)
-    broker: Any = make()[0]
-    with pytest.raises(ValueError, match="got a MemoryBroker"):
+
+
+def test_a_broker_belongs_to_one_comet() -> None:
+    broker, comet = make()
+    assert inside(comet).broker is broker
+    with pytest.raises(ValueError, match="its own for each Comet, got a MemoryBroker that belongs"):
         Comet(KEY, broker=broker)
+    with pytest.raises(RuntimeError, match="expected a broker of a Comet"):
+        MemoryBroker().append(make_feed(), b"x", id="a")
 
 
 def test_an_append_tells_its_offset_at_once_and_offsets_are_dense() -> None:
@@ -73,9 +81,9 @@ def test_appends_of_many_threads_have_each_its_offset_in_the_order_of_its_caller
 
 
 def test_an_ended_channel_takes_nothing() -> None:
-    broker, fanout = make()
+    broker, comet = make()
     feed = make_feed()
-    fanout.close(feed, "failed")
+    inside(comet).fanout.close(feed, "failed")
     with pytest.raises(ChannelClosed, match="'f', which has failed"):
         broker.append(feed, b"x")
     assert feed.history.top == 0
@@ -98,7 +106,33 @@ async def test_there_is_no_other_worker_to_ask() -> None:
         broker.append(feed, b"x")
     assert await broker.recover(feed, 1, 1000) is None
     assert await broker.find("f") is None
-    assert await broker.find_process("p") is None
+    assert await broker.place(feed, Position(feed.epoch, 9)) == Full()
+    assert await broker.place(feed, Now()) == Placed(5)
+
+
+async def test_the_same_id_is_the_same_message() -> None:
+    clock = ManualClock()
+    broker = MemoryBroker()
+    Comet(KEY, broker=broker, clock=clock)
+    feed = make_feed(size=10)
+    assert [broker.append(feed, b"x", id=id_) for id_ in ("a", "b", "a")] == [1, 2, 1]
+    other = make_feed()
+    assert broker.append(other, b"x", id="a") == 1
+    clock.advance(599.9)
+    assert broker.append(feed, b"x", id="a") == 1
+    clock.advance(0.2)
+    assert broker.append(feed, b"x", id="a") == 3
+
+
+def test_ids_are_bounded() -> None:
+    ids = Ids()
+    for number in range(LIMIT + 1):
+        ids.note(str(number), number, 0.0)
+    assert len(ids) == LIMIT
+    assert ids.find("0", 1.0) is None
+    assert ids.find("1", 1.0) == 1
+    assert ids.find("1", 1000.0) is None
+    assert len(ids) == 0
 
 
 def test_a_source_on_demand_is_asked_and_others_are_not() -> None:
@@ -108,3 +142,28 @@ def test_a_source_on_demand_is_asked_and_others_are_not() -> None:
     feed.want = asked.append
     broker.want(feed, 7)
     assert asked == [7]
+
+
+async def test_one_worker_waits_for_nothing() -> None:
+    broker, _ = make()
+    feed = make_feed()
+    broker.append(feed, b"x")
+    assert await broker.open(feed) == Opened(feed.epoch, 1, 1)
+    broker.acknowledge(feed, 1)
+    broker.mark_sent(feed, 1)
+    broker.unfollow(feed)
+    await broker.follow(feed)
+    await broker.end(feed, "ended")
+    await broker.run()
+    await broker.hand_over()
+    assert (broker.shared, broker.bus, broker.people) == (False, None, None)
+
+
+def test_a_log_of_nobody_here_is_refused() -> None:
+    broker, _ = make()
+    window: Any = Window(ChannelSpec(name="a", kind="site", size=1, max_bytes=1))
+    with pytest.raises(TypeError, match="a log of this worker, got Window"):
+        broker.append(window, b"x")
+    window.closed = "ended"
+    with pytest.raises(ChannelClosed):
+        broker.append(window, b"x")

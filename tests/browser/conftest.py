@@ -3,11 +3,10 @@ from __future__ import annotations
 import signal
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Error, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, Error, Page, sync_playwright
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -15,22 +14,12 @@ from starlette.responses import HTMLResponse, JSONResponse
 from starlette.routing import Route
 
 from asgi_comet import SITE, Channel, Comet, CometMiddleware
-from tests.browser import firefox
-from tests.browser.following import TRANSPORTS, Network, Tab
-from tests.clients.servers import Server, find_program, reserved_port
-from tests.serving import Address, bound_socket, serve
-
-ROOT = Path(__file__).parent.parent.parent
-
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+from tests.kit import firefox
+from tests.kit.chromium import launch_chromium
+from tests.kit.following import TRANSPORTS, Network, Tab
+from tests.kit.own_server import Server
+from tests.kit.programs import ROOT, find_program
+from tests.kit.serving import Address, bound_socket, reserved_port, serve
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -40,10 +29,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if metafunc.definition.get_closest_marker("firefox"):
             browsers.append("firefox")
         metafunc.parametrize("browser", browsers, indirect=True, scope="package")
-
-
-def launch_chromium(playwright: Playwright) -> Browser:
-    return playwright.chromium.launch(executable_path=find_program("chromium"), args=QUIET)
 
 
 @pytest.fixture(scope="package")  # its event loop must not outlive the tests that need it

@@ -11,9 +11,9 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from asgi_comet.testing import wait_for_listeners
-from tests.clients.servers import MODULES, need_modules
-from tests.serving import Address, serve
-from tests.streams import PATIENCE
+from tests.kit.programs import MODULES, need_modules
+from tests.kit.serving import Address, serve
+from tests.kit.streams import PATIENCE
 
 pytestmark = pytest.mark.browser
 

@@ -20,10 +20,10 @@ from starlette.routing import Route
 
 from asgi_comet import Channel, ClientProcess, Comet, CometMiddleware
 from asgi_comet.testing import wait_for_listeners
-from tests.browser.following import CONNECT, PATIENCE, Network, Tab, own_process
-from tests.clients.followers import HERE as CLIENTS
-from tests.clients.servers import Server
-from tests.serving import Address, Held, serve
+from tests.kit.followers import HERE as CLIENTS
+from tests.kit.following import CONNECT, PATIENCE, Network, Tab, own_process
+from tests.kit.own_server import Server
+from tests.kit.serving import Address, Held, serve
 
 pytestmark = [pytest.mark.browser, pytest.mark.firefox]
 

@@ -12,8 +12,8 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from asgi_comet import SITE, Channel, ChannelFull, Comet
-from tests.browser.following import Network, Tab, own_process
-from tests.serving import Address
+from tests.kit.following import Network, Tab, own_process
+from tests.kit.serving import Address
 
 pytestmark = pytest.mark.browser
 

@@ -17,8 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_comet import SITE, Channel, Comet
 from asgi_comet.testing import wait_for_listeners
-from tests.browser.following import PATIENCE, Network, Tab
-from tests.serving import Address
+from tests.kit.following import PATIENCE, Network, Tab
+from tests.kit.serving import Address
 
 pytestmark = pytest.mark.browser
 

@@ -9,8 +9,8 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page
 
 from asgi_comet import SITE, Channel, Comet
-from tests.browser.following import Network, Tab, own_process
-from tests.serving import Address
+from tests.kit.following import Network, Tab, own_process
+from tests.kit.serving import Address
 
 pytestmark = pytest.mark.browser
 

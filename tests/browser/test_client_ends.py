@@ -10,8 +10,8 @@ from playwright.sync_api import Page
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_comet import SITE, Channel, Comet
-from tests.browser.following import Network, Tab, own_process
-from tests.serving import Address
+from tests.kit.following import Network, Tab, own_process
+from tests.kit.serving import Address
 
 pytestmark = pytest.mark.browser
 

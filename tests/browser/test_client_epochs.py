@@ -14,7 +14,7 @@ from playwright.sync_api import Page
 
 from asgi_comet import SITE, Channel, Comet
 from asgi_comet.testing import wait_for_listeners
-from tests.browser.following import PATIENCE, Tab
+from tests.kit.following import PATIENCE, Tab
 
 pytestmark = pytest.mark.browser
 

@@ -10,10 +10,10 @@ import pytest
 from playwright.sync_api import Page
 
 from asgi_comet import Channel
-from tests.browser.following import CONNECT, Network, Tab
-from tests.clients.servers import Server
-from tests.clients.test_nginx import nginx
-from tests.serving import Address
+from tests.kit.following import CONNECT, Network, Tab
+from tests.kit.nginx import nginx
+from tests.kit.own_server import Server
+from tests.kit.serving import Address
 
 pytestmark = pytest.mark.browser
 
@@ -154,5 +154,5 @@ def test_a_page_that_stays_open_tries_again_however_often_it_reconnects(
         assert tab.seen("news", n + 1)[-1] == n
         tried.append(network.tried["websocket"])
     assert tried[0] == 2  # after a minute, and then
-    assert tried[-1] == 5  # after an hour at most
+    assert tried[-1] in (5, 6)  # after an hour at most; the page's clock also runs by itself
     assert leaving.evaluate("localStorage[`comet ${origin}`]") == ""

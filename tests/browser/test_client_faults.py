@@ -11,9 +11,9 @@ from playwright.sync_api import Page
 
 from asgi_comet import SITE, Channel, Comet
 from asgi_comet.testing import wait_for_listeners
-from tests.browser.faulty_proxy import FAULTS, FaultyProxy
-from tests.browser.following import PATIENCE, Network, Tab, own_process
-from tests.serving import Address
+from tests.kit.faulty_proxy import FaultyProxy
+from tests.kit.following import PATIENCE, Network, Tab, own_process
+from tests.kit.serving import Address
 
 pytestmark = pytest.mark.browser
 
@@ -57,21 +57,21 @@ def test_every_message_comes_once_and_in_order_whatever_befalls_the_connections(
     for key in keys:
         tab.follow(key)
     tab.placed(*keys)
-    count, published = 1000, iter(range(1000))
+    count = 0
     done = threading.Event()
 
     def publish() -> None:
-        n = next(published, None)
-        if n is None:
+        nonlocal count
+        broken_off = network.tried[transport] > 5  # again and again
+        if count >= 300 and broken_off and proxy.enough():
             done.set()
             return
         for channel in channels:
-            channel.publish(n)
+            channel.publish(count)
+        count += 1
 
     with proxy.faults(publish):
         assert done.wait(PATIENCE / 1000)
         for key in keys:
             assert tab.seen(key, count) == list(range(count))
-    assert min(proxy.befell[fault] for fault in FAULTS) >= 2
-    assert network.tried[transport] > 5  # it was broken off, again and again
     assert not process.closed

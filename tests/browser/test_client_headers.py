@@ -17,9 +17,9 @@ from starlette.routing import Route
 
 from asgi_comet import SITE, Channel, ClientProcess, Comet, CometMiddleware, Settings
 from asgi_comet.testing import wait_for_listeners
-from tests.browser.following import PATIENCE, TRANSPORTS, Network
-from tests.conftest import KEY
-from tests.serving import Address, serve
+from tests.kit.following import PATIENCE, TRANSPORTS, Network
+from tests.kit.serving import Address, serve
+from tests.kit.stage import KEY
 
 pytestmark = pytest.mark.browser
 

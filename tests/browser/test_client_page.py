@@ -22,10 +22,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_comet import SITE, ClientProcess, Comet, CometMiddleware, Settings
 from asgi_comet.testing import wait_for_listeners
-from tests.browser.conftest import QUIET
-from tests.clients.servers import Server
-from tests.conftest import KEY
-from tests.serving import Address, serve
+from asgi_comet.testing._inspect import inside
+from tests.kit.chromium import QUIET
+from tests.kit.own_server import Server
+from tests.kit.serving import Address, serve
+from tests.kit.stage import KEY
 
 pytestmark = pytest.mark.browser
 
@@ -91,7 +92,7 @@ class Tab:
 
     def __init__(self, page: Page, **wish: Any) -> None:
         self.page = page
-        self._counts: dict[str, int] = {}
+        self.counts: dict[str, int] = {}
         page.evaluate(CONNECT, wish)
 
     def follow(self, channel: str, name: str | None = None, **options: Any) -> None:
@@ -105,7 +106,7 @@ class Tab:
 
     def next(self, name: str) -> Any:
         """Wait for what a consumer is told next."""
-        self._counts[name] = count = self._counts.get(name, 0) + 1
+        self.counts[name] = count = self.counts.get(name, 0) + 1
         self.until("([name, count]) => seen[name].length >= count", [name, count])
         return self.evaluate("([name, count]) => seen[name][count - 1]", [name, count])
 
@@ -201,7 +202,7 @@ class Site:
         return found
 
     def open_processes(self) -> list[ClientProcess]:
-        return list(self.comet._hub.processes._processes.values())
+        return inside(self.comet).processes.processes()
 
     def wait_closed(self, process: ClientProcess) -> None:
         """Wait until a process has closed."""
@@ -477,7 +478,7 @@ class Hidden:
         self.tab = open_tab(**wish)
         self.tab.follow("news")
         page.clock.pause_at(self.tab.evaluate("Date.now() + 1000") / 1000)
-        self._published = 0
+        self.published = 0
         self.sockets = site.log.count("/socket")
         self.publish()
         self.tab.hide()
@@ -485,13 +486,13 @@ class Hidden:
 
     def publish(self) -> None:
         """Publish; that it arrives keeps the connection from seeming dead."""
-        self.site.news.publish(self._published)
-        self._published += 1
+        self.site.news.publish(self.published)
+        self.published += 1
 
     def heard(self) -> None:
         """Wait for all that was published, in order."""
-        while self.tab._counts.get("news", 0) < self._published:
-            assert self.tab.next("news") == self.tab._counts["news"] - 1
+        while self.tab.counts.get("news", 0) < self.published:
+            assert self.tab.next("news") == self.tab.counts["news"] - 1
 
     def pass_(self, seconds: float) -> None:
         self.page.clock.fast_forward(int(seconds * 1000))
@@ -554,7 +555,7 @@ def test_a_tab_that_is_hidden_for_long_polls_ever_less_often(
     hidden.publish()
     hidden.heard()
     assert hidden.polls == expected
-    assert hidden.tab.seen("news") == list(range(hidden._published))
+    assert hidden.tab.seen("news") == list(range(hidden.published))
     assert hidden.tab.evaluate("closings") == 0
 
 

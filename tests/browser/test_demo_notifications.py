@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.visitors import TOPICS, Visitor, browser_of
+from tests.kit.visitors import TOPICS, Visitor, browser_of
 
 pytestmark = pytest.mark.browser
 

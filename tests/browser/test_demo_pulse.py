@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from playwright.sync_api import Page, WebSocket, expect
@@ -31,7 +32,7 @@ class Wire:
 def open_demo(page: Page, demo: str) -> None:
     page.goto(demo)
     expect(page.locator("#state")).to_have_attribute("data-state", "online")
-    page.wait_for_function("Number(document.getElementById('pulse').dataset.received) > 0")
+    expect(page.locator("#pulse")).to_have_attribute("data-received", re.compile("[1-9]"))
 
 
 def figures(page: Page) -> dict[str, int]:

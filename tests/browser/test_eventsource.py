@@ -18,8 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_comet import SITE, Channel, ClientProcess, Comet, CometMiddleware
 from asgi_comet.transports import sse
-from tests.conftest import KEY, application
-from tests.serving import Address, serve
+from tests.kit.serving import Address, serve
+from tests.kit.stage import KEY, application
 
 pytestmark = pytest.mark.browser
 

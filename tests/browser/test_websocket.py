@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page
 
-from tests.clients.servers import Server
+from tests.kit.own_server import Server
 
 pytestmark = pytest.mark.browser
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from tests.clients.servers import MODULES, ROOT, find_program, need_modules
+from tests.kit.programs import MODULES, ROOT, find_program, need_modules
 
 HERE = Path(__file__).parent
 STATIC = ROOT / "asgi_comet" / "static"

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext
 
 from tests.browser.conftest import browser, own_server
-from tests.clients.servers import Server
+from tests.kit.own_server import Server
 
 __all__ = ["browser", "own_server"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from playwright.sync_api import BrowserContext, expect
 
 from examples import quickstart, users
-from tests.serving import serve
+from tests.kit.serving import serve
 
 
 def test_the_quickstart_shows_what_is_posted(context: BrowserContext) -> None:

@@ -18,9 +18,9 @@ from starlette.staticfiles import StaticFiles
 from asgi_comet import SITE, Channel, ChannelFull, Comet, CometMiddleware
 from asgi_comet.testing import wait_for_listeners
 from asgi_comet.transports import sse
-from tests.clients.servers import MODULES, need_modules
-from tests.conftest import KEY, application
-from tests.serving import Address, serve
+from tests.kit.programs import MODULES, need_modules
+from tests.kit.serving import Address, serve
+from tests.kit.stage import KEY, application
 
 pytestmark = pytest.mark.browser
 

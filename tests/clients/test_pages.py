@@ -14,8 +14,8 @@ from asgi_comet import SITE, Channel, ChannelFull
 from asgi_comet.testing import wait_for_listeners
 from asgi_comet.transports import sse
 from examples import eventsource, htmx, websocket
-from tests.clients.servers import MODULES, need_modules
-from tests.serving import Address, serve
+from tests.kit.programs import MODULES, need_modules
+from tests.kit.serving import Address, serve
 
 pytestmark = pytest.mark.browser
 

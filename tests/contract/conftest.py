@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
-from tests.contract.clients import CLIENTS, Client
-from tests.serving import Address, Tab
-
-MakeClient = Callable[..., Client]
+from tests.kit.clients import CLIENTS, Client, MakeClient
+from tests.kit.serving import Address, Tab
 
 
 @pytest.fixture(params=CLIENTS)

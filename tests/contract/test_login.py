@@ -11,13 +11,12 @@ from starlette.requests import HTTPConnection
 
 from asgi_comet import SITE, Comet, Settings
 from asgi_comet.testing import wait_for_listeners
-from asgi_comet.users import _end_connections
-from tests.conftest import KEY
-from tests.contract.clients import BROKEN, Asking, Client, SseClient
-from tests.contract.conftest import MakeClient
-from tests.people import WHO, people, send, who
-from tests.serving import Address, Tab, serve
-from tests.transports.test_poll import process_of
+from asgi_comet.testing._inspect import END_CONNECTIONS, inside
+from tests.kit.clients import BROKEN, Asking, Client, MakeClient, SseClient
+from tests.kit.people import WHO, people, send, who
+from tests.kit.processes import process_of
+from tests.kit.serving import Address, Tab, serve
+from tests.kit.stage import KEY
 
 
 @pytest.fixture
@@ -158,11 +157,11 @@ def test_nothing_is_read_from_the_moment_that_the_old_cookie_is_worth_nothing(
     wait_for_listeners(own, 1)
 
     def change() -> None:
-        comet._hub.processes.succeed(process.session)  # as a thread does before it ends them
+        inside(comet).processes.succeed(process.session)  # as a thread does before it ends them
         own.publish("for the next")
 
-    comet._hub.loop.run_now(change)
-    comet._hub.loop.run_now(partial(_end_connections, process.session))
+    inside(comet).loop.run_now(change)
+    inside(comet).loop.run_now(partial(END_CONNECTIONS.function, process.session))
     assert end(client) == []
 
 

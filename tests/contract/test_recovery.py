@@ -23,11 +23,13 @@ import pytest
 
 from asgi_comet import SITE, Channel, ChannelFull, Comet, Settings
 from asgi_comet.testing import ManualClock, wait_for_listeners
-from tests.conftest import KEY, application
-from tests.contract.clients import CLIENTS, Client, Event
-from tests.serving import Address, Tab, serve
-from tests.streams import Sse
-from tests.transports.test_poll import in_loop, process_of
+from asgi_comet.testing._inspect import feed_of
+from tests.kit.clients import CLIENTS, Client, Event
+from tests.kit.loop import in_loop
+from tests.kit.processes import process_of
+from tests.kit.serving import Address, Tab, serve
+from tests.kit.stage import KEY, application
+from tests.kit.streams import Sse
 
 SIZE = 3  # messages that a channel holds
 numbers = itertools.count()  # for names
@@ -59,7 +61,7 @@ class Stage:
 
     def create(self) -> None:
         self.channel = self.make()
-        self.epochs["e"] = self.channel._feed.history.epoch
+        self.epochs["e"] = feed_of(self.channel).history.epoch
 
     def publish(self, *values: int) -> None:
         assert self.channel is not None
@@ -355,7 +357,7 @@ def test_a_client_is_told_exactly_what_the_table_says(
     comet: Comet, client: Client, stage: Stage, start: str, told: list[int | str]
 ) -> None:
     fence = comet.create(scope=SITE)
-    client.begin({stage.name: stage.start(start), fence.id: str(fence._feed.history.position)})
+    client.begin({stage.name: stage.start(start), fence.id: str(feed_of(fence).history.position)})
     assert [client.next() for _ in told] == [stage.told(one) for one in told]
     if not told:
         wait_for_listeners(fence, 1)
@@ -387,9 +389,9 @@ def come_back(client: Client, fence: Channel[Any]) -> None:
 
 def check_that_it_goes_on(client: Client, stage: Stage) -> None:
     """The next message, or the first of a channel that is made now, is what comes next."""
-    if stage.channel is None or stage.channel._feed.closed is not None:
+    if stage.channel is None or feed_of(stage.channel).closed is not None:
         stage.create()
     assert stage.channel is not None
-    offset = stage.channel._feed.history.top + 1
+    offset = feed_of(stage.channel).history.top + 1
     stage.publish(offset)
     assert client.next() == stage.told(offset)

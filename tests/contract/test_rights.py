@@ -13,15 +13,16 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 from asgi_comet import SITE, Channel, Comet, DeclaredChannel, Outcome, Settings
-from asgi_comet.feeds import Feed
-from asgi_comet.messages import Message
+from asgi_comet.channels.feed import Feed
+from asgi_comet.core.messages import Message
 from asgi_comet.testing import wait_for_listeners
-from tests.contract.clients import BROKEN, Client, PollClient, SseClient
-from tests.contract.conftest import MakeClient
-from tests.people import WHO, who
-from tests.serving import Address, Tab
-from tests.streams import PATIENCE, Sse, Ws
-from tests.transports.test_poll import in_loop, process_of
+from asgi_comet.testing._inspect import feed_of, inside
+from tests.kit.clients import BROKEN, Client, MakeClient, PollClient, SseClient
+from tests.kit.loop import in_loop
+from tests.kit.people import WHO, who
+from tests.kit.processes import process_of
+from tests.kit.serving import Address, Tab
+from tests.kit.streams import PATIENCE, Sse, Ws
 
 
 class Gate:
@@ -189,7 +190,7 @@ def test_what_was_published_before_it_is_taken_away_comes_and_nothing_after(
     channel.publish("after")
     assert client.error() == client.told("forbidden")
     if isinstance(client, SseClient):
-        return  # the stream has ended for good, as wire.md has it
+        return  # the stream has ended for good, as docs/wire.md has it
     client.positions.pop("c", None)
     client.ensure_connected()
     wait_for_listeners(other, 1)
@@ -253,7 +254,7 @@ def test_a_right_that_is_taken_away_while_the_broker_is_asked(
         for n in range(3):
             channel.publish(n)
 
-    monkeypatch.setattr(comet._hub.broker, "recover", recover)
+    monkeypatch.setattr(inside(comet).broker, "recover", recover)
     in_loop(comet, publish)
     assert follower.error() == follower.told("forbidden")
 
@@ -310,7 +311,7 @@ def test_it_is_the_same_whether_or_not_the_channel_lives(
     assert same == told["absent"]
     assert b"forbidden" in same[0]
     assert living.listeners == 0
-    assert comet._hub.channels.find("room:absent") is None, "a refusal started a channel"
+    assert inside(comet).channels.find("room:absent") is None, "a refusal started a channel"
 
 
 def test_a_family_loses_its_readers_in_all_its_channels(
@@ -396,10 +397,10 @@ def test_who_may_not_read_a_channel_cannot_acknowledge_it(
             assert other.next()["error"] == "forbidden"
             other.say(ack={"c": position}, subscribe={"nobody": "now"})
             other.next()
-        assert channel._feed.outcomes.of(1) is not Outcome.SUCCESS
+        assert feed_of(channel).outcomes.of(1) is not Outcome.SUCCESS
         socket.say(ack={"c": position}, subscribe={"nobody": "now"})
         socket.next()
-        assert channel._feed.outcomes.of(1) is Outcome.SUCCESS
+        assert feed_of(channel).outcomes.of(1) is Outcome.SUCCESS
 
 
 def test_who_lost_the_right_cannot_acknowledge_what_came_before(
@@ -417,7 +418,7 @@ def test_who_lost_the_right_cannot_acknowledge_what_came_before(
         socket.say(ack={"c": position}, subscribe={"nobody": "now"})
         socket.next()
     assert tab.post(f"{tab.url}/ack", {"c": position}).status == 204
-    assert channel._feed.outcomes.of(1) is not Outcome.SUCCESS
+    assert feed_of(channel).outcomes.of(1) is not Outcome.SUCCESS
 
 
 def test_a_tab_acknowledges_by_a_request_what_its_stream_follows(
@@ -428,7 +429,7 @@ def test_a_tab_acknowledges_by_a_request_what_its_stream_follows(
         assert stream.next().name == ":open"
         channel.publish("for the reader")
         position = stream.next().id
-        assert channel._feed.outcomes.of(1) is not Outcome.SUCCESS
+        assert feed_of(channel).outcomes.of(1) is not Outcome.SUCCESS
         assert tab.post(f"{tab.url}/ack", {"c": position}).status == 204
-        assert channel._feed.outcomes.of(1) is Outcome.SUCCESS
+        assert feed_of(channel).outcomes.of(1) is Outcome.SUCCESS
         stream.cut()

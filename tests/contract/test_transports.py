@@ -13,15 +13,16 @@ from typing import Any
 
 import pytest
 
-from asgi_comet import SITE, Channel, ChannelFull, Comet, Settings
+from asgi_comet import SITE, Channel, ChannelFull, ClientProcess, Comet, Settings
 from asgi_comet.testing import wait_for_listeners
-from tests.contract.clients import BROKEN, CLIENTS, Client
-from tests.contract.cutting import CuttingPipe
-from tests.serving import Address, Tab
-from tests.transports.test_poll import in_loop, process_of
+from asgi_comet.testing._inspect import feed_of, inside
+from tests.kit.clients import BROKEN, CLIENTS, Client, MakeClient
+from tests.kit.cutting import CuttingPipe
+from tests.kit.loop import in_loop
+from tests.kit.processes import default_of, process_of
+from tests.kit.serving import Address, Tab
 
 MakeServer = Callable[..., tuple[Comet, Address]]
-MakeClient = Callable[..., Client]
 
 POSITIONED = [name for name, client in CLIENTS.items() if client.positioned]
 
@@ -101,7 +102,7 @@ def test_what_is_published_while_it_is_away_comes_when_it_is_back(
 def test_now_tells_where_it_is_and_begins_with_what_comes(comet: Comet, client: Client) -> None:
     channel = comet.create(scope=SITE, name="c")
     channel.publish("before")
-    epoch = channel._feed.history.epoch
+    epoch = feed_of(channel).history.epoch
     assert follow(client, {"c": "now"}) == [{"channel": "c", "position": f"{epoch}.1"}]
     channel.publish("after")
     assert client.next() == {"channel": "c", "position": f"{epoch}.2", "data": "after"}
@@ -115,7 +116,7 @@ def test_last_tells_where_it_is_and_begins_that_many_before(
     channel = comet.create(scope=SITE, name="c")
     for n in range(5):
         channel.publish(n)
-    epoch = channel._feed.history.epoch
+    epoch = feed_of(channel).history.epoch
     assert follow(client, {"c": start}) == [{"channel": "c", "position": f"{epoch}.{first}"}]
     channel.publish(5)
     assert client.data(6 - first) == list(range(first, 6))
@@ -126,7 +127,7 @@ def test_an_explicit_position_is_not_echoed(comet: Comet, client: Client) -> Non
     channel = comet.create(scope=SITE, name="c")
     for n in range(3):
         channel.publish(n)
-    epoch = channel._feed.history.epoch
+    epoch = feed_of(channel).history.epoch
     follow(client, {"c": f"{epoch}.1"})
     assert client.next() == {"channel": "c", "position": f"{epoch}.2", "data": 1}
     assert client.next() == {"channel": "c", "position": f"{epoch}.3", "data": 2}
@@ -138,7 +139,7 @@ def test_each_channel_has_its_own_start(comet: Comet, client: Client) -> None:
         channel = comet.create(scope=SITE, name=name)
         for n in range(3):
             channel.publish(n)
-    epoch = channel._feed.history.epoch
+    epoch = feed_of(channel).history.epoch
     told = follow(client, {"a": "now", "b": "last:1", "c": f"{epoch}.1"})
     assert {event["channel"]: event["position"].split(".")[1] for event in told} == {
         "a": "3",
@@ -185,7 +186,7 @@ def test_behind_the_history_is_full_and_it_goes_on_from_the_position(
     client.resume()
     assert client.error() == client.told("full")
     if client.positioned:
-        assert client.positions == {"c": str(channel._feed.history.position)}
+        assert client.positions == {"c": str(feed_of(channel).history.position)}
     check_that_it_goes_on(client, channel)
 
 
@@ -228,7 +229,7 @@ def test_another_incarnation_is_full_and_it_goes_on_from_the_position(
 def test_a_position_that_never_was_is_full(comet: Comet, client: Client, start: str) -> None:
     channel = comet.create(scope=SITE, name="c")
     channel.publish(0)
-    top = channel._feed.history.position
+    top = feed_of(channel).history.position
     follow(client, {"c": start.format(epoch=top.epoch)})
     assert client.next() == {"channel": "c", "error": "full", "position": str(top)}
     check_that_it_goes_on(client, channel)
@@ -442,8 +443,7 @@ def test_the_own_channels_of_the_site_endpoint_are_those_of_the_cookies_default_
     client.base = "/comet"
     site = comet.create(scope=SITE, name="site")
     follow(client, {"~c": "now", "site": "now"}, site)
-    default = process_of(comet, tab).session._default
-    assert default is not None
+    default = default_of(comet, tab)
     channel = comet.create(scope=default, name="c")
     channel.publish("to the default")
     assert client.data(1) == ["to the default"]
@@ -468,13 +468,12 @@ def test_a_process_that_a_thread_closes_is_told_likewise(
     process = process_of(comet, tab)
     own = comet.create(scope=process, name="c")
     follow(client, {"~c": "now"}, own)
-    close = process._household.close
 
-    def close_and_let_the_flush_pass(closing: Any) -> None:
-        close(closing)
-        wait_for_listeners(own, 0)
+    def let_the_flush_pass(closing: ClientProcess) -> None:
+        if closing is process:
+            wait_for_listeners(own, 0)
 
-    object.__setattr__(process._household, "close", close_and_let_the_flush_pass)
+    inside(comet).notifiers["the last to hear of it"] = let_the_flush_pass
     process.close()
     event = client.next()
     while "error" not in event or event["error"] in ("closed", "ended"):

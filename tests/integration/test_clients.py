@@ -8,7 +8,6 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from http.client import HTTPConnection
-from pathlib import Path
 from urllib.parse import unquote
 
 import httpx
@@ -16,9 +15,9 @@ import pytest
 
 from asgi_comet import Comet
 from asgi_comet.testing import wait_for_listeners
-from tests.serving import COMET, Address
+from tests.kit.programs import ROOT
+from tests.kit.serving import COMET, Address
 
-ROOT = Path(__file__).parent.parent.parent
 TEXTS = ["héllo", "a:b\nc", "ENDED_CHANNEL", "", "🎈"]
 
 Follow = Callable[[Address], Generator[str, None, None]]

@@ -13,11 +13,12 @@ import anyio
 import pytest
 
 from asgi_comet import CLIENT_PROCESS, ClientProcess, Comet, Settings
-from asgi_comet.shares import GRACE
+from asgi_comet.declare.shares import GRACE
 from asgi_comet.testing import ManualClock, wait_for_listeners
-from tests.conftest import KEY, application
-from tests.serving import Address, Tab, poll, serve
-from tests.streams import PATIENCE, Sse, Ws
+from asgi_comet.testing._inspect import inside
+from tests.kit.serving import Address, Tab, poll, serve
+from tests.kit.stage import KEY, application
+from tests.kit.streams import PATIENCE, Sse, Ws
 
 LINGER = 10.0
 ROOMS = 1000
@@ -86,7 +87,7 @@ class House:
         self.room, self.inbox, self.ticker = room, inbox, ticker
 
     def break_ticker(self) -> None:
-        self.comet._hub.loop.run_soon(self._broken.set)
+        inside(self.comet).loop.run_soon(self._broken.set)
 
 
 @pytest.fixture
@@ -118,7 +119,7 @@ def test_a_thousand_rooms_opened_and_left_start_once_each_and_are_all_closed(
             ws.take(len(part))
         house.started.wait(ROOMS + 1)
         assert set(house.started.counted.values()) == {1}
-        assert len(house.comet._hub.declarations.members(house.room)) == ROOMS
+        assert len(inside(house.comet).declarations.members(house.room)) == ROOMS
         for part in parts:  # others come and go; nothing starts or stops for that
             poll(address, dict.fromkeys(part, "now"))
         house.clock.advance(LINGER * 3)
@@ -131,7 +132,7 @@ def test_a_thousand_rooms_opened_and_left_start_once_each_and_are_all_closed(
     house.closed.wait(ROOMS)
     assert set(house.closed.counted.values()) == {1}
     assert house.started.counted.total() == ROOMS + 1
-    assert house.comet._hub.declarations.members(house.room) == []
+    assert inside(house.comet).declarations.members(house.room) == []
     assert len(house.comet.channels) == 1  # the ticker
 
 
@@ -189,7 +190,7 @@ def test_another_spelling_of_a_room_is_no_channel(make_house: Make) -> None:
     *others, one = poll(address, dict.fromkeys(names, "last:1"))
     assert (one["channel"], len(others)) == ("room:1", 5)
     assert {(event["error"], event["reason"]) for event in others} == {("closed", "unknown")}
-    assert len(house.comet._hub.declarations.members(house.room)) == 1
+    assert len(inside(house.comet).declarations.members(house.room)) == 1
 
 
 def test_a_client_that_asked_for_all_there_may_be_keeps_nobody_out(make_house: Make) -> None:
@@ -228,11 +229,11 @@ def test_each_tab_that_asks_has_its_own(make_house: Make) -> None:
     for tab in tabs:
         start, *_ = tab.poll({"~inbox": "last:5"})
         (event,) = tab.poll({"~inbox": f"{start['position'].partition('.')[0]}.0"})
-        process = house.comet._hub.visits.identity.unsign_process(tab.opened["process"])
+        process = inside(house.comet).visits.identity.unsign_process(tab.opened["process"])
         assert event["data"] == f"for {process}"
-    assert len(house.comet._hub.declarations.members(house.inbox)) == 2
+    assert len(inside(house.comet).declarations.members(house.inbox)) == 2
     tabs[0].post(f"{tabs[0].url}/close")
-    (left,) = house.comet._hub.declarations.members(house.inbox)
+    (left,) = inside(house.comet).declarations.members(house.inbox)
     assert left.closed is None
 
 
@@ -289,7 +290,7 @@ def test_one_websocket_that_asks_for_ever_new_rooms_keeps_a_bounded_number_alive
             while len(told) < 100:
                 told += [event for event in [socket.next()] if "data" not in event]
             assert all("error" not in event for event in told)
-            assert len(house.comet._hub.declarations.members(house.room)) <= 150
+            assert len(inside(house.comet).declarations.members(house.room)) <= 150
             before = names
 
 
@@ -298,4 +299,4 @@ def test_polls_of_strangers_leave_a_bounded_number_of_rooms_behind(make_house: M
     for n in range(0, 500, 100):
         events = poll(address, {f"room:{n + m}": "now" for m in range(100)})
         assert all("error" not in event for event in events)
-        assert len(house.comet._hub.declarations.members(house.room)) <= 150 + 100
+        assert len(inside(house.comet).declarations.members(house.room)) <= 150 + 100

@@ -15,10 +15,10 @@ from asgi_comet import Comet, CometMiddleware
 from asgi_comet.testing import wait_for_listeners
 from examples import fastapi_database as example
 from examples.fastapi_database import Session, get_session
-from tests.conftest import KEY
-from tests.integration.test_notifications import Page
-from tests.serving import Address, serve
-from tests.streams import PATIENCE, Sse, Ws
+from tests.kit.serving import Address, serve
+from tests.kit.stage import KEY
+from tests.kit.streams import PATIENCE, Sse, Ws
+from tests.kit.tabs import Page
 
 MANY = 20
 Scope = Literal["request", "function"]

@@ -15,17 +15,18 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from asgi_comet import SITE, Comet, CometMiddleware, Settings
+from asgi_comet.identity.registry import SUCCESSION
 from asgi_comet.protocol.frames import CloseCode
-from asgi_comet.registry import SUCCESSION
 from asgi_comet.testing import ManualClock, wait_for_listeners
-from asgi_comet.transports.holding import Hold
+from asgi_comet.testing._inspect import inside, sleepers, tables
+from asgi_comet.transports.held import Hold
 from asgi_comet.transports.websocket import Socket
-from tests.conftest import KEY
-from tests.people import WHO, who
-from tests.serving import COMET, Address, Held, Tab, serve
-from tests.streams import PATIENCE, Ws
-from tests.test_users import session_in, soon
-from tests.transports.test_poll import process_of
+from tests.kit.loop import soon
+from tests.kit.people import WHO, who
+from tests.kit.processes import process_of, session_in
+from tests.kit.serving import COMET, Address, Held, Tab, serve
+from tests.kit.stage import KEY
+from tests.kit.streams import PATIENCE, Ws
 
 LATER = [False, True]
 
@@ -87,37 +88,37 @@ class Withheld:
     """A request whose body has still to come. The server has begun with it."""
 
     def __init__(self, tab: Tab, path: str, body: str, kind: str, **headers: str) -> None:
-        self._body = body.encode()
-        self._socket = tab.address.connect()
-        self._socket.settimeout(PATIENCE)
+        self.body = body.encode()
+        self.socket = tab.address.connect()
+        self.socket.settimeout(PATIENCE)
         lines = [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         head = [
             f"POST {path} HTTP/1.1",
             f"Host: {tab.address.host}:{tab.address.port}",
             f"Content-Type: {kind}",
-            f"Content-Length: {len(self._body)}",
+            f"Content-Length: {len(self.body)}",
             f"Cookie: {tab.cookie}",
             "Expect: 100-continue",  # the server says so once somebody reads the body
             *lines,
             "Connection: close",
         ]
-        self._socket.sendall("\r\n".join([*head, "", ""]).encode())
+        self.socket.sendall("\r\n".join([*head, "", ""]).encode())
         assert self._read_head().startswith(b"HTTP/1.1 100")
 
     def _read_head(self) -> bytes:
         head = b""
         while not head.endswith(b"\r\n\r\n"):
-            byte = self._socket.recv(1)
+            byte = self.socket.recv(1)
             assert byte, head
             head += byte
         return head
 
     def finish(self) -> tuple[int, bytes, bool]:
         """Send the body; return status, body, and whether a cookie came."""
-        with self._socket:
-            self._socket.sendall(self._body)
+        with self.socket:
+            self.socket.sendall(self.body)
             head, body = self._read_head(), b""
-            while part := self._socket.recv(65536):
+            while part := self.socket.recv(65536):
                 body += part
             return int(head[9:12]), body, b"set-cookie" in head.lower()
 
@@ -163,7 +164,7 @@ def test_a_question_to_the_application_that_is_answered_after_the_login(
 ) -> None:
     planted = Tab(server)
     process = (
-        comet._hub.processes.default(process_of(comet, planted).session)
+        inside(comet).processes.default(process_of(comet, planted).session)
         if site
         else process_of(comet, planted)
     )
@@ -182,8 +183,8 @@ def test_a_question_to_the_application_that_is_answered_after_the_login(
     assert soon(comet, asked.is_set) or wait_until(asked.is_set)
     log_in(victim_of(planted))
     inbox.publish("for alice only")
-    comet._hub.loop.run_now(may_answer.set)
-    assert soon(comet, lambda: len(clock._sleepers) > 1)  # it lets the new cookie arrive
+    inside(comet).loop.run_now(may_answer.set)
+    assert soon(comet, lambda: len(sleepers(clock)) > 1)  # it lets the new cookie arrive
     clock.advance(1.0)
     answer = held.answer()
     assert answer.status == 200
@@ -205,7 +206,7 @@ def test_a_login_during_the_handshake_of_a_websocket(
     async def send_and_log_in(stream: Socket, message: Any) -> bool:
         monkeypatch.undo()
         done = await send(stream, message)
-        comet._hub.users.change(process.session, "alice")
+        inside(comet).users.change(process.session, "alice")
         return done
 
     monkeypatch.setattr(Socket, "send", send_and_log_in)
@@ -230,13 +231,13 @@ def test_a_message_that_wakes_a_request_just_before_the_login(
     def rouse_and_log_in(hold: Hold) -> None:
         monkeypatch.undo()
         rouse(hold)
-        comet._hub.users.change(process.session, "alice")
+        inside(comet).users.change(process.session, "alice")
         inbox.publish("for alice only")
 
     monkeypatch.setattr(Hold, "rouse", rouse_and_log_in)
     inbox.publish("before")
     assert wait_until(lambda: process.user == "alice")
-    assert soon(comet, lambda: len(clock._sleepers) > 1)
+    assert soon(comet, lambda: len(sleepers(clock)) > 1)
     clock.advance(1.0)
     assert b"alice" not in held.answer().body
 
@@ -263,7 +264,7 @@ def test_a_request_of_the_application_that_waits_for_its_body(
     assert process_of(comet, victim).user == "alice"
     if later:
         clock.advance(SUCCESSION + 1)
-        assert soon(comet, lambda: not comet._hub.processes._former)
+        assert soon(comet, lambda: tables(comet)["former ids"] == 0)
     status, body, _ = withheld.finish()
     assert (status, body) in ((403, body), (200, b"null"))
     assert b"alice" not in body
@@ -309,8 +310,8 @@ def test_two_logins_at_once_leave_one_user(
     comet: Comet, server: Address, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tab = Tab(server)
-    session, users = process_of(comet, tab).session, comet._hub.users
-    run_now = comet._hub.loop.__class__.run_now
+    session, users = process_of(comet, tab).session, inside(comet).users
+    run_now = inside(comet).loop.__class__.run_now
     callers: list[Any] = []
 
     def run_now_after_another(self: Any, function: Callable[[], None]) -> None:
@@ -318,7 +319,7 @@ def test_two_logins_at_once_leave_one_user(
         callers.append(users.change(session, "bob"))
         run_now(self, function)
 
-    monkeypatch.setattr(comet._hub.loop.__class__, "run_now", run_now_after_another)
+    monkeypatch.setattr(inside(comet).loop.__class__, "run_now", run_now_after_another)
     callers.append(users.change(session, "alice"))
     assert session.user == "bob"
     assert [caller.moved for caller in callers] == [False, True]
@@ -349,14 +350,14 @@ def test_a_request_that_was_repeated_does_not_take_over_when_it_may_at_last(
     comet.create(scope=SITE, name="guarded", authorize=slow_once)
     inbox = comet.create(scope=process_of(comet, tab), name="a")
     first = Withheld(tab, f"{tab.url}/poll", "registration=~a%0Aguarded&number=1", COMET)
-    first._socket.sendall(first._body)
+    first.socket.sendall(first.body)
     wait_until(asked.is_set)
-    first._socket.close()
+    first.socket.close()
     inbox.publish("one")
     assert register(tab, 1, "~a", "guarded") == b"~a:one"
     inbox.publish("two")
-    comet._hub.loop.run_now(may_answer.set)
-    assert soon(comet, lambda: len(comet._hub.fanout.listeners) == 0)
+    inside(comet).loop.run_now(may_answer.set)
+    assert soon(comet, lambda: len(inside(comet).fanout.listeners) == 0)
     assert register(tab, 2, "~a", "guarded") == b"~a:two"
 
 

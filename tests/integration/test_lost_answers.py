@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 
 from asgi_comet import SITE, Comet
-from tests.faults import CuttingProxy
-from tests.serving import COMET, Address, Tab
-from tests.transports.test_poll import process_of
+from tests.kit.faults import CuttingProxy
+from tests.kit.processes import process_of
+from tests.kit.serving import COMET, Address, Tab
 
 BROKEN = (OSError, http.client.HTTPException)
 

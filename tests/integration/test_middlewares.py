@@ -12,10 +12,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.serving import COMET, Answer, Held
-
-from .crowd import SMALL
-from .servers import (
+from tests.kit.crowd import SMALL
+from tests.kit.servers import (
     NOTICED,
     STOPPED,
     UVICORN,
@@ -26,7 +24,8 @@ from .servers import (
     reset,
     running,
 )
-from .wrapped import NAMES
+from tests.kit.serving import COMET, Answer, Held
+from tests.kit.wrapped import NAMES
 
 OPEN = 3
 
@@ -37,7 +36,7 @@ JSON = "application/json"
 
 @pytest.fixture(scope="module", params=UVICORN, ids=lambda kind: kind.options[1])
 def server(request: pytest.FixtureRequest) -> Iterator[Running]:
-    with running(request.param, "tests.integration.wrapped:app") as server:
+    with running(request.param, "tests.kit.wrapped:app") as server:
         yield server
 
 
@@ -45,7 +44,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Running]:
 def stalling() -> Iterator[Running]:
     """One where a reader has not ten seconds but half of one."""
     environ = {"COMET_SEND_TIMEOUT": "0.5", "COMET_HISTORY_BYTES": str(2 * COUNT * SIZE)}
-    with running(UVICORN[1], "tests.integration.wrapped:app", **environ) as server:
+    with running(UVICORN[1], "tests.kit.wrapped:app", **environ) as server:
         yield server
 
 

@@ -20,8 +20,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_comet import SITE, Comet, CometMiddleware, Settings
 from asgi_comet.testing import wait_for_listeners
-from tests.conftest import KEY, echo
-from tests.serving import Address, hold_registration, serve
+from asgi_comet.testing._inspect import inside
+from tests.kit.serving import Address, hold_registration, serve
+from tests.kit.stage import KEY, echo
 
 JSON = "application/x-ocsigen-comet+json"
 
@@ -128,7 +129,7 @@ def test_a_tab_without_a_token_is_known_by_the_cookie_that_it_has(pair: Pair) ->
     for comet, name in ((outer, "outer"), (inner, "inner")):
         _, cookie = open_in(address, f"/{name}")
         (session,) = comet.sessions()
-        process = comet._hub.processes.default(session)
+        process = inside(comet).processes.default(session)
         comet.create(scope=process, name="job").publish(name)
         assert ask(address, "/", "~job", **cookie) == {"~job": name}
         for opened in comet.processes():

@@ -13,9 +13,10 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from asgi_comet import SITE, ClientProcess, Comet, Settings
-from asgi_comet.feeds import Feed
+from asgi_comet.channels.feed import Feed
 from asgi_comet.testing import ManualClock
-from tests.conftest import KEY, application
+from asgi_comet.testing._inspect import belongs_to, feed_of, left
+from tests.kit.stage import KEY, application
 
 pytestmark = pytest.mark.anyio
 
@@ -51,9 +52,9 @@ async def test_after_a_thousand_processes_came_and_went_all_tables_are_empty(lea
         transport = httpx.ASGITransport(application(comet))
         async with httpx.AsyncClient(transport=transport, base_url="http://a") as client:
             url = (await client.post("/comet/open")).json()["url"]
-            process = list(comet._hub.processes._processes.values())[-1]
+            process = comet.processes()[-1]
             own = comet.create(source(number), scope=process, name="own")
-            while own._feed.history.top == 0:
+            while feed_of(own).history.top == 0:
                 await checkpoint()
             comet.create_unlimited(source(-1), scope=process, name="asked")
             process.on_close(lambda process: gone.append(process.id))
@@ -81,12 +82,9 @@ async def test_after_a_thousand_processes_came_and_went_all_tables_are_empty(lea
 
 
 def check_tables(comet: Comet) -> None:
-    hub = comet._hub
-    assert (len(hub.processes), hub.processes.sessions()) == (0, [])
-    assert (len(comet.channels), len(hub.fanout.listeners)) == (1, 0)
-    assert (len(hub.timers), len(hub.background), hub.drain.reading) == (0, 0, set())
     gc.collect()
+    assert left(comet) == {"channels": 1}
     mine = [f for f in gc.get_referrers(comet.channels.site.directory) if isinstance(f, Feed)]
     assert len(mine) == 1
     processes = [o for o in gc.get_objects() if isinstance(o, ClientProcess)]
-    assert [p for p in processes if p._household is hub.processes._household] == []
+    assert [p for p in processes if belongs_to(p, comet)] == []

@@ -1,4 +1,4 @@
-"""Notifications from anywhere, on a real server: seed 004, order, and receipts."""
+"""Notifications from anywhere, on a real server: order, and receipts."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ from asgi_comet import (
     Receipt,
     Settings,
 )
-from tests.conftest import KEY
-from tests.serving import Address, Answer, Tab, serve
-from tests.streams import PATIENCE, Sse, Ws
+from tests.kit.serving import Address, serve
+from tests.kit.stage import KEY
+from tests.kit.streams import PATIENCE, Sse, Ws
+from tests.kit.tabs import Page
 
 Text = Annotated[str, Body()]
 
@@ -45,46 +46,7 @@ def make() -> tuple[Comet, FastAPI]:
     return comet, app
 
 
-class Page(Tab):
-    """A tab whose requests name it, as those of `comet.js` do."""
-
-    def __init__(self, address: Address, user: str | None = None, browser: Page | None = None):
-        super().__init__(address, None if browser is None else browser.jar)
-        self.positions: dict[str, str] = {}
-        if user is not None:
-            assert self.say(f"/login/{user}").status == 200
-
-    def say(self, path: str, content: Any = None) -> Answer:
-        token = self.url.rpartition("/")[2]
-        headers = {"Content-Type": "application/json", "Cookie": self.cookie}
-        headers["Comet-Process"] = token
-        answer = self.address.request("POST", path, json.dumps(content), headers)
-        self.keep(answer)
-        return answer
-
-    def follow(self, channel: str) -> list[Any]:
-        """Poll once from where it is, and return the values that came."""
-        found = list[Any]()
-        for event in self.poll({channel: self.positions.get(channel, "new.0")}):
-            self.positions[channel] = event["position"]
-            if "data" in event:
-                found.append(event["data"])
-        return found
-
-    def take(self, channel: str, count: int) -> list[Any]:
-        """Poll until that many values have come, and acknowledge them."""
-        found = list[Any]()
-        while len(found) < count:
-            found += self.follow(channel)
-        self.acknowledge(channel)
-        return found
-
-    def acknowledge(self, channel: str) -> None:
-        answer = self.post(f"{self.url}/ack", {channel: self.positions[channel]})
-        assert answer.status == 204
-
-
-# How to implement a notification system? (seed 004)
+# How to implement a notification system?
 
 
 def test_with_a_notifier() -> None:

@@ -6,13 +6,11 @@ import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.serving import Address, Tab, bound_socket, poll
-
-ROOT = Path(__file__).parent.parent.parent
+from tests.kit.programs import ROOT
+from tests.kit.serving import Address, Tab, bound_socket, poll
 
 
 class Restartable:
@@ -24,7 +22,7 @@ class Restartable:
         self.start()
 
     def start(self) -> None:
-        app = "tests.integration.application:app"
+        app = "tests.kit.application:app"
         number = str(self.listening.fileno())
         self.process = subprocess.Popen(
             [sys.executable, "-m", "uvicorn", app, "--fd", number, "--log-level", "warning"],

@@ -8,14 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.serving import COMET, Address, Held, bound_socket, hold_registration
+from tests.kit.programs import ROOT
+from tests.kit.serving import COMET, Address, Held, bound_socket, hold_registration
 
-ROOT = Path(__file__).parent.parent.parent
-APP = "tests.integration.application:app"
+APP = "tests.kit.application:app"
 HELD = 100
 
 Starter = Callable[..., tuple["subprocess.Popen[str]", Address]]
@@ -71,7 +70,7 @@ def test_a_stop_signal_answers_held_requests_and_ends_uvicorn(
     assert "Finished server process" in log
     assert process.returncode in (0, -number)
     # Not a measure of speed: without the drain this takes as long as the longest poll, 20 s.
-    assert took < 2
+    assert took < 10
 
 
 def test_whoever_waits_for_clients_does_not_hold_the_server_up(start: Starter) -> None:
@@ -99,7 +98,7 @@ def test_a_body_that_is_still_coming_does_not_hold_the_server_up(start: Starter)
     _, log = process.communicate(timeout=8)  # without the drain it takes the 10 s of a body
     assert b" 503 " in answer.split(b"\r\n")[0]
     assert b"connection: close" in answer.lower()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 8
     assert "Traceback" not in log
 
 

@@ -12,9 +12,18 @@ import psutil
 import pytest
 
 from benchmarks.servers import raise_open_files
-
-from .crowd import EVENTS, SMALL, WEBSOCKET, Crowd, Reader, Way
-from .servers import EVERY, GRANIAN, HYPERCORN, STOPPED, UVICORN, Kind, Running, Stream, running
+from tests.kit.crowd import EVENTS, SMALL, WEBSOCKET, Crowd, Reader, Way
+from tests.kit.servers import (
+    GRANIAN,
+    HYPERCORN,
+    NO_GRACE_ON_ASYNCIO,
+    STOPPED,
+    UVICORN,
+    Kind,
+    Running,
+    Stream,
+    running,
+)
 
 SIZE = 10 * 1024
 COUNT = 1000
@@ -34,14 +43,21 @@ def with_grace(kind: Kind) -> Kind:
     return Kind(kind.server, (*kind.options, *GRACE[kind.server]))
 
 
+def ends(kind: Kind, way: Way) -> bool:
+    """Tell whether the server stops although a reader stalls."""
+    if kind is HYPERCORN[0] and NO_GRACE_ON_ASYNCIO:
+        return False
+    return kind not in HYPERCORN or way is not WEBSOCKET
+
+
 def rss(server: Running) -> int:
     found: int = psutil.Process(server.get("/pid")).memory_info().rss
     return found
 
 
-def publish_all(server: Running, crowd: Crowd) -> None:
-    """Publish ten times what a connection has room for; everybody else has it at once."""
-    for number in range(0, COUNT, ROUND):
+def publish_all(server: Running, crowd: Crowd, count: int = COUNT) -> None:
+    """Publish more than a connection has room for; everybody else has it at once."""
+    for number in range(0, count, ROUND):
         server.publish(ROUND, SIZE)
         crowd.read(number + ROUND)
 
@@ -62,13 +78,24 @@ def follow(server: Running, last: str) -> Stream:
     return stream
 
 
-every_way = pytest.mark.parametrize("way", [EVENTS, WEBSOCKET], ids=lambda way: way.id)
+# Every server that is not `TRIO`, and each family both ways. Uvicorn's `http` writes events and its
+# `ws` messages, each with a flow control of its own; of the others it is the family's.
+PAIRS = [
+    *((kind, way) for kind in UVICORN for way in (EVENTS, WEBSOCKET)),
+    (HYPERCORN[0], EVENTS),
+    (HYPERCORN[1], WEBSOCKET),
+    (GRANIAN[0], WEBSOCKET),
+    (GRANIAN[1], EVENTS),
+]
 
 
-@every_way
-@pytest.mark.parametrize("kind", [k for k in EVERY if k is not TRIO], ids=lambda kind: kind.id)
+def name(value: Kind | Way) -> str:
+    return value.id
+
+
+@pytest.mark.parametrize(("kind", "way"), PAIRS, ids=name)
 def test_what_is_kept_for_a_stalled_reader_is_bounded_and_forgotten(kind: Kind, way: Way) -> None:
-    others, stalled = 10, 20
+    others, stalled = 2, 20
     with running(with_grace(kind), **ENVIRON) as server:
         readers = [Reader(server, way, SMALL) for _ in range(stalled)]
         crowd = Crowd(server, way, others)
@@ -84,16 +111,16 @@ def test_what_is_kept_for_a_stalled_reader_is_bounded_and_forgotten(kind: Kind, 
         if not (kind in GRANIAN and way is WEBSOCKET):  # it may leave it open for ever
             readers[0].read_to_the_end()
             assert 0 < readers[0].offset < COUNT
-        if not (kind in HYPERCORN and way is WEBSOCKET):  # it would wait for those who stall
+        if ends(kind, way):
             server.stop(within=1 + STOPPED)
 
 
-@pytest.mark.parametrize("kind", [k for k in EVERY if k is not TRIO], ids=lambda kind: kind.id)
+@pytest.mark.parametrize("kind", [UVICORN[1], HYPERCORN[0], GRANIAN[0]], ids=name)
 def test_many_small_messages_of_several_channels_are_no_more_for_a_stalled_reader(
     kind: Kind,
 ) -> None:
-    """What is around each of them is many times as long: 14 MiB in all, of which 256 KiB wait."""
-    small, stalled = 100_000, 20
+    """What is around each of them is many times as long: 8 MiB in all, of which 256 KiB wait."""
+    small, stalled = 60_000, 20
     path = "/comet/events?channel=held0&channel=held1" + f"&position=last:{small}" * 2
     with running(with_grace(kind), **ENVIRON, COMET_HISTORY_SIZE=str(small)) as server:
         for channel in ("held0", "held1"):
@@ -106,39 +133,40 @@ def test_many_small_messages_of_several_channels_are_no_more_for_a_stalled_reade
         left = 1 + 2 * small
         while left > 0:
             left -= other.chunk().count(b"\nid: ")
-        each = 2.5 * MIB if kind in GRANIAN else MIB + 64 * 1024
+        each = 3 * MIB if kind in GRANIAN else MIB + 64 * 1024
         assert rss(server) - before < 4 * MIB + stalled * each
         expire(server, stalled + 1, stalled)
         for reader in readers:
             reader.leave()
 
 
-@every_way
+@pytest.mark.parametrize("way", [EVENTS, WEBSOCKET], ids=name)
 def test_hypercorn_on_trio_forgets_a_stalled_reader_as_well(way: Way) -> None:
     """Its `send` is shielded from being called off, so only the task waits on."""
     with running(TRIO, **ENVIRON) as server:
         reader = Reader(server, way, SMALL)
-        crowd = Crowd(server, way, 10)
-        server.until(11)
+        crowd = Crowd(server, way, 2)
+        server.until(3)
         publish_all(server, crowd)
         server.get("/advance?seconds=10.2")
         server.publish()
         crowd.read(COUNT + 1)
-        server.until(10)
+        server.until(2)
         reader.socket.close()
         server.publish()
         crowd.read(COUNT + 2)
-        assert server.get("/listeners") == 10
+        assert server.get("/listeners") == 2
 
 
 def test_a_thousand_listeners_do_not_notice_the_one_that_stalls() -> None:
+    count = 600  # a thousand times 6 MiB; the system takes 2 to 4 of them
     raise_open_files(3 * 1000)
     with running(with_grace(UVICORN[1]), **ENVIRON) as server:
         stalled = Stream(server, buffer=SMALL)
         crowd = Crowd(server, EVENTS, 999)
         server.until(1000)
         before = rss(server)
-        publish_all(server, crowd)
+        publish_all(server, crowd, count)
         # For a moment each of the thousand may have an unfinished send.
         assert rss(server) - before < KEPT + 1000 * (256 + 64) * 1024
         expire(server, 1000, 1)
@@ -150,10 +178,10 @@ def test_a_thousand_listeners_do_not_notice_the_one_that_stalls() -> None:
         last, seen = found[-1]["id"], len(found) - 1
         assert [event["event"] for event in found] == [":open"] + ["held0"] * seen
         assert last.endswith(f".{seen}")
-        assert 0 < seen < COUNT
+        assert 0 < seen < count
         again = follow(server, last)
-        offsets = [int(again.event()["id"].partition(".")[2]) for _ in range(COUNT - seen)]
-        assert offsets == list(range(seen + 1, COUNT + 1))
+        offsets = [int(again.event()["id"].partition(".")[2]) for _ in range(count - seen)]
+        assert offsets == list(range(seen + 1, count + 1))
         server.publish(COUNT)
         late = Stream(server, Last_Event_ID=last)  # the next it needs is not held any more
         late.head()

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from asgi_comet.encoding import make_encode
+from asgi_comet.channels.encoding import make_encode
+from asgi_comet.core.messages import Message
 from asgi_comet.errors import BadRequest
-from asgi_comet.messages import Message
 from asgi_comet.protocol.registration import (
     EMPTY,
     decode_registration,

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from asgi_comet.encoding import make_encode
+from asgi_comet.channels.encoding import make_encode
+from asgi_comet.core.messages import Last, Message, Now, Position, Start
+from asgi_comet.core.names import check_name
 from asgi_comet.errors import BadRequest, InvalidName
-from asgi_comet.messages import Last, Message, Now, Position, Start
-from asgi_comet.names import check_name
 from asgi_comet.protocol.sse import (
     COMMENT,
     CONTENT_TYPE,
@@ -25,7 +25,7 @@ from asgi_comet.protocol.sse import (
     join_id,
     make_framing,
 )
-from tests.sse_parser import Event, Reader, read_sse, read_with_httpx, read_with_node
+from tests.kit.sse_parser import Event, Reader, read_sse, read_with_httpx, read_with_node
 
 LIMIT = 128
 

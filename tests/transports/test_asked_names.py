@@ -14,8 +14,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from asgi_comet import Comet
-from tests.serving import Address, Answer, Tab, poll
-from tests.streams import Sse, Ws
+from asgi_comet.testing._inspect import inside
+from tests.kit.serving import Address, Answer, Tab, poll
+from tests.kit.streams import Sse, Ws
 
 JSON = {"Content-Type": "application/json"}
 TRANSPORTS = ["poll", "events", "registration", "ack", "subscribe", "unsubscribe", "ack-frame"]
@@ -63,7 +64,7 @@ def test_a_name_of_255_bytes_is_looked_at_and_one_of_256_is_refused(
         assert ask(server, transport, name) == ""
         reason = ask(server, transport, name + "x")
         assert "expected channel names of at most 255 bytes, got" in reason
-    assert len(comet._hub.fanout.listeners) == 0
+    assert len(inside(comet).fanout.listeners) == 0
 
 
 def test_an_escaped_identifier_is_as_long_as_what_it_means(server: Address) -> None:

@@ -1,6 +1,6 @@
 """The client and its types as files, and pages that `comet.script` is in.
 
-Source: wire.md, "The rest".
+Source: docs/wire.md#scripts.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Mount, Route
 
 from asgi_comet import SITE, Comet, CometMiddleware, Settings
-from tests.conftest import KEY, TOKEN, Made, application
-from tests.serving import Address, serve
-from tests.test_pages import read
+from tests.kit.html import read
+from tests.kit.serving import Address, serve
+from tests.kit.stage import KEY, TOKEN, Made, application
 
 LIMIT = 8192  # bytes, as `gzip -9c` makes them
 LIMIT_OF_HTMX = 3072

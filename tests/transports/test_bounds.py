@@ -9,14 +9,17 @@ from urllib.parse import quote
 
 import pytest
 
-from asgi_comet import SITE, Channel, Comet, Outcome, Settings, registry
-from asgi_comet.feeds import KEPT, Feed
-from asgi_comet.messages import Message, Position
+from asgi_comet import SITE, Channel, Comet, Outcome, Settings
+from asgi_comet.channels.chunks import KEPT
+from asgi_comet.channels.feed import Feed
+from asgi_comet.core.messages import Message, Position
+from asgi_comet.identity import registry
 from asgi_comet.testing import wait_for_listeners
-from tests.serving import Address, events, poll
-from tests.streams import Sse, Ws
-from tests.transports.test_poll import in_loop
-from tests.transports.test_process_registration import OldPage
+from asgi_comet.testing._inspect import encoded, encoded_bytes, feed_of, inside, tables
+from tests.kit.loop import in_loop
+from tests.kit.registering import OldPage
+from tests.kit.serving import Address, events, poll
+from tests.kit.streams import Sse, Ws
 
 MakeServer = Callable[..., tuple[Comet, Address]]
 LIMIT = 20_000  # bytes of an answer
@@ -92,7 +95,7 @@ def test_ends_that_do_not_fit_are_told_with_the_next_polls(made: tuple[Comet, Ad
     comet, server = made
     channels = make_channels(comet, 64, 255, size=2)
     fill(channels, 1)
-    places = {channel.name: str(channel._feed.history.position) for channel in channels}
+    places = {channel.name: str(feed_of(channel).history.position) for channel in channels}
     for number, channel in enumerate(channels):
         if number % 2:
             fill([channel], 3)  # the next one for the client has gone
@@ -225,8 +228,8 @@ def test_what_a_broker_has_kept_is_bounded_likewise(
     fill(channels)
     kept = {c.name: [Message(n + 1, b"%d" % (n % 10)) for n in range(COUNT)] for c in channels}
     asked: list[int] = []
-    monkeypatch.setattr(comet._hub.broker, "recover", recover_from(kept, asked))
-    places = {c.name: f"{c._feed.history.epoch}.0" for c in channels}
+    monkeypatch.setattr(inside(comet).broker, "recover", recover_from(kept, asked))
+    places = {c.name: f"{feed_of(c).history.epoch}.0" for c in channels}
     seen: dict[str, list[int]] = {name: [] for name in places}
     sizes: list[int] = []
 
@@ -271,12 +274,12 @@ def test_what_is_kept_to_be_shared_is_bounded_and_goes_with_the_last_listener(
 
     def watch(channel: Any) -> Callable[[int], None]:
         def note(_: int) -> None:
-            most[channel.name] = max(most[channel.name], channel._feed._rendered_bytes)
+            most[channel.name] = max(most[channel.name], encoded_bytes(feed_of(channel)))
 
         return note
 
     for channel in channels:
-        channel._feed.observers = (watch(channel),)
+        feed_of(channel).observers = (watch(channel),)
     streams = []
     for shift in range(5):
         order = names[shift:] + names[:shift]
@@ -284,13 +287,13 @@ def test_what_is_kept_to_be_shared_is_bounded_and_goes_with_the_last_listener(
         streams.append(stream)
         stream.next()
         stream.take(20 * COUNT)
-    assert 0 < max(channel._feed._rendered_bytes for channel in channels) <= KEPT * LIMIT
+    assert 0 < max(encoded_bytes(feed_of(channel)) for channel in channels) <= KEPT * LIMIT
     for stream in streams:
         stream.cut()
     for channel in channels:
         wait_for_listeners(channel, 0)
     assert max(most.values()) <= KEPT * LIMIT
-    assert sum(channel._feed._rendered_bytes for channel in channels) == 0
+    assert sum(encoded_bytes(feed_of(channel)) for channel in channels) == 0
 
 
 def test_what_comes_is_written_once_for_all_streams_whatever_else_they_follow(
@@ -305,7 +308,7 @@ def test_what_comes_is_written_once_for_all_streams_whatever_else_they_follow(
     wait_for_listeners(a, 4)
     a.publish("x")
     assert [stream.next().value for stream in streams] == ["x"] * 4
-    assert len(a._feed._rendered) == 1
+    assert len(encoded(feed_of(a))) == 1
     for stream in streams:
         stream.cut()
 
@@ -333,7 +336,7 @@ def test_of_an_answer_only_its_offsets_are_kept(page: OldPage, ticker: Channel[s
     ticker.publish("x" * 1000)
     assert page.register("ticker", "gone", number=1).pairs[1:] == [b"gone:ENDED_CHANNEL"]
     assert page.process.registered is not None
-    assert page.process.registered.answer == [(ticker._feed, 1, 2), b"gone:ENDED_CHANNEL"]
+    assert page.process.registered.answer == [(feed_of(ticker), 1, 2), b"gone:ENDED_CHANNEL"]
 
 
 def test_what_is_no_longer_held_when_an_answer_is_repeated_is_told_as_ended(
@@ -360,7 +363,7 @@ def test_that_a_channel_has_ended_is_told_once_when_its_messages_have_gone_as_we
     inbox.publish("x")
     inbox.close()
     assert page.register("~inbox", number=1).pairs == [b"~inbox:x", b"~inbox:ENDED_CHANNEL"]
-    inbox._feed.acknowledge(1)
+    feed_of(inbox).acknowledge(1)
     assert page.register("~inbox", number=1).pairs == [b"~inbox:ENDED_CHANNEL"]
 
 
@@ -379,7 +382,7 @@ def test_of_a_newest_channel_the_newest_is_repeated_and_comes_once(
     assert page.register("price", number=1).pairs == [b"price:new"]
     held = page.hold("price", number=2)
     wait_for_listeners(price, 1)
-    assert price._feed.outcomes.of(2) is Outcome.SUCCESS
+    assert feed_of(price).outcomes.of(2) is Outcome.SUCCESS
     price.publish("newer")
     assert held.answer().pairs == [b"price:newer"]
 
@@ -391,7 +394,7 @@ def test_what_a_broker_has_kept_is_repeated_as_well(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kept = {"ticker": [Message(n + 1, b'"%d"' % n) for n in range(6)]}
-    monkeypatch.setattr(made[0]._hub.broker, "recover", recover_from(kept, []))
+    monkeypatch.setattr(inside(made[0]).broker, "recover", recover_from(kept, []))
     ticker.publish("1")
     first = page.register("ticker", number=1)
     for n in range(2, 6):
@@ -417,4 +420,4 @@ def test_what_all_client_processes_keep_is_bounded_at_n_and_n_plus_one(
     for page in pages:
         page.process.close()
         assert page.register("gone").status == 410
-    assert comet._hub.processes._registered == 0
+    assert tables(comet)["registered bytes"] == 0

@@ -8,9 +8,10 @@ import time
 import pytest
 
 from asgi_comet import Comet
-from asgi_comet.headers import read_headers
-from tests.serving import Address, Answer, Tab
-from tests.transports.test_poll import process_of
+from asgi_comet.http.headers import read_headers
+from asgi_comet.testing._inspect import inside
+from tests.kit.processes import process_of
+from tests.kit.serving import Address, Answer, Tab
 
 JSON = {"Content-Type": "application/json"}
 
@@ -18,7 +19,7 @@ JSON = {"Content-Type": "application/json"}
 @pytest.fixture
 def looks(comet: Comet, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The values whose signature was looked at."""
-    identity = comet._hub.visits.identity
+    identity = inside(comet).visits.identity
     unsign, found = identity.unsign_session, list[str]()
 
     def count(value: str) -> str | None:

@@ -1,6 +1,9 @@
 """What lets a page of an allowed origin read our answers, and nobody else's.
 
-Source: wire.md, "Origin"; the Fetch standard, "CORS protocol".
+Every answer is asked for by one page of an allowed origin; the other pages ask for one answer of
+each kind. A preflight is one endpoint on any path, so one page asks on every path.
+
+Source: docs/wire.md#cors; the Fetch standard, "CORS protocol".
 """
 
 from __future__ import annotations
@@ -13,8 +16,9 @@ from http.client import HTTPConnection, HTTPMessage
 import pytest
 
 from asgi_comet import SITE, Comet, Settings
-from tests.conftest import KEY, TOKEN, application
-from tests.serving import COMET, Address, Tab, serve
+from asgi_comet.testing._inspect import left
+from tests.kit.serving import COMET, Address, Tab, serve
+from tests.kit.stage import KEY, TOKEN, application
 
 ALLOWED = "https://app.example.com"
 OTHER = "http://dev.example.com:5173"  # allowed, too
@@ -73,26 +77,15 @@ class Site:
 
     def held(self) -> dict[str, int]:
         """All that a request could leave behind."""
-        hub = self.comet._hub
-        return {
-            "listeners": len(hub.fanout.listeners),
-            "of the channel": self.channel.listeners,
-            "processes": len(hub.processes),
-            "sessions": len(hub.processes.sessions()),
-            "timers": len(hub.timers),
-            "tasks": len(hub.background),
-            "bodies": len(hub.drain.reading),
-        }
+        return {"of the channel": self.channel.listeners, **left(self.comet)}
 
 
 NOTHING = {
-    "listeners": 0,
     "of the channel": 0,
     "processes": 1,
     "sessions": 1,
     "timers": 1,  # when the process is to expire
-    "tasks": 0,
-    "bodies": 0,
+    "channels": 1,
 }
 
 
@@ -227,7 +220,11 @@ SLOW = [
     Case(408, "POST", "/comet/admin/timeout", JSON, "{", (*ADMIN, *SHORT)),
 ]
 
-every_case = pytest.mark.parametrize("case", CASES, ids=str)
+ONE = next(case for case in CASES if case.status == 200 and case.kind == JSON)
+
+# The first of each status, of streams and of what is answered at once.
+TELLING = list({(case.status, "/events" in case.path): case for case in reversed(CASES)}.values())
+
 every_slow_case = pytest.mark.parametrize("case", SLOW, ids=str)
 while_deactivated = pytest.mark.parametrize("case", DEACTIVATED, ids=str)
 
@@ -242,8 +239,20 @@ def check_readable(answer: Answer, origin: str) -> None:
     assert "origin" in [name.strip().lower() for name in vary.split(",")]
 
 
-@every_case
-@pytest.mark.parametrize("origin", [ALLOWED, OTHER])
+def each(*asked: tuple[list[Case], list[str]]) -> pytest.MarkDecorator:
+    """Each of some cases, from each of some origins."""
+    return pytest.mark.parametrize(
+        ("case", "origin"),
+        [
+            pytest.param(case, origin, id=f"{case}-{origin}")
+            for cases, origins in asked
+            for case in cases
+            for origin in origins
+        ],
+    )
+
+
+@each((CASES, [ALLOWED]), ([ONE], [OTHER]))
 def test_a_page_of_an_allowed_origin_may_read_every_answer(
     site: Site, case: Case, origin: str
 ) -> None:
@@ -288,16 +297,14 @@ def test_it_may_read_that_there_are_too_many_processes() -> None:
         assert tab.poll({"~inbox": "now"})  # the other one is still there
 
 
-@every_case
-@pytest.mark.parametrize("own", ["its own origin", "none"])
-def test_a_page_of_our_own_gets_no_such_headers(site: Site, case: Case, own: str) -> None:
-    answer = case.send(site, None if own == "none" else site.address.url)
+@each((TELLING, ["its own"]), ([ONE], ["none"]))
+def test_a_page_of_our_own_gets_no_such_headers(site: Site, case: Case, origin: str) -> None:
+    answer = case.send(site, None if origin == "none" else site.address.url)
     assert answer.status == case.status
     assert answer.cors == {}
 
 
-@every_case
-@pytest.mark.parametrize("origin", [FOREIGN, "null", f"{ALLOWED}/", f"{ALLOWED}, {ALLOWED}"])
+@each((TELLING, [FOREIGN]), ([ONE], ["null", f"{ALLOWED}/", f"{ALLOWED}, {ALLOWED}"]))
 def test_a_page_of_another_origin_never_gets_them(quiet: Site, case: Case, origin: str) -> None:
     answer = case.send(quiet, origin)
     assert answer.status in (403, 404)
@@ -330,7 +337,14 @@ PATHS = [
     "/comet/nothing",
 ]
 
-every_path = pytest.mark.parametrize("path", PATHS)
+SOME = ["/comet/poll", "/comet/nothing"]
+
+
+def on(*asked: tuple[list[str], list[str]]) -> pytest.MarkDecorator:
+    """Each of some paths, from each of some origins."""
+    pairs = [(path, o) for paths, origins in asked for path in paths for o in origins]
+    return pytest.mark.parametrize(("path", "origin"), pairs)
+
 
 PREFLIGHT = {
     "Access-Control-Request-Method": "POST",
@@ -339,8 +353,7 @@ PREFLIGHT = {
 }
 
 
-@every_path
-@pytest.mark.parametrize("origin", [ALLOWED, OTHER])
+@on((PATHS, [ALLOWED]), (SOME, [OTHER]))
 def test_a_preflight_from_an_allowed_origin_is_told_what_it_may_send(
     quiet: Site, path: str, origin: str
 ) -> None:
@@ -362,8 +375,7 @@ def test_a_preflight_from_an_allowed_origin_is_told_what_it_may_send(
     assert quiet.held() == NOTHING
 
 
-@every_path
-@pytest.mark.parametrize("origin", [FOREIGN, "null", f"{ALLOWED}:8443", "http://app.example.com"])
+@on((PATHS, [FOREIGN]), (SOME, ["null", f"{ALLOWED}:8443", "http://app.example.com"]))
 def test_a_preflight_from_another_origin_is_refused(quiet: Site, path: str, origin: str) -> None:
     answer = quiet.ask("OPTIONS", path, origin, headers=PREFLIGHT)
     assert answer.status == 403
@@ -372,10 +384,9 @@ def test_a_preflight_from_another_origin_is_refused(quiet: Site, path: str, orig
     assert quiet.held() == NOTHING
 
 
-@every_path
-@pytest.mark.parametrize("own", ["its own origin", "none"])
-def test_options_of_our_own_page_is_no_method_of_ours(site: Site, path: str, own: str) -> None:
-    answer = site.ask("OPTIONS", path, None if own == "none" else site.address.url)
+@on((SOME, ["its own", "none"]))
+def test_options_of_our_own_page_is_no_method_of_ours(site: Site, path: str, origin: str) -> None:
+    answer = site.ask("OPTIONS", path, None if origin == "none" else site.address.url)
     assert answer.status == 405
     assert set(answer.all("allow")[0].split(", ")) <= {"GET", "POST"}
     assert answer.cors == {}

@@ -7,20 +7,14 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from anyio import wait_all_tasks_blocked
 
-from asgi_comet import Comet, Settings
 from asgi_comet.app import CometApp
-from asgi_comet.testing import ManualClock
-from asgi_comet.transports.exchange import (
-    ClientGone,
-    Exchange,
-    Refusal,
-    answer,
-    check_waiting,
-    read_body,
-)
-from tests.conftest import KEY, TOKEN
+from asgi_comet.http.exchange import ClientGone, Exchange, Refusal, answer, read_body
+from asgi_comet.testing._inspect import inside, left
+from asgi_comet.transports.checking import check_waiting
+from tests.kit.running import Clocked, running
+from tests.kit.stage import TOKEN
+from tests.kit.turns import wait_all_tasks_blocked
 
 pytestmark = pytest.mark.anyio
 
@@ -63,24 +57,21 @@ def body(data: bytes, more: bool = False) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def running(**settings: Any) -> AsyncIterator[tuple[Comet, ManualClock]]:
-    clock = ManualClock()
-    comet = Comet(KEY, clock=clock, admin=TOKEN, settings=Settings(**settings))
-    async with comet.lifespan():
-        await wait_all_tasks_blocked()
+async def reading(**settings: Any) -> AsyncIterator[Clocked]:
+    """Run a `Comet` that has nothing left in the end."""
+    async with running(**settings) as (comet, clock):
         yield comet, clock
-        assert len(comet._hub.timers) == 0
-        assert comet._hub.drain.reading == set()
+        assert left(comet) == {}
 
 
 @pytest.mark.parametrize("at_once", [True, False])
 async def test_a_body_in_one_piece_or_many(at_once: bool) -> None:
-    async with running() as (comet, _):
+    async with reading() as (comet, _):
         whole = Receiving(body(b"ab"), at_once=at_once)
-        assert await read_body(comet._hub, exchange(whole)) == b"ab"
+        assert await read_body(inside(comet), exchange(whole)) == b"ab"
         parts = [body(b"a", True), {"type": "http.request", "more_body": True}, body(b"b")]
         pieces = Receiving(*parts, at_once=at_once)
-        assert await read_body(comet._hub, exchange(pieces)) == b"ab"
+        assert await read_body(inside(comet), exchange(pieces)) == b"ab"
 
 
 async def test_a_receive_that_is_no_coroutine_is_awaited() -> None:
@@ -89,42 +80,42 @@ async def test_a_receive_that_is_no_coroutine_is_awaited() -> None:
             yield from anyio.lowlevel.checkpoint().__await__()
             return body(b"ab")
 
-    async with running() as (comet, _):
-        assert await read_body(comet._hub, exchange(lambda: Future())) == b"ab"  # noqa: PLW0108
+    async with reading() as (comet, _):
+        assert await read_body(inside(comet), exchange(lambda: Future())) == b"ab"  # noqa: PLW0108
 
 
 @pytest.mark.parametrize("at_once", [True, False])
 async def test_a_body_without_a_declared_length_is_counted_as_it_comes(at_once: bool) -> None:
-    async with running(body_limit=4) as (comet, _):
+    async with reading(body_limit=4) as (comet, _):
         good = Receiving(body(b"ab", True), body(b"cd"), at_once=at_once)
-        assert await read_body(comet._hub, exchange(good)) == b"abcd"
+        assert await read_body(inside(comet), exchange(good)) == b"abcd"
         for bad in ([body(b"ab", True), body(b"cde")], [body(b"abcde")]):
             with pytest.raises(Refusal, match="at most 4 bytes, more came") as caught:
-                await read_body(comet._hub, exchange(Receiving(*bad, at_once=at_once)))
+                await read_body(inside(comet), exchange(Receiving(*bad, at_once=at_once)))
             assert caught.value.status == 413
 
 
 @pytest.mark.parametrize("length", ["x", "-1", "1 0", ""])
 async def test_a_length_that_is_no_number_is_refused(length: str) -> None:
-    async with running() as (comet, _):
+    async with reading() as (comet, _):
         with pytest.raises(Refusal, match="Content-Length") as caught:
-            await read_body(comet._hub, exchange(content_length=length))
+            await read_body(inside(comet), exchange(content_length=length))
     assert caught.value.status == 400
 
 
 async def test_a_length_of_any_number_of_digits_is_too_much() -> None:
-    async with running() as (comet, _):
+    async with reading() as (comet, _):
         with pytest.raises(Refusal, match=r"at most 65536 bytes, 9+ declared") as caught:
-            await read_body(comet._hub, exchange(content_length="9" * 5000))
+            await read_body(inside(comet), exchange(content_length="9" * 5000))
     assert caught.value.status == 413
 
 
 @pytest.mark.parametrize("at_once", [True, False])
 async def test_a_client_that_leaves_while_sending(at_once: bool) -> None:
-    async with running() as (comet, _):
+    async with reading() as (comet, _):
         leaving = Receiving({"type": "http.disconnect"}, at_once=at_once)
         with pytest.raises(ClientGone):
-            await read_body(comet._hub, exchange(leaving))
+            await read_body(inside(comet), exchange(leaving))
 
 
 @pytest.mark.parametrize("first", [[], [body(b"a", True)]])
@@ -133,10 +124,10 @@ async def test_a_body_that_does_not_come_in_time(first: list[Any]) -> None:
 
     async def run() -> None:
         with pytest.raises(Refusal, match="expected the body within 5 s") as caught:
-            await read_body(comet._hub, exchange(Receiving(*first)))
+            await read_body(inside(comet), exchange(Receiving(*first)))
         found.append(caught.value.status)
 
-    async with running(body_timeout=5) as (comet, clock), anyio.create_task_group() as tasks:
+    async with reading(body_timeout=5) as (comet, clock), anyio.create_task_group() as tasks:
         tasks.start_soon(run)
         await wait_all_tasks_blocked()
         clock.advance(4.9)
@@ -152,26 +143,26 @@ async def test_nobody_waits_for_a_body_when_the_server_stops() -> None:
 
     async def run() -> None:
         with pytest.raises(Refusal, match="the server stops") as caught:
-            await read_body(comet._hub, exchange())
+            await read_body(inside(comet), exchange())
         found.append(caught.value)
 
-    async with running() as (comet, _), anyio.create_task_group() as tasks:
+    async with reading() as (comet, _), anyio.create_task_group() as tasks:
         tasks.start_soon(run)
         await wait_all_tasks_blocked()
-        comet._hub.drain.begin()
+        inside(comet).drain.begin()
         await wait_all_tasks_blocked()
         assert [refusal.status for refusal in found] == [503]
         with pytest.raises(Refusal, match="the server stops"):
-            check_waiting(comet._hub)
+            check_waiting(inside(comet))
 
 
 async def test_an_answer_that_is_not_taken_is_given_up() -> None:
     found: list[bool] = []
 
     async def run() -> None:
-        found.append(await answer(comet._hub, exchange(send=never_take), b"text/plain", b"x"))
+        found.append(await answer(inside(comet), exchange(send=never_take), b"text/plain", b"x"))
 
-    async with running(send_timeout=10) as (comet, clock), anyio.create_task_group() as tasks:
+    async with reading(send_timeout=10) as (comet, clock), anyio.create_task_group() as tasks:
         tasks.start_soon(run)
         await wait_all_tasks_blocked()
         clock.advance(9)
@@ -189,8 +180,8 @@ async def test_an_answer_that_is_taken_slowly_is_taken() -> None:
         await anyio.lowlevel.checkpoint()
         sent.append(message["type"])
 
-    async with running() as (comet, _):
-        assert await answer(comet._hub, exchange(send=slowly), b"text/plain", b"x")
+    async with reading() as (comet, _):
+        assert await answer(inside(comet), exchange(send=slowly), b"text/plain", b"x")
     assert sent == ["http.response.start", "http.response.body"]
 
 
@@ -204,8 +195,8 @@ async def test_an_answer_to_a_broken_connection_is_not_handed_over(
             await anyio.lowlevel.checkpoint()
         raise error
 
-    async with running() as (comet, _):
-        assert await answer(comet._hub, exchange(send=send), b"text/plain", b"x") is False
+    async with reading() as (comet, _):
+        assert await answer(inside(comet), exchange(send=send), b"text/plain", b"x") is False
 
 
 REQUESTS = [
@@ -232,7 +223,7 @@ async def test_no_answer_waits_longer_than_the_limit_or_raises_what_the_socket_s
         await app(dict(scope), Receiving(body(b"")), never_take)
         done.append(True)
 
-    async with running(send_timeout=10) as (comet, clock), anyio.create_task_group() as tasks:
+    async with reading(send_timeout=10) as (comet, clock), anyio.create_task_group() as tasks:
         await comet.app(dict(scope), Receiving(body(b"")), broken)
         tasks.start_soon(run, comet.app)
         await wait_all_tasks_blocked()
@@ -240,7 +231,7 @@ async def test_no_answer_waits_longer_than_the_limit_or_raises_what_the_socket_s
         clock.advance(10.2)
         await wait_all_tasks_blocked()
         assert done == [True]
-        for process in list(comet._hub.processes._processes.values()):
+        for process in comet.processes():
             process.close()
 
 
@@ -253,8 +244,8 @@ async def test_a_wait_that_was_stepped_is_carried_on_under_cancellation() -> Non
         finally:
             cleaned.append("up")
 
-    async with running() as (comet, _):
+    async with reading() as (comet, _):
         with anyio.move_on_after(0.01) as scope:
-            await read_body(comet._hub, exchange(receive))
+            await read_body(inside(comet), exchange(receive))
         assert scope.cancelled_caught
         assert cleaned == ["up"]

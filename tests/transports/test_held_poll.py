@@ -12,7 +12,9 @@ import pytest
 
 from asgi_comet import SITE, Channel, Comet, CometMiddleware, Outcome, Settings
 from asgi_comet.testing import ManualClock
-from tests.conftest import KEY
+from asgi_comet.testing._inspect import feed_of, inside, left
+from tests.kit.stage import KEY
+from tests.kit.turns import settle
 
 pytestmark = pytest.mark.anyio
 
@@ -89,7 +91,7 @@ class Scene:
         return task
 
     def after(self, offset: int = 0) -> dict[str, str]:
-        return {"news": f"{self.news._feed.history.epoch}.{offset}"}
+        return {"news": f"{feed_of(self.news).history.epoch}.{offset}"}
 
     async def _nothing(self, scope: Any, receive: Any, send: Any) -> None:
         raise AssertionError("not for the application")
@@ -105,14 +107,8 @@ async def playing() -> AsyncIterator[Scene]:
         yield scene
         await settle()
         assert all(task.done() for task in scene.polls)
-        assert len(comet._hub.fanout.listeners) == 0
         assert scene.news.listeners == 0
-        assert len(comet._hub.timers) == 0
-
-
-async def settle() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
+        assert left(comet).keys() <= {"channels", "sources"}
 
 
 async def test_it_is_answered_without_its_task() -> None:
@@ -152,7 +148,7 @@ async def test_messages_of_one_turn_are_one_answer() -> None:
 async def test_a_poll_of_several_channels_is_answered_by_its_task() -> None:
     async with playing() as scene:
         other = scene.comet.create(scope=SITE, name="other")
-        after = f"{other._feed.history.epoch}.0"
+        after = f"{feed_of(other).history.epoch}.0"
         cycle = Cycle({**scene.after(), "other": after})
         await scene.hold(cycle)
         scene.news.publish("a")
@@ -270,7 +266,7 @@ async def test_a_flush_that_has_nothing_new_for_it_leaves_it_held() -> None:
         scene.news.publish("before")
         cycle = Cycle(scene.after(1))
         await scene.hold(cycle)
-        scene.comet._hub.fanout.mark(scene.news._feed)
+        inside(scene.comet).fanout.mark(feed_of(scene.news))
         await settle()
         assert not cycle.begun
         scene.news.publish("a")
@@ -287,7 +283,7 @@ async def test_what_comes_before_it_is_held_is_not_answered_by_the_flush(
         async def find(name: str) -> None:
             await found.wait()
 
-        monkeypatch.setattr(scene.comet._hub.broker, "find", find)
+        monkeypatch.setattr(inside(scene.comet).broker, "find", find)
         cycle = Cycle({**scene.after(), "elsewhere": "now"})
         await scene.hold(cycle)
         scene.news.publish("a")

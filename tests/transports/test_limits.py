@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from asgi_comet import SITE, Comet
-from tests.conftest import KEY, application
-from tests.integration.servers import HYPERCORN, LIMIT, open_websocket, running
-from tests.serving import serve
-from tests.streams import Ws
+from tests.kit.servers import HYPERCORN, LIMIT, open_websocket, running
+from tests.kit.serving import serve
+from tests.kit.stage import KEY, application
+from tests.kit.streams import Ws
 
 LOGGER = "asgi_comet.transports.limits"
 NARROW = {"ws_max_size": 65536, "ws_per_message_deflate": False}

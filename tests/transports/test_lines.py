@@ -8,6 +8,7 @@ import anyio.lowlevel
 import pytest
 
 from asgi_comet.transports.lines import Line, OneTask, TwoTasks
+from tests.kit.turns import settle
 
 pytestmark = pytest.mark.anyio
 
@@ -39,12 +40,6 @@ Make = Callable[[Talking], Line]
 def make(request: pytest.FixtureRequest, anyio_backend: Any) -> Make:
     kind = TwoTasks if anyio_backend[0] == "trio" else request.param  # OneTask is for asyncio
     return lambda client: kind(client.receive)
-
-
-async def settle() -> None:
-    """Let everybody come as far as they get; nothing here waits for more than another task."""
-    for _ in range(10):
-        await anyio.lowlevel.checkpoint()
 
 
 def text(message: Any) -> str | None:

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from asgi_comet import SITE, Channel, Comet, Settings
-from asgi_comet.processes import ClientProcess
-from tests.conftest import Made
-from tests.serving import Address, Tab
-from tests.streams import Cut, Sse, Ws
-from tests.transports.test_poll import in_loop, process_of
+from asgi_comet.identity.process import ClientProcess
+from tests.kit.loop import in_loop
+from tests.kit.processes import process_of
+from tests.kit.serving import Address, Tab
+from tests.kit.stage import Made
+from tests.kit.streams import Cut, Sse, Ws
 
 
 class Source:

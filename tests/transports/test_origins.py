@@ -1,6 +1,9 @@
 """Which pages may talk to us: one rule for every endpoint, over sockets that say just what we want.
 
-Source: wire.md, "Origin".
+Every page asks one endpoint, and a few pages ask every endpoint. test_routes.py proves the same of
+endpoints that are added to the table later, and tests/test_origin.py has the rule itself.
+
+Source: docs/wire.md#origin.
 """
 
 from __future__ import annotations
@@ -15,10 +18,11 @@ from http.client import HTTPResponse
 import pytest
 
 from asgi_comet import SITE, Comet, Settings
-from asgi_comet.processes import ClientProcess
+from asgi_comet.identity.process import ClientProcess
 from asgi_comet.testing import ManualClock, wait_for_listeners
-from tests.conftest import KEY, TOKEN, application
-from tests.serving import COMET, Address, Tab, serve
+from asgi_comet.testing._inspect import inside
+from tests.kit.serving import COMET, Address, Tab, serve
+from tests.kit.stage import KEY, TOKEN, application
 
 JSON = "application/json"
 REASON = "this page's origin is not allowed"
@@ -85,7 +89,8 @@ ENDPOINTS = [
     Endpoint("admin-deactivate", "POST", "/comet/admin/deactivate"),
 ]
 
-every_endpoint = pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.id)
+(POLLED,) = (endpoint for endpoint in ENDPOINTS if endpoint.id == "poll")
+"""The endpoint that every page asks."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,10 @@ class Page:
     @property
     def ambiguous(self) -> bool:
         return sum(line.startswith(b"Origin:") for line in self.lines) > 1
+
+    @property
+    def is_ascii(self) -> bool:
+        return all(line.isascii() for line in self.lines)
 
     @property
     def cookie(self) -> str:
@@ -299,8 +308,36 @@ FOREIGN = [
 ]
 
 
-def each(pages: list[Page]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("page", pages, ids=lambda page: page.id)
+# The few that ask every endpoint.
+
+TELLING_SERVED = [
+    page(None),
+    page("http://example.com"),
+    page("https://example.com", https=True),  # with the other cookie
+    page("https://app.example.com"),
+]
+
+TELLING_FOREIGN = [
+    page("http://evil.com"),
+    page("http://example.com", https=True),
+    page("http://example.com", "example.com", "Origin: http://evil.com"),
+    page(None, "example.com", FETCH + "cross-site"),
+]
+
+
+def asked_by(pages: list[Page], telling: list[Page]) -> pytest.MarkDecorator:
+    """All pages at one endpoint, the telling ones at every other.
+
+    Those with other letters than ASCII are at a WebSocket, too: its handshake has another parser.
+    """
+    assert all(page in pages for page in telling)
+    cases = []
+    for endpoint in ENDPOINTS:
+        for page in pages:
+            at_socket = endpoint.is_socket and not page.is_ascii
+            if endpoint is POLLED or page in telling or at_socket:
+                cases.append(pytest.param(endpoint, page, id=f"{page.id}-{endpoint.id}"))
+    return pytest.mark.parametrize(("endpoint", "page"), cases)
 
 
 class Site:
@@ -313,7 +350,7 @@ class Site:
 
     def open(self) -> tuple[Tab, ClientProcess]:
         tab = Tab(self.address)
-        hub = self.comet._hub
+        hub = inside(self.comet)
         process = hub.processes.find(
             hub.visits.identity.unsign_process(tab.opened["process"]) or ""
         )
@@ -358,7 +395,7 @@ def site() -> Iterator[Site]:
 
 def allocated(site: Site, process: ClientProcess) -> dict[str, object]:
     """All that a request could leave behind, or change."""
-    hub = site.comet._hub
+    hub = inside(site.comet)
     return {
         "listeners": (len(hub.fanout.listeners), site.channel.listeners),
         "processes": (len(hub.processes), len(hub.processes.sessions())),
@@ -383,8 +420,7 @@ NOTHING: dict[str, object] = {
 }
 
 
-@every_endpoint
-@each(FOREIGN)
+@asked_by(FOREIGN, TELLING_FOREIGN)
 def test_a_foreign_page_is_refused_and_leaves_nothing(
     visited: tuple[Site, Tab, ClientProcess], endpoint: Endpoint, page: Page
 ) -> None:
@@ -403,8 +439,7 @@ def test_a_foreign_page_is_refused_and_leaves_nothing(
     assert allocated(site, process) == NOTHING
 
 
-@every_endpoint
-@each([*OURS, *ALLOWED])
+@asked_by([*OURS, *ALLOWED], TELLING_SERVED)
 def test_a_page_that_may_is_served(site: Site, endpoint: Endpoint, page: Page) -> None:
     tab, process = site.open()
     with site.send(endpoint, page, tab) as connection, HTTPResponse(connection) as response:

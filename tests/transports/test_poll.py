@@ -1,4 +1,4 @@
-"""The JSON poll over real sockets: wire.md sections 2 and 3, and what semantics.md says of them."""
+"""The JSON poll over real sockets: docs/wire.md#json-poll, docs/semantics.md."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ import pytest
 from asgi_comet import (
     SITE,
     ChannelFull,
-    ClientProcess,
     Comet,
     Delivery,
     MessageTooLarge,
     Outcome,
     Settings,
 )
-from asgi_comet.feeds import Feed
+from asgi_comet.channels.feed import Feed
 from asgi_comet.testing import ManualClock, wait_for_listeners
-from tests.serving import COMET, Address, Answer, Held, Tab, events, poll
-from tests.transports.test_registration import outcome, read_all
+from asgi_comet.testing._inspect import awaited, encoded, expected, feed_of, inside, left
+from tests.kit.loop import in_loop, outcome
+from tests.kit.processes import default_of, process_of
+from tests.kit.registering import read_all
+from tests.kit.serving import COMET, Address, Answer, Held, Tab, events, poll
 
 MakeServer = Callable[..., tuple[Comet, Address]]
 
@@ -39,19 +41,6 @@ def hold(server: Address, channels: dict[str, str]) -> Held:
     return Held(lambda: server.request("POST", "/comet/poll", body, JSON))
 
 
-def process_of(comet: Comet, tab: Tab) -> ClientProcess:
-    id_ = comet._hub.visits.identity.unsign_process(tab.opened["process"])
-    assert id_ is not None
-    process = comet._hub.processes.find(id_)
-    assert process is not None
-    return process
-
-
-def in_loop(comet: Comet, function: Callable[[], None]) -> None:
-    """Run a function in one turn of the server's loop."""
-    comet._hub.loop.run(function)
-
-
 # Events
 
 
@@ -61,7 +50,7 @@ def test_now_and_last_are_answered_at_once_with_where_you_are(
     channel = comet.create(scope=SITE, name="ticker")
     for n in range(5):
         channel.publish(n)
-    epoch = channel._feed.history.epoch
+    epoch = feed_of(channel).history.epoch
     assert poll(server, {"ticker": "now"}) == [{"channel": "ticker", "position": f"{epoch}.5"}]
     assert poll(server, {"ticker": "last:2"}) == [
         {"channel": "ticker", "position": f"{epoch}.3"},
@@ -83,12 +72,12 @@ def test_an_explicit_position_is_not_echoed_and_is_held_until_something_comes(
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["x-content-type-options"] == "nosniff"
-    epoch = channel._feed.history.epoch
+    epoch = feed_of(channel).history.epoch
     assert events(answer) == [
         {"channel": "ticker", "position": f"{epoch}.1", "data": {"price": 1.5}}
     ]
     wait_for_listeners(channel, 0)
-    assert len(comet._hub.timers) == 0
+    assert len(inside(comet).timers) == 0
 
 
 def test_what_was_missed_comes_at_once_and_in_order(comet: Comet, server: Address) -> None:
@@ -194,7 +183,7 @@ def test_behind_the_history_is_full_with_the_position_to_go_on_from(
     for n in range(4):
         channel.publish(n)
     (full,) = poll(server, {"ticker": where["position"]})
-    top = str(channel._feed.history.position)
+    top = str(feed_of(channel).history.position)
     assert full == {"channel": "ticker", "error": "full", "position": top}
     assert poll(server, {"ticker": full["position"]}, idle=True) == []
 
@@ -220,7 +209,7 @@ def test_another_epoch_or_beyond_the_top_is_full_never_silence(
 ) -> None:
     channel = comet.create(scope=SITE, name="ticker")
     channel.publish(1)
-    position = channel._feed.history.position
+    position = feed_of(channel).history.position
     (event,) = poll(server, {"ticker": start.format(epoch=position.epoch)})
     assert event == {"channel": "ticker", "error": "full", "position": str(position)}
     assert channel.listeners == 0
@@ -229,12 +218,12 @@ def test_another_epoch_or_beyond_the_top_is_full_never_silence(
 def test_an_old_position_of_a_channel_created_anew_is_full(comet: Comet, server: Address) -> None:
     channel = comet.create(scope=SITE, name="ticker")
     channel.publish(1)
-    old = str(channel._feed.history.position)
+    old = str(feed_of(channel).history.position)
     channel.close()
     again = comet.create(scope=SITE, name="ticker")
     (event,) = poll(server, {"ticker": old})
     assert event["error"] == "full"
-    assert event["position"] == str(again._feed.history.position)
+    assert event["position"] == str(feed_of(again).history.position)
 
 
 def test_newest_gives_only_the_last_message_whatever_the_epoch(
@@ -446,7 +435,7 @@ def test_a_process_that_closes_while_the_body_was_coming(
             f"Cookie: {tab.cookie}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
             f"\r\n{body[:5]}".encode()
         )
-        while not comet._hub.drain.reading:
+        while not inside(comet).drain.reading:
             server.request("GET", "/")  # each look gives the server its turn
         process.close()
         connection.sendall(body[5:].encode())
@@ -464,7 +453,7 @@ def test_a_process_that_is_just_closing_in_another_thread_has_closed(
         thread.start()
         while not process.closed:
             server.request("GET", "/")
-        assert comet._hub.processes.find(process.id) is process
+        assert inside(comet).processes.find(process.id) is process
         assert tab.post(f"{tab.url}/{action}", {"~inbox": "new.0"}).status == 410
     thread.join()
 
@@ -486,7 +475,7 @@ def test_a_closed_process_is_410_before_anybody_asks_for_the_cookie(
         answer = server.request("POST", f"{tab.url}/poll", '{"channels": {"a": "now"}}', headers)
         assert answer.status == 410
         assert answer.body == b'{"events":[{"error":"process-closed"}]}'
-    assert len(comet._hub.processes) == 0
+    assert len(inside(comet).processes) == 0
 
 
 def test_a_process_that_closes_while_held_is_told_on_all_its_connections(
@@ -504,16 +493,16 @@ def test_a_process_that_closes_while_held_is_told_on_all_its_connections(
     for held in (own, other):
         assert held.answer().status == 410
     assert process.closed
-    assert len(comet._hub.fanout.listeners) == 0
+    assert len(inside(comet).fanout.listeners) == 0
 
 
 def test_the_default_process_is_that_of_the_cookie(comet: Comet, server: Address) -> None:
     tab = Tab(server)
     body = {"channels": {"~inbox": "now"}}
     assert events(tab.post("/comet/poll", body)) == [{"channel": "~inbox", "position": "new.0"}]
-    (session,) = comet._hub.processes.sessions()
-    default = session._default
-    assert default is not None
+    (session,) = inside(comet).processes.sessions()
+    default = default_of(comet, tab)
+    assert default.session is session
     assert default is not process_of(comet, tab)
     comet.create(scope=default, name="inbox").publish("to the default")
     found = events(tab.post("/comet/poll", {"channels": {"~inbox": "new.0"}}))
@@ -545,7 +534,7 @@ def test_subscribing_to_a_process_channel_that_does_not_exist_yet_waits_for_it(
     wait_for_listeners(site, 1)
     comet.create(scope=process, name="inbox").publish("first")
     assert data(events(held.answer())) == ["first"]
-    assert process.place.directory._expected == {}
+    assert expected(process.place.directory) == {}
 
 
 def test_a_process_channel_that_came_and_went_is_closed_not_silence(
@@ -561,7 +550,7 @@ def test_a_process_channel_that_came_and_went_is_closed_not_silence(
     inbox.close()
     found = tab.poll({"~inbox": "new.0"})
     assert data(found) == ["missed"]
-    while len(comet._hub.background):  # until the server's thread has begun to count
+    while len(inside(comet).background):  # until the server's thread has begun to count
         tab.poll({"~inbox": "new.0"})
     clock.advance(10.3)
     while process.place.directory.find("~inbox") is not None:
@@ -635,10 +624,10 @@ def test_the_positions_of_a_request_acknowledge_all_before_them(
         inbox.publish(n)
         (event,) = tab.poll({"~inbox": position})
         assert event["data"] == n
-        assert len(inbox._feed.history) == 1  # until the next request says that it came
+        assert len(feed_of(inbox).history) == 1  # until the next request says that it came
         position = event["position"]
     assert tab.poll({"~inbox": position}, idle=True) == []
-    assert len(inbox._feed.history) == 0
+    assert len(feed_of(inbox).history) == 0
 
 
 def test_ack_acknowledges_without_a_poll(comet: Comet, server: Address) -> None:
@@ -647,12 +636,12 @@ def test_ack_acknowledges_without_a_poll(comet: Comet, server: Address) -> None:
     comet.create(scope=SITE, name="site").publish("x")
     for n in range(3):
         inbox.publish(n)
-    epoch = inbox._feed.history.epoch
+    epoch = feed_of(inbox).history.epoch
     sent = {"~inbox": f"{epoch}.2", "~gone": "e.1", "site": "old.1", "nothing": "e.1"}
     assert tab.post(f"{tab.url}/ack", sent).status == 204
-    assert inbox._feed.history.first == 3
+    assert feed_of(inbox).history.first == 3
     assert tab.post(f"{tab.url}/ack", {"~inbox": f"{epoch}.99"}).status == 204
-    assert inbox._feed.history.first == 3
+    assert feed_of(inbox).history.first == 3
     bad = tab.post(f"{tab.url}/ack", {"~inbox": "now"})
     assert bad.status == 400
     assert "expected a position" in json.loads(bad.body)["error"]
@@ -706,7 +695,7 @@ def test_an_on_demand_channel_is_read_as_the_client_asks(comet: Comet, server: A
         assert event["data"] == n
         assert taken == list(range(n + 1))
         position = event["position"]
-    assert len(channel._feed.history) == 1
+    assert len(feed_of(channel).history) == 1
 
 
 @pytest.mark.parametrize("start", ["now", "last:1", "last:9"])
@@ -791,7 +780,7 @@ def test_over_max_processes_is_503(make_server: MakeServer) -> None:
     answer = server.request("POST", "/comet/open")
     assert answer.status == 503
     assert int(answer.headers["retry-after"]) > 0
-    assert len(comet._hub.processes) == 2
+    assert len(inside(comet).processes) == 2
 
 
 # References
@@ -857,7 +846,7 @@ def test_success_once_a_client_comes_back_with_the_position(comet: Comet, server
     seen: list[Delivery] = []
     in_loop(comet, lambda: seen.append(channel.publish("x")))
     (event,) = events(held.answer())
-    assert channel._feed.outcomes.of(1) is None  # handed over is not yet acknowledged
+    assert feed_of(channel).outcomes.of(1) is None  # handed over is not yet acknowledged
     assert poll(server, {"ticker": event["position"]}, idle=True) == []
     assert outcome(comet, lambda: seen[0]) is Outcome.SUCCESS
 
@@ -883,7 +872,7 @@ def test_a_listener_that_came_after_the_message_does_not_decide_what_becomes_of_
     comet, server = make_server(clock=ManualClock())
     channel = comet.create(scope=SITE, name="ticker")
     delivery = channel.publish("x")
-    epoch = channel._feed.history.epoch
+    epoch = feed_of(channel).history.epoch
     found: list[Outcome] = []
     waiting = threading.Thread(target=lambda: found.append(outcome(comet, lambda: delivery)))
     with server.connect() as late:
@@ -892,7 +881,7 @@ def test_a_listener_that_came_after_the_message_does_not_decide_what_becomes_of_
         late.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
         wait_for_listeners(channel, 1)
         waiting.start()
-        while not channel._feed.outcomes._awaited:
+        while not awaited(feed_of(channel)):
             server.request("GET", "/")  # each look gives the server its turn
     wait_for_listeners(channel, 0)
     (event,) = poll(server, {"ticker": f"{epoch}.0"})
@@ -926,7 +915,7 @@ def test_what_the_window_no_longer_holds_is_asked_of_the_broker(
     channel = comet.create(scope=SITE, name="ticker")
     start = poll(server, {"ticker": "now"})[0]["position"]
     kept: list[Any] = []
-    append = comet._hub.broker.append
+    append = inside(comet).broker.append
 
     def keep(feed: Feed, message: bytes) -> Any:
         stored = append(feed, message)
@@ -936,8 +925,8 @@ def test_what_the_window_no_longer_holds_is_asked_of_the_broker(
     async def recover(feed: Feed, after: int, max_bytes: int) -> Any:
         return kept[after:][:3] or None
 
-    monkeypatch.setattr(comet._hub.broker, "append", keep)
-    monkeypatch.setattr(comet._hub.broker, "recover", recover)
+    monkeypatch.setattr(inside(comet).broker, "append", keep)
+    monkeypatch.setattr(inside(comet).broker, "recover", recover)
     for n in range(6):
         channel.publish(n)
     found = poll(server, {"ticker": start})
@@ -952,14 +941,14 @@ def test_a_channel_of_another_worker_is_asked_of_the_broker(
     comet, server = make_server()
     hidden = comet.create(scope=SITE, name="hidden")
 
-    async def find(name: str) -> Feed | None:
-        return hidden._feed if name == "elsewhere" else None
+    async def adopt(name: str) -> Feed | None:
+        return feed_of(hidden) if name == "elsewhere" else None
 
-    monkeypatch.setattr(comet._hub.broker, "find", find)
+    monkeypatch.setattr(inside(comet).channels, "adopt", adopt)
     hidden.publish("x")
     assert data(poll(server, {"elsewhere": "last:1"})) == ["x"]
     assert poll(server, {"nowhere": "last:1"})[0]["reason"] == "unknown"
-    position = str(hidden._feed.history.position)
+    position = str(feed_of(hidden).history.position)
     assert poll(server, {"elsewhere": position}, idle=True) == []
     held = Held(lambda: server.register("registration=elsewhere"))
     wait_for_listeners(hidden, 1)
@@ -1034,12 +1023,9 @@ def test_a_refused_request_allocates_nothing_that_outlives_it(
     comet: Comet, server: Address
 ) -> None:
     comet.create(scope=SITE, name="a")
-    hub = comet._hub
     for method, path, kind, body, more in REFUSED:
         server.request(method, path, body, {"Content-Type": kind, **more})
-        assert (len(hub.processes), hub.processes.sessions()) == (0, [])
-        assert (len(hub.timers), len(hub.fanout.listeners)) == (0, 0)
-        assert (len(comet.channels), len(hub.background), hub.drain.reading) == (1, 0, set())
+        assert left(comet) == {"channels": 1}
 
 
 def test_the_memory_of_a_site_channel_is_independent_of_the_number_of_users(
@@ -1049,10 +1035,11 @@ def test_the_memory_of_a_site_channel_is_independent_of_the_number_of_users(
     start = poll(server, {"ticker": "now"})[0]["position"]
     held = [hold(server, {"ticker": start}) for _ in range(20)]
     wait_for_listeners(channel, 20)
-    feed, kept = channel._feed, list[int]()
-    feed.observers = (*feed.observers, lambda _: kept.append(len(feed._rendered)))
+    feed, kept = feed_of(channel), list[int]()
+    feed.observers = (*feed.observers, lambda _: kept.append(len(encoded(feed))))
     channel.publish("x" * 1000)
     assert all(data(events(one.answer())) == ["x" * 1000] for one in held)
+    wait_for_listeners(channel, 0)
     assert (len(feed.history), feed.history.bytes) == (1, 1002)
     assert kept == [1] * 19 + [0]  # one encoded run for all twenty, until the last one goes
 

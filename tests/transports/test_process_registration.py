@@ -6,31 +6,15 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from asgi_comet import SITE, Channel, ClientProcess, Comet, Settings
-from asgi_comet.directory import Directory
-from asgi_comet.feeds import Feed, Listener
+from asgi_comet import SITE, Channel, Comet, Settings
+from asgi_comet.channels.directory import Directory
+from asgi_comet.channels.feed import Feed, Listener
 from asgi_comet.testing import ManualClock, wait_for_listeners
-from tests.serving import COMET, Address, Answer, Held, Tab
-from tests.transports.test_poll import process_of
+from asgi_comet.testing._inspect import feed_of, inside
+from tests.kit.registering import OldPage
+from tests.kit.serving import COMET, Address, Held, Tab
 
 MakeServer = Callable[..., tuple[Comet, Address]]
-
-
-class OldPage:
-    """A page that speaks the old protocol at its client process."""
-
-    def __init__(self, comet: Comet, server: Address) -> None:
-        self.tab = Tab(server)
-        self.process: ClientProcess = process_of(comet, self.tab)
-
-    def register(self, *names: str, number: int | str | None = None) -> Answer:
-        body = "registration=" + "%0A".join(names)
-        if number is not None:
-            body += f"&number={number}"
-        return self.tab.post(f"{self.tab.url}/poll", body, COMET)
-
-    def hold(self, *names: str, number: int | None = None) -> Held:
-        return Held(lambda: self.register(*names, number=number))
 
 
 @pytest.fixture
@@ -124,10 +108,10 @@ def test_the_process_own_channels_can_be_registered(comet: Comet, page: OldPage)
         b"~inbox:h%C3%A9llo",
         b"~inbox:%7B%22n%22%3A1%7D",
     ]
-    assert len(inbox._feed.history) == 2
+    assert len(feed_of(inbox).history) == 2
     held = page.hold("~inbox", number=2)
     wait_for_listeners(inbox, 1)
-    assert len(inbox._feed.history) == 0  # acknowledged
+    assert len(feed_of(inbox).history) == 0  # acknowledged
     inbox.publish("more")
     assert held.answer().pairs == [b"~inbox:more"]
 
@@ -165,7 +149,7 @@ def test_a_process_channel_that_came_and_went_between_is_told_as_ended(
     ticker.write("1")
     held.answer()
     comet.create(scope=page.process, name="inbox").close()
-    while len(comet._hub.background):  # until the server's thread has begun to count
+    while len(inside(comet).background):  # until the server's thread has begun to count
         page.tab.poll({"ticker": "now"})
     clock.advance(10.3)
     while page.process.place.directory.find("~inbox") is not None:
@@ -279,8 +263,8 @@ def test_a_client_with_only_the_cookie_registers_channels_of_its_default_process
     comet: Comet, server: Address
 ) -> None:
     tab = Tab(server)
-    (session,) = comet._hub.processes.sessions()
-    default = comet._hub.processes.default(session.id)
+    (session,) = inside(comet).processes.sessions()
+    default = inside(comet).processes.default(session.id)
     inbox = comet.create(scope=default, name="inbox", size=2)
     held = Held(lambda: tab.post("/", "registration=~inbox", COMET))
     wait_for_listeners(inbox, 1)
@@ -292,7 +276,7 @@ def test_a_client_with_only_the_cookie_registers_channels_of_its_default_process
         inbox.publish("y")
         assert held.answer().pairs == [b"~inbox:y"]
         inbox.publish("between")
-    assert inbox._feed.readable
+    assert feed_of(inbox).readable
     assert server.register("registration=~inbox").pairs == [b"~inbox:ENDED_CHANNEL"]
 
 
@@ -300,8 +284,8 @@ def test_a_default_processes_channel_that_does_not_exist_yet_is_waited_for(
     comet: Comet, server: Address
 ) -> None:
     tab = Tab(server)
-    (session,) = comet._hub.processes.sessions()
-    default = comet._hub.processes.default(session.id)
+    (session,) = inside(comet).processes.sessions()
+    default = inside(comet).processes.default(session.id)
     site = comet.create(scope=SITE, name="site")
     held = Held(lambda: tab.post("/", "registration=~inbox%0Asite", COMET))
     wait_for_listeners(site, 1)
@@ -315,8 +299,8 @@ def test_an_on_demand_channel_of_the_default_process(comet: Comet, server: Addre
             yield n
 
     tab = Tab(server)
-    (session,) = comet._hub.processes.sessions()
-    default = comet._hub.processes.default(session.id)
+    (session,) = inside(comet).processes.sessions()
+    default = inside(comet).processes.default(session.id)
     comet.create_unlimited(numbers(), scope=default, name="n")
     for n in range(3):
         assert tab.post("/", "registration=~n", COMET).pairs == [f"~n:{n}".encode()]
@@ -334,7 +318,7 @@ def test_a_message_in_the_same_moment_as_a_newer_request_is_the_newers_alone(
         ticker.write("x")
         page.process.reader = None  # as a newer request that comes before the older one goes on
 
-    comet._hub.loop.run(both)
+    inside(comet).loop.run(both)
     assert older.answer().body == b""
     for _ in range(2):  # and its answer can still be repeated
         assert page.register("ticker", number=2).pairs == [b"ticker:x"]

@@ -1,9 +1,7 @@
-"""Each row of the table in wire.md, section 1, and each limit, over real sockets."""
+"""Each row of the table in docs/wire.md#registration, and each limit, over real sockets."""
 
 from __future__ import annotations
 
-import asyncio
-import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from urllib.parse import unquote
@@ -12,18 +10,14 @@ import anyio
 import pytest
 
 from asgi_comet import Comet, Delivery, Outcome, Settings
+from asgi_comet._runtime.timers import Timer
 from asgi_comet.testing import ManualClock, wait_for_listeners
-from asgi_comet.timers import Timer
-from tests.serving import COMET, Address, hold_registration
+from asgi_comet.testing._inspect import feed_of, inside
+from tests.kit.loop import outcome
+from tests.kit.registering import read_all
+from tests.kit.serving import COMET, Address, hold_registration
 
 MakeServer = Callable[..., tuple[Comet, Address]]
-
-
-def read_all(connection: socket.socket) -> bytes:
-    chunks = []
-    while chunk := connection.recv(65536):
-        chunks.append(chunk)
-    return b"".join(chunks)
 
 
 def head(length: int | str, more: str = "") -> bytes:
@@ -67,7 +61,7 @@ def test_all_that_was_written_in_the_same_instant_is_one_answer(
             channel.write(str(n))
         channels[0].write("again")
 
-    comet._hub.loop.run(write)  # in one turn of the server's loop
+    inside(comet).loop.run(write)  # in one turn of the server's loop
     expected = [b"c0:0", b"c0:again", *(b"c%d:%d" % (n, n) for n in range(1, 128))]
     assert held.answer().pairs == expected
 
@@ -76,12 +70,12 @@ def test_a_request_on_many_channels_is_one_listener_of_each(comet: Comet, server
     a, b = comet.channels.create("a"), comet.channels.create("b")
     held = hold_registration(server, "registration=a%0Ab%0Aa")
     wait_for_listeners(b, 1)
-    assert (a.listeners, len(comet._hub.fanout.listeners)) == (1, 1)
+    assert (a.listeners, len(inside(comet).fanout.listeners)) == (1, 1)
     a.write("x")
     assert held.answer().body == b"a:x"
     wait_for_listeners(b, 0)
-    assert len(comet._hub.fanout.listeners) == 0
-    assert len(comet._hub.timers) == 0
+    assert len(inside(comet).fanout.listeners) == 0
+    assert len(inside(comet).timers) == 0
 
 
 def test_a_channel_named_twice_in_two_spellings_is_told_once(comet: Comet, server: Address) -> None:
@@ -130,7 +124,7 @@ def test_a_channel_that_ends_while_waiting_is_told_with_what_it_still_said(
         b.write("b goes on")
         a.close()
 
-    comet._hub.loop.run(end)
+    inside(comet).loop.run(end)
     assert held.answer().pairs == [b"a:last%20words", b"a:ENDED_CHANNEL", b"b:b%20goes%20on"]
     assert server.register("registration=a").pairs == [b"a:ENDED_CHANNEL"]
 
@@ -139,7 +133,7 @@ def test_a_channel_that_ended_before_the_request_was_counted_in(
     comet: Comet, server: Address, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     channel = comet.channels.create("news")
-    feed = channel._feed
+    feed = feed_of(channel)
     channel.close()
     monkeypatch.setattr(comet.channels, "find", lambda name: feed)  # as it was a moment ago
     assert server.register("registration=news").pairs == [b"news:ENDED_CHANNEL"]
@@ -157,7 +151,7 @@ def test_a_reader_overtaken_by_the_history_is_told_the_channel_ended(
         for n in range(4):
             channel.write(str(n))
 
-    comet._hub.loop.run(write)
+    inside(comet).loop.run(write)
     assert held.answer().pairs == [b"fast:ENDED_CHANNEL"]
 
 
@@ -193,7 +187,7 @@ def test_deactivated_while_the_body_was_coming(comet: Comet, server: Address) ->
 def wait_until_read(comet: Comet) -> None:
     """Wait until a request is reading its body: the deadline of the body is its first trace."""
     seen = threading.Event()
-    timers = comet._hub.timers
+    timers = inside(comet).timers
     start = timers.start
 
     def watch(timer: Timer, seconds: float) -> None:
@@ -270,7 +264,7 @@ def test_a_body_that_does_not_come_in_time_is_408(make_server: MakeServer) -> No
     assert b" 408 " in answer.split(b"\r\n")[0]
     assert b"connection: close" in answer.lower()
     assert answer.endswith(b"expected the body within 10 s")
-    assert len(comet._hub.timers) == 0
+    assert len(inside(comet).timers) == 0
 
 
 def test_a_client_that_leaves_before_its_body_is_complete(comet: Comet, server: Address) -> None:
@@ -337,21 +331,6 @@ def test_a_client_that_leaves_is_noticed_and_a_later_write_fails(make_server: Ma
         wait_for_listeners(channel, 1)
     wait_for_listeners(channel, 0, timeout=1)
     assert outcome(comet, lambda: channel.write("x")) is Outcome.FAILURE
-
-
-def outcome(comet: Comet, write: Callable[[], Delivery]) -> Outcome:
-    """Write, and await the delivery, in the server's loop; from the thread of the test."""
-    found: list[Outcome] = []
-    done = threading.Event()
-
-    async def wait(delivery: Delivery) -> None:
-        found.append(await delivery)
-        done.set()
-
-    tasks = []
-    comet._hub.loop.run(lambda: tasks.append(asyncio.create_task(wait(write()))))
-    assert done.wait(20)
-    return found[0]
 
 
 def test_a_write_succeeds_when_the_answer_was_handed_over(comet: Comet, server: Address) -> None:

@@ -1,4 +1,4 @@
-"""Server-sent events over real sockets: wire.md, section 4."""
+"""Server-sent events over real sockets: docs/wire.md#server-sent-events."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from asgi_comet import SITE, ChannelFull, Comet, Settings
-from asgi_comet.feeds import Feed
-from asgi_comet.messages import Message
+from asgi_comet.channels.feed import Feed, Wake
+from asgi_comet.core.messages import Message
 from asgi_comet.testing import ManualClock, wait_for_listeners
-from tests.serving import Address, Tab, poll
-from tests.streams import Event, Sse
-from tests.transports.test_poll import in_loop, process_of
+from asgi_comet.testing._inspect import expected, feed_of, inside
+from tests.kit.loop import in_loop
+from tests.kit.processes import default_of, process_of
+from tests.kit.serving import Address, Tab, poll
+from tests.kit.streams import Event, Sse
 
 MakeServer = Callable[..., tuple[Comet, Address]]
 Open = Callable[..., Sse]
@@ -72,7 +74,7 @@ def test_the_first_event_tells_where_it_is_and_when_to_come_back(
 ) -> None:
     channel = comet.create(scope=SITE, name="ticker")
     channel.publish(1)
-    position = str(channel._feed.history.position)
+    position = str(feed_of(channel).history.position)
     retries = set()
     for _ in range(20):
         stream = open_stream(["ticker"])
@@ -93,7 +95,7 @@ def test_an_event_has_the_channel_the_data_and_the_position(
     read_open(stream)
     channel.publish({"price": 1.5, "text": "a\r\nb\nc\rd\u2028"})
     event = stream.next()
-    epoch = channel._feed.history.epoch
+    epoch = feed_of(channel).history.epoch
     assert (event.name, event.id) == ("tick-er/ä", f"{epoch}.1")
     assert event.value == {"price": 1.5, "text": "a\r\nb\nc\rd\u2028"}
     assert event.data == json.dumps(event.value, ensure_ascii=False, separators=(",", ":"))
@@ -103,7 +105,7 @@ def test_the_id_has_the_positions_of_all_channels_in_the_order_of_the_url(
     comet: Comet, open_stream: Open
 ) -> None:
     channels = [comet.create(scope=SITE, name=name) for name in ("c", "a", "b")]
-    c, a, b = (channel._feed.history.epoch for channel in channels)
+    c, a, b = (feed_of(channel).history.epoch for channel in channels)
     stream = open_stream(["c", "a", "b"])
     assert read_open(stream) == {"c": f"{c}.0", "a": f"{a}.0", "b": f"{b}.0"}
     assert stream.last_id == f"{c}.0,{a}.0,{b}.0"
@@ -126,7 +128,7 @@ def test_start_positions_are_one_per_channel_in_the_same_order(
     for channel in channels.values():
         for n in range(3):
             channel.publish(n)
-    epochs = {name: channel._feed.history.epoch for name, channel in channels.items()}
+    epochs = {name: feed_of(channel).history.epoch for name, channel in channels.items()}
     stream = open_stream({"a": "now", "b": "last:1", "c": f"{epochs['c']}.1"})
     assert read_open(stream) == {
         "a": f"{epochs['a']}.3",
@@ -142,7 +144,7 @@ def test_last_event_id_wins_over_position(comet: Comet, open_stream: Open) -> No
     channel = comet.create(scope=SITE, name="a")
     for n in range(3):
         channel.publish(n)
-    epoch = channel._feed.history.epoch
+    epoch = feed_of(channel).history.epoch
     stream = open_stream({"a": "now"}, Last_Event_ID=f"{epoch}.2")
     assert read_open(stream) == {"a": f"{epoch}.2"}
     assert stream.next().value == 2
@@ -155,11 +157,11 @@ def test_a_channel_that_is_over_in_the_id_is_not_followed_again(
     comet: Comet, open_stream: Open
 ) -> None:
     a, b = (comet.create(scope=SITE, name=name) for name in ("a", "b"))
-    stream = open_stream(["a", "b"], Last_Event_ID=f"-,{b._feed.history.position}")
-    assert read_open(stream) == {"b": str(b._feed.history.position)}
+    stream = open_stream(["a", "b"], Last_Event_ID=f"-,{feed_of(b).history.position}")
+    assert read_open(stream) == {"b": str(feed_of(b).history.position)}
     assert (a.listeners, b.listeners) == (0, 1)
     b.publish("x")
-    assert stream.next().id == f"-,{b._feed.history.position}"
+    assert stream.next().id == f"-,{feed_of(b).history.position}"
 
 
 @pytest.mark.parametrize("active", [True, False])
@@ -172,7 +174,7 @@ def test_an_id_of_which_all_is_over_is_204_and_a_browser_stops(
     stream = open_stream(["a", "b"], Last_Event_ID="-,-")
     assert (stream.status, stream.body()) == (204, b"")
     assert "content-type" not in stream.headers
-    assert len(comet._hub.fanout.listeners) == 0
+    assert len(inside(comet).fanout.listeners) == 0
 
 
 def test_texts_are_written_as_they_are_if_asked(comet: Comet, open_stream: Open) -> None:
@@ -238,13 +240,13 @@ def test_behind_the_history_is_full_and_the_stream_ends_to_go_on_from_its_id(
     other = comet.create(scope=SITE, name="b")
     for n in range(5):
         channel.publish(n)
-    epoch = channel._feed.history.epoch
+    epoch = feed_of(channel).history.epoch
     starts = {"a": f"{epoch}.1", "b": "now"}
     stream = open_stream(starts, address=server)
     read_open(stream)
     (full,) = stream.rest()
     assert (full.name, full.value) == (":full", {"channel": "a"})
-    assert full.id == f"{epoch}.5,{other._feed.history.position}"
+    assert full.id == f"{epoch}.5,{feed_of(other).history.position}"
     again = open_stream(starts, address=server, Last_Event_ID=stream.last_id)
     read_open(again)
     channel.publish("goes on")
@@ -263,7 +265,7 @@ def test_overtaken_while_it_follows_is_full_too(make_server: MakeServer, open_st
 
     in_loop(comet, publish)
     (full,) = stream.rest()
-    assert (full.name, full.id) == (":full", str(channel._feed.history.position))
+    assert (full.name, full.id) == (":full", str(feed_of(channel).history.position))
     wait_for_listeners(channel, 0)
 
 
@@ -272,12 +274,12 @@ def test_what_this_worker_no_longer_holds_is_asked_of_the_broker(
 ) -> None:
     comet, server = make_server(settings=Settings(jitter=0, history_size=2))
     channel = comet.create(scope=SITE, name="a")
-    epoch = channel._feed.history.epoch
+    epoch = feed_of(channel).history.epoch
 
     async def recover(feed: Feed, after: int, max_bytes: int) -> list[Message]:
         return [Message(n, b"%d" % n) for n in range(after + 1, 4)]
 
-    monkeypatch.setattr(comet._hub.broker, "recover", recover)
+    monkeypatch.setattr(inside(comet).broker, "recover", recover)
     stream = open_stream({"a": f"{epoch}.0"}, address=server)
     beyond = open_stream({"a": f"{epoch}.0"}, address=server)
     read_open(stream)
@@ -299,14 +301,14 @@ def test_a_channel_of_another_worker_is_asked_of_the_broker(
 ) -> None:
     comet, server = make_server()
     hidden = comet.create(scope=SITE, name="elsewhere")
-    monkeypatch.setattr(comet._hub.channels, "find", lambda name: None)
+    monkeypatch.setattr(inside(comet).channels, "find", lambda name: None)
 
-    async def find(name: str) -> Feed | None:
-        return hidden._feed if name == "elsewhere" else None
+    async def adopt(name: str) -> Feed | None:
+        return feed_of(hidden) if name == "elsewhere" else None
 
-    monkeypatch.setattr(comet._hub.broker, "find", find)
+    monkeypatch.setattr(inside(comet).channels, "adopt", adopt)
     stream = open_stream({"elsewhere": "now", "nowhere": "now"}, address=server)
-    position = str(hidden._feed.history.position)
+    position = str(feed_of(hidden).history.position)
     assert read_open(stream) == {"elsewhere": position}
     closed = stream.next()
     assert closed.value == {"channel": "nowhere", "reason": "unknown"}
@@ -441,8 +443,7 @@ def test_the_own_channels_of_a_cookie_are_those_of_its_default_process(
     tab = Tab(server)
     stream = open_stream(["~b"], Cookie=tab.cookie)
     assert read_open(stream) == {"~b": "new.0"}
-    default = process_of(comet, tab).session._default
-    assert default is not None
+    default = default_of(comet, tab)
     assert default is not process_of(comet, tab)
     comet.create(scope=default, name="b").publish("x")
     assert stream.next().value == "x"
@@ -489,7 +490,7 @@ def test_a_stream_lives_ten_minutes_and_ends_so_that_a_browser_resumes(
     for stream in streams:
         assert all(event.name == "#" for event in stream.rest())  # and no error
     wait_for_listeners(channel, 0)
-    assert len(comet._hub.fanout.listeners) == 0
+    assert len(inside(comet).fanout.listeners) == 0
     channel.publish("y")
     back = open_stream(["a"], address=server, Last_Event_ID=streams[0].last_id)
     read_open(back)
@@ -519,7 +520,7 @@ def test_a_stop_of_the_server_ends_it_cleanly_and_a_browser_resumes(
     stream = open_stream(["a"])
     read_open(stream)
     where = stream.last_id
-    in_loop(comet, comet._hub.drain.begin)
+    in_loop(comet, inside(comet).drain.begin)
     assert stream.rest() == []
     assert (stream.over, stream.last_id) == (True, where)
     wait_for_listeners(channel, 0)
@@ -549,7 +550,12 @@ def test_a_process_that_closes_elsewhere_is_told_before_the_end_of_its_channels(
     in_loop(comet, close_as_a_thread_does_it_while_the_loop_is_at_work)
     site.publish("after the end of the other one was seen")
     assert stream.next().name == "a"
-    in_loop(comet, process._close)
+
+    def tell_its_connections() -> None:
+        for listener in list(process.listeners):
+            listener.wake(Wake.CLOSED)
+
+    in_loop(comet, tell_its_connections)
     assert [event.name for event in stream.rest()] == [":process-closed"]
 
 
@@ -629,7 +635,7 @@ def test_a_token_that_is_none_or_without_its_cookie_is_403(
     tab, thief = Tab(server), Tab(server)
     for base, cookie in (("/comet/p/forged", tab.cookie), (tab.url, ""), (tab.url, thief.cookie)):
         assert open_stream(["~b"], base, Cookie=cookie).status == 403
-    assert len(comet._hub.fanout.listeners) == 0
+    assert len(inside(comet).fanout.listeners) == 0
 
 
 def test_what_is_below_it_is_404(server: Address) -> None:
@@ -661,5 +667,5 @@ def test_a_client_that_leaves_leaves_nothing(comet: Comet, server: Address) -> N
     assert process.reader is None
     assert process.listeners == set()
     assert process.connections == 0
-    assert process.place.directory._expected == {}
-    assert len(comet._hub.fanout.listeners) == 0
+    assert expected(process.place.directory) == {}
+    assert len(inside(comet).fanout.listeners) == 0

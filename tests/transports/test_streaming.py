@@ -20,25 +20,19 @@ import anyio.lowlevel
 import pytest
 
 from asgi_comet import SITE, Channel, Comet, Outcome, Settings
-from asgi_comet.feeds import Wake
+from asgi_comet._runtime.timers import BATCH
+from asgi_comet.channels.feed import Wake
 from asgi_comet.middleware import CometMiddleware
 from asgi_comet.protocol.frames import HEARTBEAT
 from asgi_comet.protocol.sse import COMMENT
 from asgi_comet.testing import ManualClock, wait_for_listeners
-from asgi_comet.timers import BATCH
+from asgi_comet.testing._inspect import awaited, feed_of, inside, left
 from asgi_comet.transports.streaming import BURST, GRACE
-from tests.conftest import ASYNC_BACKENDS, KEY, application
-from tests.serving import Address, Tab, serve
-from tests.streams import Sse, Ws, parse_event
-from tests.transports.test_poll import in_loop
-from tests.transports.test_registration import outcome
-
-
-async def settle() -> None:
-    """Let everybody come as far as they get; nothing here waits for more than another task."""
-    for _ in range(20):
-        await anyio.lowlevel.checkpoint()
-
+from tests.kit.loop import in_loop, outcome
+from tests.kit.serving import Address, Tab, serve
+from tests.kit.stage import ASYNC_BACKENDS, KEY, application
+from tests.kit.streams import Sse, Ws, parse_event
+from tests.kit.turns import settle
 
 # A server played by the test
 
@@ -60,11 +54,11 @@ class Wire:
         self.on_send: Callable[[], None] = lambda: None
         self.waiting = 0
         self._free = anyio.Event()
-        self._said: list[Any] = []
+        self.said: list[Any] = []
         self._news = anyio.Event()
 
     def say(self, message: dict[str, Any]) -> None:
-        self._said.append(message)
+        self.said.append(message)
         self._news.set()
 
     def frame(self, **frame: Any) -> None:
@@ -78,10 +72,10 @@ class Wire:
         self._free.set()
 
     async def receive(self) -> Any:
-        while not self._said:
+        while not self.said:
             self._news = anyio.Event()
             await self._news.wait()
-        return self._said.pop(0)
+        return self.said.pop(0)
 
     async def send(self, message: Any) -> None:
         self.on_send()
@@ -146,7 +140,7 @@ class Scene:
         self.over: list[Wire] = []
         self.scopes: dict[Wire, anyio.CancelScope] = {}
         self._tasks = tasks
-        self._wire = wire
+        self.make_wire = wire
 
         async def nothing(scope: Any, receive: Any, send: Any) -> None:
             raise AssertionError("not for the application")
@@ -162,7 +156,7 @@ class Scene:
         **starts: str,
     ) -> Wire:
         """Open a stream on channels."""
-        wire = wire or self._wire()
+        wire = wire or self.make_wire()
         asked = {**dict.fromkeys(channels, "now"), **starts}
         scope: dict[str, Any] = {"method": "GET", "headers": list(headers), "scheme": "http"}
         if self.kind == "sse":
@@ -185,13 +179,11 @@ class Scene:
         self.over.append(wire)
 
     def check_that_nothing_is_left(self) -> None:
-        hub = self.comet._hub
-        assert len(hub.fanout.listeners) == 0
-        assert len(hub.timers) == 0
-        assert len(hub.background) == 0
+        hub = inside(self.comet)
+        assert left(self.comet).keys() <= {"channels", "processes", "sessions"}
         for feed in hub.channels.site.directory.feeds():
             assert len(feed.listeners) == 0
-            assert feed.outcomes._awaited == set()
+            assert awaited(feed) == 0
 
 
 Play = Callable[..., Any]
@@ -468,7 +460,7 @@ async def test_the_end_does_not_wait_long_for_a_slow_reader(play: Play, how: str
         slow.block = True
         await publish(channel, 1)
         if how == "stop":
-            scene.comet._hub.drain.begin()
+            inside(scene.comet).drain.begin()
         else:
             scene.comet.activation.deactivate()
         await settle()
@@ -503,9 +495,9 @@ async def test_ended_in_the_turn_in_which_a_send_began_to_wait_it_does_not_wait_
     async with play(send_timeout=100) as scene:
         channel = scene.comet.create(scope=SITE, name="a")
         slow = await scene.open("a")
-        (stream,) = scene.comet._hub.fanout.listeners
+        (stream,) = inside(scene.comet).fanout.listeners
         slow.block = True
-        loop = scene.comet._hub.loop
+        loop = inside(scene.comet).loop
         slow.on_send = lambda: loop.run_soon(lambda: stream.wake(Wake.DEACTIVATED))
         await publish(channel, 1)
         scene.clock.advance(GRACE + 0.2)
@@ -565,7 +557,7 @@ async def test_unsubscribed_in_the_moment_of_a_gap_nothing_is_told(play: Play) -
 async def test_a_stream_that_turns_to_another_channel_during_a_flush_hears_only_that(
     play: Play, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("asgi_comet.fanout.BATCH", 1)  # a turn between any two listeners
+    monkeypatch.setattr("asgi_comet.channels.fanout.BATCH", 1)  # a turn between any two listeners
     async with play() as scene:
         a, b = (scene.comet.create(scope=SITE, name=name) for name in "ab")
         wires = [await scene.open("a") for _ in range(4)]
@@ -582,7 +574,7 @@ async def test_a_stream_that_turns_to_another_channel_during_a_flush_hears_only_
 async def test_what_is_published_while_it_opens_is_neither_missed_nor_doubled(play: Play) -> None:
     async with play() as scene:
         channel = scene.comet.create(scope=SITE, name="a")
-        wire = scene._wire()
+        wire = scene.make_wire()
         left = iter(range(10))
 
         def publish_one() -> None:
@@ -591,7 +583,7 @@ async def test_what_is_published_while_it_opens_is_neither_missed_nor_doubled(pl
                 return
 
         wire.on_send = publish_one  # with its head, with where it is, with each message
-        await scene.open(wire=wire, a=str(channel._feed.history.position))
+        await scene.open(wire=wire, a=str(feed_of(channel).history.position))
         assert wire.data == list(range(10))
 
 
@@ -619,8 +611,8 @@ async def test_the_end_of_a_channel_comes_after_what_waited(play: Play) -> None:
 async def test_ended_during_the_handshake_it_does_not_stay_open(play: Play, change: str) -> None:
     async with play() as scene:
         scene.comet.create(scope=SITE, name="a")
-        wire = scene._wire()
-        hub = scene.comet._hub
+        wire = scene.make_wire()
+        hub = inside(scene.comet)
         act = scene.comet.activation.deactivate if change == "deactivate" else hub.drain.begin
 
         def once() -> None:
@@ -695,7 +687,7 @@ async def test_a_delivery_succeeds_once_one_of_many_acknowledges(play: Play) -> 
         wires = [await scene.open("a") for _ in range(3)]
         await publish_and_await(tasks, channel, 1, found)
         assert found == []
-        wires[1].frame(ack={"a": str(channel._feed.history.position)})
+        wires[1].frame(ack={"a": str(feed_of(channel).history.position)})
         await settle()
         assert found == [Outcome.SUCCESS]
 
@@ -786,7 +778,7 @@ def test_a_slow_reader_holds_one_write_is_given_up_and_resumes(
 ) -> None:
     comet, address, clock, stack = real
     channel = comet.create(scope=SITE, name="a")
-    epoch = channel._feed.history.epoch
+    epoch = feed_of(channel).history.epoch
     other = stack.enter_context(Sse.open(address, {"a": f"{epoch}.0"}))
     stack.callback(other.cut)
     assert other.next().name == ":open"
@@ -797,14 +789,14 @@ def test_a_slow_reader_holds_one_write_is_given_up_and_resumes(
         assert other.next().value[0] == n
     (stuck,) = [
         one
-        for one in comet._hub.fanout.listeners
-        if channel._feed.history.top - one.cursors[channel._feed] > 0
+        for one in inside(comet).fanout.listeners
+        if feed_of(channel).history.top - one.cursors[feed_of(channel)] > 0
     ]
-    reached = stuck.cursors[channel._feed]
+    reached = stuck.cursors[feed_of(channel)]
     assert 0 < reached < 24  # it is a place in the history, and never a queue
     clock.advance(10.3)
     wait_for_listeners(channel, 1)
-    assert len(comet._hub.timers) == 1  # of the other
+    assert len(inside(comet).timers) == 1  # of the other
     channel.publish([24, "small"])
     while (event := other.next()).name == "#":
         pass
@@ -825,7 +817,7 @@ def test_several_channels_with_more_than_one_write_come_complete_and_in_order(
 ) -> None:
     comet, address, _, stack = real
     channels = {name: comet.create(scope=SITE, name=name) for name in "abc"}
-    starts = {name: str(c._feed.history.position) for name, c in channels.items()}
+    starts = {name: str(feed_of(c).history.position) for name, c in channels.items()}
 
     def publish() -> None:
         for n in range(8):
@@ -863,7 +855,7 @@ def test_publishing_in_a_loop_while_500_streams_open_shows_no_gap_and_no_double(
             n += 1
             channel.publish(n)
             turn = threading.Event()
-            comet._hub.loop.run(turn.set)  # not faster than the server can
+            inside(comet).loop.run(turn.set)  # not faster than the server can
             turn.wait(20)
 
     address.request("GET", "/comet/comet.js")  # answered, so there is a loop
@@ -910,7 +902,7 @@ def test_the_outcomes_of_a_write_over_real_streams(
 
 def test_an_event_stream_acknowledges_by_coming_back(server: Address, comet: Comet) -> None:
     tab = Tab(server)
-    from tests.transports.test_poll import process_of
+    from tests.kit.processes import process_of
 
     inbox = comet.create(scope=process_of(comet, tab), name="b")
     first = Sse.open(server, ["~b"], tab.url, Cookie=tab.cookie)
@@ -918,12 +910,12 @@ def test_an_event_stream_acknowledges_by_coming_back(server: Address, comet: Com
     delivery = inbox.publish(1)
     inbox.publish(2)
     assert [event.value for event in first.take(2)] == [1, 2]
-    assert len(inbox._feed.history) == 2
+    assert len(feed_of(inbox).history) == 2
     first.cut()
     with Sse.open(server, ["~b"], tab.url, Cookie=tab.cookie, Last_Event_ID=first.last_id) as again:
         assert again.next().name == ":open"
         assert outcome(comet, lambda: delivery) is Outcome.SUCCESS
-        assert len(inbox._feed.history) == 0
+        assert len(feed_of(inbox).history) == 0
         again.cut()
 
 
@@ -931,7 +923,7 @@ async def test_ended_for_two_reasons_at_once_the_first_counts(play: Play, kind: 
     async with play() as scene:
         scene.comet.create(scope=SITE, name="a")
         wire = await scene.open("a")
-        fanout = scene.comet._hub.fanout
+        fanout = inside(scene.comet).fanout
         fanout.end(Wake.DEACTIVATED)
         fanout.end(Wake.CLOSED)
         await settle()
@@ -984,7 +976,7 @@ async def test_a_flood_of_frames_leaves_the_others_their_turns(play: Play, kind:
 
         async def count() -> None:
             nonlocal turns
-            while len(wire._said):
+            while len(wire.said):
                 turns += 1
                 await anyio.lowlevel.checkpoint()
 
@@ -1015,10 +1007,10 @@ async def test_a_socket_whose_handshake_is_not_taken_was_never_a_connection(
     play: Play, closed: bool
 ) -> None:
     async with play(send_timeout=7) as scene:
-        hub = scene.comet._hub
+        hub = inside(scene.comet)
         process = hub.processes.open("session")
         other = hub.processes.open("session")
-        wire = scene._wire()
+        wire = scene.make_wire()
         wire.block = True
         cookie = hub.visits.make_cookie({"scheme": "http"}, "session")[1].partition(b";")[0]
         await scene.open(wire=wire, base=process.url, headers=[(b"cookie", cookie)])

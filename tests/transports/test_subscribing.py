@@ -7,14 +7,17 @@ import logging
 import pytest
 
 from asgi_comet import SITE, Comet
-from asgi_comet.directory import Directory
-from asgi_comet.feeds import Feed
-from asgi_comet.messages import NEXT_INCARNATION, Position
+from asgi_comet.channels.directory import Directory
+from asgi_comet.channels.feed import Feed
+from asgi_comet.core.messages import NEXT_INCARNATION, Position
 from asgi_comet.testing import wait_for_listeners
+from asgi_comet.testing._inspect import feed_of, inside
 from asgi_comet.transports.subscribing import acknowledge
-from tests.serving import Address, Tab
-from tests.streams import Ws
-from tests.transports.test_poll import process_of
+from tests.kit.processes import process_of
+from tests.kit.serving import Address, Tab
+from tests.kit.streams import Ws
+
+LOGGER = "asgi_comet.declare.declarations"
 
 
 def test_an_old_position_of_a_process_channel_that_is_gone_is_closed(
@@ -27,7 +30,7 @@ def test_an_old_position_of_a_process_channel_that_is_gone_is_closed(
         process = process_of(comet, tab)
         channel = comet.create(scope=process, name="b")
         channel.close()
-        process.place.directory.forget(channel._feed)
+        process.place.directory.forget(feed_of(channel))
         socket.say(subscribe={"~b": "new.0"})
         assert socket.next() == {"channel": "~b", "error": "closed", "reason": "ended"}
         socket.say(subscribe={"~b": "now"})
@@ -63,14 +66,14 @@ def test_an_acknowledgement_is_of_a_position_of_this_incarnation(comet: Comet) -
     site = comet.create(scope=SITE, name="a")
     for n in range(3):
         site.publish(n)
-    site._feed.outcomes.send(0, 2)
-    epoch = site._feed.history.epoch
+    feed_of(site).outcomes.send(0, 2)
+    epoch = feed_of(site).history.epoch
     for position in (Position("other", 2), Position(epoch, 4), NEXT_INCARNATION):
-        acknowledge(comet._hub, None, {"a": position, "~a": position, "gone": position}, ())
-        assert site._feed.outcomes.of(1) is None
-    acknowledge(comet._hub, None, {"a": Position(epoch, 2)}, ())
-    assert site._feed.outcomes.of(1) is not None
-    assert site._feed.outcomes.of(3) is None
+        acknowledge(inside(comet), None, {"a": position, "~a": position, "gone": position}, ())
+        assert feed_of(site).outcomes.of(1) is None
+    acknowledge(inside(comet), None, {"a": Position(epoch, 2)}, ())
+    assert feed_of(site).outcomes.of(1) is not None
+    assert feed_of(site).outcomes.of(3) is None
 
 
 @pytest.mark.parametrize("others", [17, 18])
@@ -83,12 +86,14 @@ def test_a_mistyped_name_is_logged_for_developers_with_the_names_there_are(
     for n in range(others):
         comet.create(scope=SITE, name=f"more{n}")
     line = "there is no channel 'nws\\u2028' (there are: 'room:{room}', 'user:{user}', 'news', "
-    with caplog.at_level(logging.DEBUG, "asgi_comet.declarations"), Ws(server) as socket:
+    with caplog.at_level(logging.DEBUG, "asgi_comet.declare.declarations"), Ws(server) as socket:
         socket.say(subscribe={":": "now"})
         assert socket.next()["reason"] == "unknown"
         socket.say(subscribe={"nws\u2028": "now"})
         assert socket.next()["reason"] == "unknown"
-    (said,) = [r.getMessage() for r in caplog.records if r.name == "asgi_comet.declarations"]
+    (said,) = [
+        r.getMessage() for r in caplog.records if r.name == "asgi_comet.declare.declarations"
+    ]
     assert said.startswith(line)
     assert said.endswith("'more16')" if others == 17 else "'more16', ...)")
 
@@ -99,10 +104,12 @@ def test_a_mistyped_name_is_logged_where_there_is_no_channel_at_all(
     with Ws(server) as socket:  # not at other levels
         socket.say(subscribe={"nws": "now"})
         assert socket.next()["reason"] == "unknown"
-        with caplog.at_level(logging.DEBUG, "asgi_comet.declarations"):
+        with caplog.at_level(logging.DEBUG, "asgi_comet.declare.declarations"):
             socket.say(subscribe={"x" * 255: "now"})
             assert socket.next()["reason"] == "unknown"
-    (said,) = [r.getMessage() for r in caplog.records if r.name == "asgi_comet.declarations"]
+    (said,) = [
+        r.getMessage() for r in caplog.records if r.name == "asgi_comet.declare.declarations"
+    ]
     assert said.startswith("there is no channel 'xxx")
     assert said.endswith("(there are: none)")
     assert len(said) < 250

@@ -1,4 +1,4 @@
-"""WebSocket over real sockets: wire.md, section 5."""
+"""WebSocket over real sockets: docs/wire.md#websocket."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from asgi_comet import SITE, Comet, Settings
-from asgi_comet.feeds import Feed
+from asgi_comet.channels.feed import Feed
 from asgi_comet.testing import ManualClock, wait_for_listeners
-from tests.serving import Address, Tab
-from tests.streams import Ws
-from tests.transports.test_poll import in_loop, process_of
+from asgi_comet.testing._inspect import expected, feed_of, inside
+from tests.kit.loop import in_loop
+from tests.kit.processes import default_of, process_of
+from tests.kit.serving import Address, Tab
+from tests.kit.streams import Ws
 
 MakeServer = Callable[..., tuple[Comet, Address]]
 Open = Callable[..., Ws]
@@ -77,7 +79,7 @@ def test_a_refusal_comes_before_it_is_accepted(comet: Comet, server: Address) ->
         with pytest.raises(InvalidStatus) as caught:
             Ws(server, base, cookie, origin)
         assert caught.value.response.status_code in (403, 404)
-    assert len(comet._hub.fanout.listeners) == 0
+    assert len(inside(comet).fanout.listeners) == 0
 
 
 # What the client says
@@ -85,7 +87,7 @@ def test_a_refusal_comes_before_it_is_accepted(comet: Comet, server: Address) ->
 
 def test_subscribe_tells_where_it_is_and_then_what_comes(comet: Comet, open_socket: Open) -> None:
     channel = comet.create(scope=SITE, name="a")
-    epoch = channel._feed.history.epoch
+    epoch = feed_of(channel).history.epoch
     socket = open_socket()
     socket.say(subscribe={"a": "now"})
     assert socket.frame() == {"events": [{"channel": "a", "position": f"{epoch}.0"}]}
@@ -171,7 +173,7 @@ def test_ack_acknowledges(comet: Comet, server: Address, open_socket: Open) -> N
         socket.say(ack={"~inbox": where(event), "~gone": "e.1", "nothing": "e.1"})
     socket.say(subscribe={"~other": "now"})
     socket.next()
-    assert len(inbox._feed.history) == 0
+    assert len(feed_of(inbox).history) == 0
 
 
 def test_an_ack_that_means_nothing_changes_nothing(comet: Comet, open_socket: Open) -> None:
@@ -236,8 +238,7 @@ def test_the_own_channels_of_a_cookie_are_those_of_its_default_process(
     socket = open_socket(cookie=tab.cookie)
     socket.say(subscribe={"~inbox": "now"})
     assert socket.next() == {"channel": "~inbox", "position": "new.0"}
-    default = process_of(comet, tab).session._default
-    assert default is not None
+    default = default_of(comet, tab)
     assert default.connections == 1
     comet.create(scope=default, name="inbox").publish("x")
     assert socket.next()["data"] == "x"
@@ -355,7 +356,7 @@ def test_a_stop_of_the_server_is_1012_while_open_and_after(comet: Comet, open_so
     socket = open_socket()
     socket.say(subscribe={"a": "now"})
     socket.next()
-    in_loop(comet, comet._hub.drain.begin)
+    in_loop(comet, inside(comet).drain.begin)
     assert socket.closed() == 1012
     assert open_socket().closed() == 1012
 
@@ -385,7 +386,7 @@ def test_a_bad_message_is_told_and_4400(
     assert told.keys() == {"error"}
     assert reason in told["error"]
     assert socket.closed() == 4400
-    assert len(comet._hub.fanout.listeners) == 0
+    assert len(inside(comet).fanout.listeners) == 0
 
 
 def test_what_was_obeyed_before_a_bad_message_is_told_first(
@@ -448,7 +449,7 @@ def test_128_channels_on_one_socket_are_allowed_and_129_are_not(
     assert socket.frame() == {"error": "expected at most 128 channels on one WebSocket, got 129"}
     assert socket.closed() == 4400
     process = process_of(comet, tab)
-    assert process.place.directory._expected == {}
+    assert expected(process.place.directory) == {}
 
 
 @pytest.mark.parametrize("part", ["subscribe", "ack", "unsubscribe"])
@@ -498,12 +499,12 @@ def test_a_channel_of_another_worker_is_asked_of_the_broker(
 ) -> None:
     comet, server = make_server()
     hidden = comet.create(scope=SITE, name="elsewhere")
-    monkeypatch.setattr(comet._hub.channels, "find", lambda name: None)
+    monkeypatch.setattr(inside(comet).channels, "find", lambda name: None)
 
-    async def find(name: str) -> Feed | None:
-        return hidden._feed if name == "elsewhere" else None
+    async def adopt(name: str) -> Feed | None:
+        return feed_of(hidden) if name == "elsewhere" else None
 
-    monkeypatch.setattr(comet._hub.broker, "find", find)
+    monkeypatch.setattr(inside(comet).channels, "adopt", adopt)
     socket = open_socket(address=server)
     socket.say(subscribe={"elsewhere": "now", "nowhere": "now"})
     told = {event["channel"]: event for event in socket.take(2)}
@@ -528,5 +529,5 @@ def test_a_client_that_leaves_leaves_nothing(comet: Comet, server: Address) -> N
         wait_for_listeners(site, 0)
         wait_for_listeners(own, 0)
         assert (process.reader, process.listeners, process.connections) == (None, set(), 0)
-        assert process.place.directory._expected == {}
-        assert len(comet._hub.fanout.listeners) == 0
+        assert expected(process.place.directory) == {}
+        assert len(inside(comet).fanout.listeners) == 0

@@ -1,0 +1,88 @@
+"""The tasks beside the requests that come and go: pumps of sources, callbacks.
+
+Owns them all: each runs in one task group of the lifespan, a crash is logged, and none is left when
+the lifespan ends. Must not know what they do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+import anyio
+from anyio.abc import TaskGroup
+
+from asgi_comet._runtime.loop import LoopThread
+from asgi_comet._runtime.waiting import pass_cancellation
+
+__all__ = ["Background"]
+
+_logger = logging.getLogger(__name__)
+
+Job = Callable[[], Awaitable[None]]
+
+
+class Background:
+    """Runs jobs while the lifespan does.
+
+    Args:
+        loop: The thread they run in.
+    """
+
+    def __init__(self, loop: LoopThread) -> None:
+        self._loop = loop
+        self._waiting: deque[Job] = deque()
+        self._work = anyio.Event()
+        self._running = 0
+        self._idle: list[anyio.Event] = []
+
+    def __len__(self) -> int:
+        return len(self._waiting) + self._running
+
+    def start(self, job: Job) -> None:
+        """Have a job run: soon, or as soon as the lifespan runs. Thread-safe.
+
+        Args:
+            job: Called once, in a task of its own; what it raises is logged.
+        """
+        self._waiting.append(job)
+        self._loop.run(self._nudge)
+
+    async def run(self) -> None:
+        """Run jobs until cancelled."""
+        async with anyio.create_task_group() as group:
+            while True:
+                self._work = anyio.Event()
+                self._begin(group)
+                await self._work.wait()
+
+    async def wait_idle(self) -> None:
+        """Return once no job runs or waits to."""
+        while len(self):
+            idle = anyio.Event()
+            self._idle.append(idle)
+            await idle.wait()
+
+    def _begin(self, group: TaskGroup) -> None:
+        while self._waiting:
+            group.start_soon(self._guard, self._waiting.popleft())
+            self._running += 1
+
+    def _nudge(self) -> None:
+        self._work.set()
+
+    async def _guard(self, job: Job) -> None:
+        try:
+            await job()
+        except (Exception, asyncio.CancelledError) as error:
+            # One that ends as cancelled would have the whole group cancelled, and all other jobs.
+            pass_cancellation(error)
+            _logger.exception("a background job failed: %s", job)
+        finally:
+            self._running -= 1
+            if not len(self):
+                idle, self._idle = self._idle, []
+                for event in idle:
+                    event.set()

@@ -1,0 +1,73 @@
+"""Notifying: the call of `Comet` that makes a notifier."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar, overload
+
+from asgi_comet._runtime.functions import misfit
+from asgi_comet.core.names import check_own_name
+from asgi_comet.node.build import Hub
+from asgi_comet.notify.notifier import Notifier, Prepare
+
+__all__ = ["Notifying"]
+
+K = TypeVar("K")
+
+
+class Notifying:
+    """Makes notifiers."""
+
+    _hub: Hub
+
+    @overload
+    def notifier(
+        self, name: str, *, key: type[K], prepare: Prepare | None = None
+    ) -> Notifier[K]: ...
+
+    @overload
+    def notifier(
+        self, name: str, *, key: Any = None, prepare: Prepare | None = None
+    ) -> Notifier[Any]: ...
+
+    def notifier(
+        self, name: str, *, key: Any = None, prepare: Prepare | None = None
+    ) -> Notifier[Any]:
+        """Make a notifier: processes listen on keys, and are told of what concerns these.
+
+        Made once, where the application is; it lives as long as this `Comet`.
+
+        Args:
+            name: Clients read it as the process channel `~name`.
+            key: What its keys are: a type that pydantic knows, with hashable values, by which they
+                are validated; `None` is anything hashable that has a JSON form.
+            prepare: Makes what a user gets of a value, given the user (`None` for a visitor) and
+                the value, sync or async, for each process that listens. `None` as its result means
+                not for this one. Without it all get the value itself.
+
+        Raises:
+            InvalidName: No channel may have that name. `comet` is reserved.
+            NonUniqueChannelName: There is a notifier, or a declared channel, of that name.
+            TypeError: pydantic does not know `key`, or `prepare` cannot be called with a user
+                and a value.
+
+        Source: `Os_notif.Make`.
+        """
+        check_own_name(name)
+        if prepare is not None and not callable(prepare):
+            raise TypeError(f"expected prepare to be a function, got {type(prepare).__name__}")
+        problem = None if prepare is None else misfit(prepare, None, None)
+        if problem is not None:
+            raise TypeError(f"expected prepare to take a user and a value, got {problem}")
+        hub = self._hub
+        notifier: Notifier[Any] = Notifier(
+            name,
+            key,
+            prepare,
+            channels=hub.channels,
+            settings=hub.settings,
+            runtime=hub.runtime,
+            current=lambda instead: hub.visits.current(instead=instead).process(),
+        )
+        hub.channels.reserved.add_own(name, None)
+        hub.notifiers[name] = notifier.forget
+        return notifier

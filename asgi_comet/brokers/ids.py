@@ -1,0 +1,39 @@
+"""Which messages of a channel were published with an id, so that none is published twice.
+
+Owns the bounds: ten minutes, and 10,000 ids for each channel. Not thread-safe.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Ids"]
+
+KEPT = 600.0  # seconds that an id is known
+LIMIT = 10_000  # ids known for each channel; the oldest go first
+
+
+class Ids:
+    """The ids of one channel, and the offsets of their messages."""
+
+    __slots__ = ("_offsets",)
+
+    def __init__(self) -> None:
+        self._offsets: dict[str, tuple[int, float]] = {}  # the oldest first
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def find(self, id_: str, now: float) -> int | None:
+        """Return the offset of the message that was published with an id, if it is known."""
+        while self._offsets:
+            oldest = next(iter(self._offsets))
+            if now - self._offsets[oldest][1] < KEPT:
+                break
+            del self._offsets[oldest]
+        found = self._offsets.get(id_)
+        return None if found is None else found[0]
+
+    def note(self, id_: str, offset: int, now: float) -> None:
+        """Remember a new id."""
+        self._offsets[id_] = offset, now
+        if len(self._offsets) > LIMIT:
+            del self._offsets[next(iter(self._offsets))]

@@ -1,0 +1,83 @@
+"""Messages that are published in a process that has served nothing, so that no client gets them.
+
+Owns the warning about them. A script that imports the application has channels of its own, in its
+own memory; clients are connected to another process, the server. Publishing before the lifespan
+starts is allowed, so the warning waits until the process ends.
+
+A process that a task queue has forked ends by `os._exit`, which runs no exit handlers. There the
+warning comes with the first message: a server that forks after the import starts the lifespan
+before anything is published.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import weakref
+
+from asgi_comet.brokers.base import Broker, Log, Stored
+
+__all__ = ["Unserved"]
+
+_logger = logging.getLogger(__name__)
+
+_ADVICE = (
+    "no client can get what is published in this process, because clients are connected to "
+    "another one, the server; publish there: for example, have this program call an endpoint of "
+    "the application that publishes"
+)
+
+_lock = threading.Lock()
+_every: weakref.WeakSet[Unserved] = weakref.WeakSet()
+
+
+class Unserved:
+    """Counts the messages that are published before the first lifespan. Thread-safe.
+
+    Args:
+        broker: Where the messages go.
+    """
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._process = os.getpid()
+        self._warned = False  # of a message in a process that was forked from that
+        self._count = 0
+
+    @property
+    def count(self) -> int:
+        """The number of messages published in this process."""
+        return self._count if self._process == os.getpid() else 0
+
+    def append(self, log: Log, data: bytes) -> Stored:
+        """Append a message to a channel, as `Broker.append`, and count it."""
+        stored = self._broker.append(log, data)
+        with _lock:
+            if self._process != os.getpid():
+                self._warn_once()
+            else:
+                self._count += 1
+                if self._count == 1:
+                    _every.add(self)
+                    atexit.unregister(_warn)
+                    atexit.register(_warn)
+        return stored
+
+    def serve(self) -> None:
+        """The first lifespan starts: clients get the messages, so no warning is needed."""
+        with _lock:
+            _every.discard(self)
+
+    def _warn_once(self) -> None:
+        if not self._warned:
+            self._warned = True
+            _logger.warning("a message was published where no server runs: %s", _ADVICE)
+
+
+def _warn() -> None:
+    count = sum(unserved.count for unserved in _every)
+    if count:
+        messages = "1 message was" if count == 1 else f"{count} messages were"
+        _logger.warning("%s published where no server ran: %s", messages, _ADVICE)

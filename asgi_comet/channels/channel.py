@@ -1,0 +1,187 @@
+"""Channel and ExternalChannel: what the application holds of a channel.
+
+Owns nothing: a `Channel` is a feed and what it takes to publish on it. Must not know transports,
+requests, sessions or the wire.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+from asgi_comet.channels.delivery import Delivery
+from asgi_comet.channels.directory import Place
+from asgi_comet.channels.encoding import Encode
+from asgi_comet.channels.feed import Feed
+from asgi_comet.channels.reference import Referring
+from asgi_comet.channels.registry import Registry
+from asgi_comet.channels.scope import Owner, Scope
+from asgi_comet.core.messages import Last, Now, parse_relative
+from asgi_comet.errors import ChannelClosed
+
+__all__ = ["Channel", "ExternalChannel"]
+
+T = TypeVar("T")
+
+
+class Channel(Referring, Generic[T]):
+    """A named, ordered stream of messages from the server to its clients. Made by `create`.
+
+    An unnamed channel lives as long as the application keeps this object, or a client listens.
+    Thread-safe.
+    """
+
+    __slots__ = ("__weakref__", "_encode", "_newest", "_place", "_registry", "name")
+
+    def __init__(
+        self, registry: Registry, feed: Feed, place: Place, name: str | None, encode: Encode
+    ) -> None:
+        self.name: str | None = name  # as declared; None for one that was given an identifier only
+        self._registry = registry
+        self._newest = feed
+        self._place = place
+        self._encode = encode
+
+    def __repr__(self) -> str:
+        closed = self._feed.closed
+        state = f"listeners={self.listeners}" if closed is None else closed
+        return f"<Channel {self.id!r} {state}>"
+
+    @property
+    def _feed(self) -> Feed:
+        self._newest = feed = self._newest.latest
+        return feed
+
+    @property
+    def id(self) -> str:
+        """The identifier that clients subscribe to: the name, or 144 random bits.
+
+        Those of a client process begin with `~`.
+        """
+        return self._feed.name
+
+    @property
+    def scope(self) -> Scope | Owner:
+        """Who reads it: `SITE`, or the `ClientProcess` that it belongs to."""
+        return self._place.scope
+
+    @property
+    def kind(self) -> str:
+        """How it is read: `"site"`, `"process"`, `"newest"` or `"unlimited"`."""
+        name: str = self._feed.kind.value
+        return name
+
+    @property
+    def size(self) -> int:
+        """How many messages it holds at most: 1 for a newest channel, `ahead` for one on demand."""
+        return self._feed.history.size
+
+    @property
+    def listeners(self) -> int:
+        """How many client connections are open on the channel right now, as the server knows.
+
+        A client that vanished without a word still counts until its connection breaks; the
+        outcome of a write tells.
+        """
+        return len(self._feed.listeners)
+
+    def publish(self, value: T) -> Delivery:
+        """Send a value to everyone who listens, and keep it in the history.
+
+        Values published by one caller arrive in that order. Thread-safe; never waits.
+
+        Args:
+            value: What to send.
+
+        Returns:
+            The delivery: `await` it for the outcome, or drop it.
+
+        Raises:
+            InvalidMessage: The value does not fit the channel's type, or has no JSON form.
+            MessageTooLarge: It is over `Settings.message_limit` bytes as JSON.
+            ChannelClosed: The channel has ended.
+            ChannelFull: It belongs to a client process that did not ask for what it holds.
+            TypeError: It reads its source on demand, so nothing else may come between.
+        """
+        if self._feed.kind.on_demand:
+            raise TypeError(
+                f"expected a channel that may be published on, got {self.id!r}, which reads its "
+                "source as its client asks"
+            )
+        data = self._encode(self._feed.name, value)
+        while True:
+            feed = self._feed
+            self._registry.touch(feed)
+            try:
+                return self._registry.publish(feed, data)
+            except ChannelClosed:
+                if feed.successor is None:  # else it was started again in this very moment
+                    raise
+
+    write = publish
+    """`publish` by the name it has in `Ocsigen_comet.Channels`."""
+
+    def reference(self, start: str | None = None) -> dict[str, str]:
+        """Tell a client where to subscribe and from which position: nothing is lost in between.
+
+        Args:
+            start: `"now"`: the end of the history. `"last:N"`: before the last N messages that are
+                held. `"first"`: before the first message of a site channel, the last message of a
+                newest one, and the first message that a client process has not acknowledged; a
+                client is told `full` if that message is no longer held. `None` is the end of a site
+                channel, and before the first message that is held of any other.
+
+        Returns:
+            `{"url": "/comet/p/TOKEN", "channel": "~inbox", "position": "k3x9Qp.0"}`, for JSON.
+            In a request the URL includes the application's `root_path`.
+
+        Raises:
+            ValueError: `start` is none of these.
+        """
+        feed = self._feed
+        if start is not None:
+            place = parse_relative(start)
+        else:
+            kind = feed.kind
+            every = kind.only_last or kind.one_reader
+            place = Last(feed.history.size) if every else Now()
+        self._registry.touch(feed)
+        with feed.lock:
+            feed.visits += 1
+        offset = feed.locate(place)
+        # Where the first message has gone, the reader is told `full` from the place before it.
+        position = str(feed.position(feed.acknowledged if offset is None else offset))
+        return {"url": self._place.url(), "channel": feed.name, "position": position}
+
+    def close(self) -> None:
+        """End the channel: listeners get what remains and are told. Idempotent, thread-safe.
+
+        Its name is free at once; what it holds can be read for another `Settings.linger` seconds.
+        """
+        feed = self._feed
+        self._registry.end(feed, "ended")
+        if feed.successor is not None:  # it was started again in this very moment
+            self.close()
+
+
+class ExternalChannel(Referring):
+    """A channel of another server, which clients connect to there.
+
+    Attributes:
+        prefix: The URL where that server's comet is mounted.
+        name: The channel's name there.
+        start: Where clients begin: `last:N`.
+    """
+
+    __slots__ = ("name", "prefix", "start")
+
+    def __init__(self, prefix: str, name: str, start: str) -> None:
+        self.prefix: str = prefix
+        self.name: str = name
+        self.start: str = start
+
+    def __repr__(self) -> str:
+        return f"<ExternalChannel {self.prefix!r} {self.name!r} {self.start}>"
+
+    def reference(self) -> dict[str, str]:
+        """Tell a client where to subscribe, as `Channel.reference` does."""
+        return {"url": self.prefix, "channel": self.name, "position": self.start}

@@ -1,0 +1,162 @@
+"""Channels of all kinds, as the application makes them.
+
+Must not know transports, requests, sessions or the wire.
+
+Divergences from `Ocsigen_comet.Channels` and `Eliom_comet.Channel`:
+
+1. A named channel lives until its source ends or it is closed, whether or not the application
+   keeps the `Channel`; CPython would reclaim a dropped result at once, where OCaml took its time.
+2. An unnamed one that had listeners or references is reclaimed at the earliest `linger` seconds
+   after the last. A tab that is away keeps its own until it comes back or closes.
+3. A client that missed messages learns so from positions, not from the absence of an answer.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar
+
+from asgi_comet.channels.annotations import item_type
+from asgi_comet.channels.channel import Channel, ExternalChannel
+from asgi_comet.channels.directory import Place
+from asgi_comet.channels.encoding import Encode, make_encode
+from asgi_comet.channels.feed import Feed
+from asgi_comet.channels.kind import Kind
+from asgi_comet.channels.registry import Options, Registry
+from asgi_comet.channels.source import Pump, close_source
+from asgi_comet.core.names import check_name, check_own_name
+
+__all__ = ["Channel", "Channels", "ExternalChannel", "Options", "Source"]
+
+T = TypeVar("T")
+
+Source = AsyncIterator[T] | Callable[[], AsyncIterator[T]]
+"""An async iterator, or a function without parameters that makes one; its annotation then tells
+the type of the channel."""
+
+
+class Channels(Registry):
+    """All channels, and the low-level way to make one: `create`. Thread-safe.
+
+    Args:
+        settings: Bounds, and how long a forgotten channel lingers.
+        site: Where site channels live.
+        broker: Where messages go.
+        fanout: Who is told when a channel ends.
+        runtime: Where sources are read and deadlines pass.
+
+    Source: `Ocsigen_comet.Channels`.
+    """
+
+    def create(self, name: str | None = None) -> Channel[str]:
+        """Make a writable site channel of text.
+
+        Args:
+            name: Its identifier; by default a fresh one of 144 random bits, which only those
+                can know whom the application tells.
+
+        Returns:
+            The channel. Keep it if it is unnamed: one that nobody holds is reclaimed.
+
+        Raises:
+            InvalidName: No channel may have that name.
+            NonUniqueChannelName: A live channel has it, or it is declared.
+            TooManyVirtualChannels: There are `Settings.max_virtual_channels` already.
+        """
+        options = Options(name=name, size=self._settings.history_size, type=str)
+        return self.make(Kind.SITE, self.site, None, options)
+
+    def make(
+        self, kind: Kind, place: Place, source: Source[Any] | None, options: Options
+    ) -> Channel[Any]:
+        """Make a channel of any kind for the application, see `Comet.create` and its sisters."""
+        self._check_name(place, options.name)
+        return self._open(kind, place, source, options)
+
+    def open(
+        self,
+        kind: Kind,
+        place: Place,
+        source: Source[Any] | None,
+        *,
+        name: str | None,
+        size: int,
+        type_: Any,
+    ) -> Channel[Any]:
+        """Make a channel of our own, which may have a name that is reserved or declared."""
+        return self._open(kind, place, source, Options(name=name, size=size, type=type_))
+
+    def _check_name(self, place: Place, name: str | None) -> None:
+        if name is not None:
+            self.reserved.check(
+                place.prefix + (check_own_name if place.prefix else check_name)(name)
+            )
+
+    def _open(
+        self, kind: Kind, place: Place, source: Source[Any] | None, options: Options
+    ) -> Channel[Any]:
+        type_, size = options.type, options.size
+        if size < 1:
+            raise ValueError(f"expected size to be a number of messages, at least 1, got {size!r}")
+        if type_ is None and callable(source):
+            type_ = item_type(source)
+        encode = make_encode(type_)
+        iterator = self._open_source(source)
+        try:
+            feed = self.make_feed(kind, place, options, sourced=source is not None)
+        except Exception:
+            if iterator is not None:  # it is ours by now
+                self._runtime.background.start(partial(close_source, iterator))
+            raise
+        if iterator is not None:
+            self._read(feed, iterator, encode)
+        return self._make_channel(feed, place, options.name, encode)
+
+    def _make_channel(
+        self, feed: Feed, place: Place, name: str | None, encode: Encode
+    ) -> Channel[Any]:
+        channel: Channel[Any] = Channel(self, feed, place, name, encode)
+        if name is None:
+            weakref.finalize(channel, self.drop, feed, place).atexit = False
+        return channel
+
+    def _read(self, feed: Feed, source: AsyncIterator[Any], encode: Encode) -> None:
+        demand = self.make_demand(feed) if feed.kind.on_demand else None
+        pump = Pump(
+            feed,
+            source,
+            publish=lambda value: self.publish(feed, encode(feed.name, value)),
+            ended=partial(self.end, feed),
+            demand=demand,
+            runtime=self._runtime,
+        )
+        feed.stop = pump.stop
+        if self._stopping:
+            self.end(feed, "ended", keep=False)
+        self._runtime.background.start(pump.run)
+
+    def _open_source(self, source: Source[Any] | None) -> AsyncIterator[Any] | None:
+        if source is None:
+            return None
+        made = source() if callable(source) and not isinstance(source, AsyncIterable) else source
+        if not isinstance(made, AsyncIterable):
+            raise TypeError(
+                "expected a source to be an async iterator, or a function without parameters that "
+                f"makes one, got {type(source).__name__}"
+            )
+        iterator = aiter(made)
+        with self._lock:
+            known = self._sources.get(id(iterator))
+            with suppress(TypeError):  # a class without weak references, which are rare
+                self._sources[id(iterator)] = iterator
+        if known is not None:
+            raise ValueError(
+                "expected a source that no other channel was given, got "
+                f"{type(iterator).__name__} for the second time, and an iterator can be read once "
+                "only: pass the function that makes it, `create(prices)` instead of "
+                "`create(prices())`, or let all clients read one channel of the site"
+            )
+        return iterator

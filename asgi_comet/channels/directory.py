@@ -1,0 +1,166 @@
+"""The channels of one scope by name: those of the site, or those of one client process.
+
+Owns which names are taken, what can still be read of a channel that ended, and who waits for a
+channel that does not exist yet. Bounded by the channels themselves and by `ENDED_NAMES`.
+Thread-safe but for `expect` and `unexpect`, which belong to the loop's thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from asgi_comet.channels.feed import Feed, Listener, Names
+from asgi_comet.channels.scope import Owner, Scope
+from asgi_comet.errors import NonUniqueChannelName, ProcessClosed
+
+__all__ = ["Directory", "Place"]
+
+ENDED_NAMES = 1000  # kept per directory: channels that ended, and names of those that are gone
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a channel lives: at the site, or in a client process.
+
+    Attributes:
+        directory: The names there.
+        prefix: What its names begin with: nothing, or `~`.
+        url: Tells under which URL clients subscribe there, as the current request sees it.
+        scope: `SITE`, or the client process.
+    """
+
+    directory: Directory
+    prefix: str
+    url: Callable[[], str]
+    scope: Scope | Owner = field(repr=False)
+
+
+class Directory(Names):
+    """Names and feeds.
+
+    Args:
+        lock: Shared by all directories, so that their channels can be counted together.
+        owner: The client process they belong to; `None` for the site.
+    """
+
+    __slots__ = ("_closed", "_ended", "_expected", "_live", "_owner", "_past", "lock")
+
+    def __init__(self, lock: threading.Lock, owner: str | None = None) -> None:
+        self._owner = owner
+        self._closed = False
+        self.lock: threading.Lock = lock
+        self._live: dict[str, Feed] = {}
+        self._ended: dict[str, Feed] = {}  # readable until they have lingered long enough
+        self._past: dict[str, None] = {}  # names of channels that are gone, the oldest first
+        self._expected: dict[str, set[Listener]] = {}
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def add(self, feed: Feed) -> set[Listener]:
+        """Add a live feed, in place of an ended namesake. The caller holds the lock.
+
+        Returns:
+            Those who waited for it.
+
+        Raises:
+            NonUniqueChannelName: A live one has its name.
+            ProcessClosed: The client process has closed.
+        """
+        if self._closed:
+            raise ProcessClosed(self._owner or "")
+        if feed.name in self._live:
+            raise NonUniqueChannelName(feed.name)
+        self._live[feed.name] = feed
+        self._ended.pop(feed.name, None)
+        self._past.pop(feed.name, None)
+        return self._expected.pop(feed.name, set())
+
+    def replace(self, feed: Feed, successor: Feed) -> bool:
+        """Let a live feed be followed by its next incarnation; tell whether it was live."""
+        with self.lock:
+            if self._closed or self._live.get(feed.name) is not feed:
+                return False
+            self._live[feed.name] = successor
+            successor.succeed(feed)
+            return True
+
+    def find(self, name: str) -> Feed | None:
+        """Return the feed of a channel that lives, or can still be read."""
+        return self._live.get(name) or self._ended.get(name)
+
+    def close(self) -> list[Feed]:
+        """Take no more feeds, and return all there are."""
+        with self.lock:
+            self._closed = True
+        return self.feeds()
+
+    def names(self) -> list[str]:
+        """Return the names of the live channels."""
+        with self.lock:
+            return list(self._live)
+
+    def feeds(self) -> list[Feed]:
+        """Return all feeds, live or readable."""
+        with self.lock:
+            return [*self._live.values(), *self._ended.values()]
+
+    def end(self, feed: Feed, *, keep: bool) -> bool:
+        """Free the name of a feed that ended; tell whether it was live."""
+        with self.lock:
+            if self._live.get(feed.name) is not feed:
+                return False
+            if keep:  # first: who looks without the lock finds it in one of the two
+                self._ended[feed.name] = feed
+                if len(self._ended) > ENDED_NAMES:
+                    oldest = next(iter(self._ended))
+                    del self._ended[oldest]
+                    self._remember(oldest)
+            del self._live[feed.name]
+            return True
+
+    def forget(self, feed: Feed) -> None:
+        """Forget a feed that ended, but not that there was one of its name."""
+        with self.lock:
+            if self._ended.get(feed.name) is feed:
+                del self._ended[feed.name]
+            if feed.name not in self._live:
+                self._remember(feed.name)
+
+    def is_past(self, name: str) -> bool:
+        """Tell whether a channel of that name came and went since somebody asked for `now`."""
+        return name in self._past
+
+    def begin_anew(self, name: str) -> None:
+        """Somebody asked for `now`: what came and went before is not for them."""
+        self._past.pop(name, None)
+
+    def expect(self, name: str, listener: Listener) -> Feed | None:
+        """Let a listener wait for a channel that does not exist yet.
+
+        Returns:
+            The feed, if another thread has made it by now; then there is nothing to wait for.
+        """
+        with self.lock:
+            feed = self.find(name)
+            if feed is None:
+                self._expected.setdefault(name, set()).add(listener)
+                listener.expected = (*listener.expected, (self, name))
+            return feed
+
+    def unexpect(self, name: str, listener: Listener) -> None:
+        """Let a listener wait no more."""
+        with self.lock:
+            waiting = self._expected.get(name)
+            if waiting is not None:
+                waiting.discard(listener)
+                if not waiting:
+                    del self._expected[name]
+
+    def _remember(self, name: str) -> None:
+        if self._owner is not None:  # at the site nobody asks
+            self._past[name] = None
+            if len(self._past) > ENDED_NAMES:
+                del self._past[next(iter(self._past))]

@@ -1,0 +1,1 @@
+"""Values and rules of the promise, without input or output."""

@@ -1,0 +1,152 @@
+"""Message, Position and the other starts: the frozen values that everything else passes around.
+
+Owns the textual form of a position. Knows no channel, no history and no framework.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from asgi_comet.errors import BadRequest
+
+__all__ = [
+    "NEXT_INCARNATION",
+    "First",
+    "Last",
+    "Message",
+    "Notice",
+    "Now",
+    "Position",
+    "Start",
+    "parse_relative",
+    "parse_start",
+]
+
+_POSITION = re.compile(r"([A-Za-z0-9_-]{1,32})\.(0|[1-9][0-9]{0,15})")
+_LAST = re.compile(r"last:(0|[1-9][0-9]{0,15})")
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in a channel. Clients treat its text as opaque and send it back.
+
+    Attributes:
+        epoch: Which incarnation of the channel: 1 to 32 of `A-Z a-z 0-9 _ -`.
+        offset: 1, 2, 3 …; 0 is before the first message. At most 16 digits.
+    """
+
+    epoch: str
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}.{self.offset}"
+
+    @classmethod
+    def parse(cls, text: str) -> Position:
+        """Read `epoch.offset`.
+
+        Raises:
+            BadRequest: `text` is anything else.
+        """
+        found = _POSITION.fullmatch(text)
+        if found is None:
+            raise BadRequest(f"expected a position like 'k3x9Qp.57', got {text!r:.80}")
+        return cls(found[1], int(found[2]))
+
+
+NEXT_INCARNATION = Position("new", 0)
+"""Before the first message of the next incarnation of a channel that does not exist yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """Start with what comes next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Last:
+    """Start with at most the last messages, and go on.
+
+    Attributes:
+        count: How many; 0 is the same as `Now`.
+    """
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class First:
+    """Start with the first message; if it is no longer held, that is a gap."""
+
+
+Start = Position | Now | Last | First
+"""Where a reader begins."""
+
+_NOW = Now()
+_FIRST = First()
+
+
+def parse_start(text: str) -> Start:
+    """Read `now`, `first`, `last:N` or a position.
+
+    Raises:
+        BadRequest: `text` is anything else.
+    """
+    if text == "now":
+        return _NOW
+    if text == "first":
+        return _FIRST
+    found = _LAST.fullmatch(text)
+    if found is not None:
+        return Last(int(found[1]))
+    found = _POSITION.fullmatch(text)
+    if found is None:
+        raise BadRequest(
+            f"expected 'now', 'first', 'last:10' or a position like 'k3x9Qp.57', got {text!r:.80}"
+        )
+    return Position(found[1], int(found[2]))
+
+
+def parse_relative(text: str) -> Start:
+    """Read `now`, `first` or `last:N`, as an application writes it.
+
+    Raises:
+        ValueError: `text` is anything else.
+    """
+    if text not in {"now", "first"} and _LAST.fullmatch(text) is None:
+        raise ValueError(f"expected start to be 'now', 'first' or like 'last:10', got {text!r}")
+    return parse_start(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One value on a channel; its epoch is that of the history that holds it.
+
+    Attributes:
+        offset: Its place in the channel: 1, 2, 3 …
+        data: The value as JSON in UTF-8, encoded once.
+    """
+
+    offset: int
+    data: bytes
+
+
+class Notice(NamedTuple):
+    """What a client is told of a channel beside its messages; transports write it each their way.
+
+    Attributes:
+        channel: The name.
+        error: `full`, `closed` or `forbidden`, after which the channel is not followed any more;
+            `None` tells where the client is now.
+        position: Where it is, or where to go on from after a `full`; `None` if nothing ever comes.
+        reason: Why a channel is closed: `ended`, `failed` or `unknown`.
+
+    Source: docs/wire.md#events.
+    """
+
+    channel: str
+    error: str | None = None
+    position: Position | None = None
+    reason: str | None = None

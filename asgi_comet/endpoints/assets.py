@@ -1,0 +1,82 @@
+"""Files for the page: the browser client with its types, and the extension of htmx.
+
+Owns how they are served: compressed once, with an `ETag` for each form.
+Source: docs/wire.md#scripts.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from asgi_comet.http.exchange import Exchange, answer
+from asgi_comet.node.build import Hub
+
+__all__ = ["ASSETS", "load_asset", "serve_asset"]
+
+JAVASCRIPT = b"text/javascript; charset=utf-8"
+
+ASSETS: dict[str, bytes] = {
+    "comet.js": JAVASCRIPT,
+    "comet.d.ts": b"application/typescript; charset=utf-8",
+    "htmx.js": JAVASCRIPT,
+}
+"""The content type of each file, by its name below PREFIX."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """One form of a file: as it is, or compressed."""
+
+    body: bytes
+    etag: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+async def serve_asset(hub: Hub, _: None, exchange: Exchange) -> None:
+    """Serve the file of `ASSETS` that the path names."""
+    name = exchange.path.strip("/")
+    plain, compressed = load_asset(name)
+    form = compressed if _takes_gzip(exchange.headers.get(b"accept-encoding", b"")) else plain
+    # Any page may ask for it, because it holds no secret; pages of allowed origins may read it.
+    cors = hub.origins.cors(exchange.headers)
+    exchange.cors = [field for field in cors if field[0] != b"vary"]
+    known = [tag.strip() for tag in exchange.headers.get(b"if-none-match", b"").split(b",")]
+    same = form.etag in known or b"W/" + form.etag in known
+    await answer(
+        hub,
+        exchange,
+        ASSETS[name],
+        b"" if same else form.body,
+        status=304 if same else 200,
+        headers=[
+            (b"etag", form.etag),
+            (b"cache-control", b"no-cache"),
+            (b"vary", b"Accept-Encoding, Origin"),
+            *form.headers,
+        ],
+    )
+
+
+@cache
+def load_asset(name: str) -> tuple[_Form, _Form]:
+    """Return a file as it is, and compressed; read and compressed once per interpreter."""
+    body = files("asgi_comet").joinpath("static", name).read_bytes()
+    digest = hashlib.sha256(body).hexdigest()[:16].encode()
+    small = gzip.compress(body, 9, mtime=0)
+    return (
+        _Form(body, b'"' + digest + b'"'),
+        _Form(small, b'"' + digest + b'-gzip"', ((b"content-encoding", b"gzip"),)),
+    )
+
+
+def _takes_gzip(accepted: bytes) -> bool:
+    """Tell whether a client takes gzip, by its `Accept-Encoding`."""
+    for entry in accepted.lower().split(b","):
+        coding, _, weight = entry.partition(b";")
+        if coding.strip() in (b"gzip", b"x-gzip", b"*"):
+            return not weight or weight.strip().removeprefix(b"q=").strip(b"0.") != b""
+    return False

@@ -1,0 +1,1 @@
+"""Tools for ASGI requests; they know no channels."""

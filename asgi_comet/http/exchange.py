@@ -1,0 +1,359 @@
+"""One HTTP request and its answer: a bounded body read and an answer sent, in bounded time.
+
+Owns what all HTTP transports share. Must not know channels.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from starlette.status import HTTP_204_NO_CONTENT, HTTP_304_NOT_MODIFIED
+from starlette.types import Message, Receive, Scope, Send
+
+from asgi_comet._runtime.loop import LoopThread
+from asgi_comet._runtime.stepping import advance
+from asgi_comet._runtime.timers import Timers
+from asgi_comet._runtime.waiting import Deadline, Interrupt, make_interrupt
+from asgi_comet.http.headers import essence, read_headers
+from asgi_comet.settings import Settings
+
+__all__ = [
+    "JSON",
+    "TEXT",
+    "ClientGone",
+    "Exchange",
+    "Patience",
+    "Refusal",
+    "Serving",
+    "answer",
+    "make_answer",
+    "read_body",
+    "refuse",
+    "send_slowly",
+    "start_stream",
+    "stopping",
+]
+
+_logger = logging.getLogger(__name__)
+
+JSON = b"application/json"
+TEXT = b"text/plain; charset=utf-8"
+DIGITS = 18  # of a Content-Length worth reading as a number
+
+_NO_STORE = (b"cache-control", b"no-store")
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
+
+
+class Refusal(Exception):
+    """A request that is answered with an error; the text is the reason given to the client."""
+
+    def __init__(self, status: int, reason: str, **headers: str) -> None:
+        super().__init__(reason)
+        self.status: int = status
+        self.headers: Sequence[tuple[bytes, bytes]] = [
+            (name.replace("_", "-").lower().encode(), value.encode())
+            for name, value in headers.items()
+        ]
+
+
+class ClientGone(Exception):
+    """The client left before there was anything to answer."""
+
+
+class Bodies(Protocol):
+    """The requests whose body is still coming."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether the server stops."""
+
+    @property
+    def reading(self) -> set[Interrupt]:
+        """What ends the wait for a body."""
+
+
+class Serving(Protocol):
+    """What all requests share."""
+
+    @property
+    def settings(self) -> Settings:
+        """The limits."""
+
+    @property
+    def loop(self) -> LoopThread:
+        """Where they are served."""
+
+    @property
+    def timers(self) -> Timers:
+        """What ends a wait."""
+
+    @property
+    def drain(self) -> Bodies:
+        """The requests that are still being read."""
+
+
+class Exchange:
+    """One HTTP request and its answer.
+
+    Attributes:
+        scope: The request.
+        receive: Its body.
+        send: Where the answer goes.
+        root: Where we are mounted, as the client sees it.
+        path: The path below that.
+        headers: Its headers.
+        kind: The essence of its content type.
+        cors: What lets a page of an allowed origin read the answer; known once it was checked.
+        caller: Whose it is, a `Caller`; `None` until that was looked at, and for nobody's.
+        renew: Makes the headers that set a cookie with the answer; `None` if it sets none.
+        sessions: The sessions that its cookies name; `None` until they were looked at.
+    """
+
+    __slots__ = (
+        "caller",
+        "cors",
+        "headers",
+        "kind",
+        "path",
+        "receive",
+        "renew",
+        "root",
+        "scope",
+        "send",
+        "sessions",
+    )
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, root: str, path: str) -> None:
+        self.scope: Scope = scope
+        self.receive: Receive = receive
+        self.send: Send = send
+        self.root: str = root
+        self.path: str = path
+        self.headers: dict[bytes, bytes] = read_headers(scope)
+        kind = self.headers.get(b"content-type")
+        self.kind: bytes | None = kind if kind == JSON else essence(kind)
+        self.cors: Sequence[tuple[bytes, bytes]] = ()
+        self.caller: Any = None
+        self.renew: Callable[[], Sequence[tuple[bytes, bytes]]] | None = None
+        self.sessions: tuple[str, ...] | None = None
+
+    @property
+    def cookies(self) -> Sequence[tuple[bytes, bytes]]:
+        """The headers that set a cookie with the answer, as of now."""
+        return () if self.renew is None else self.renew()
+
+
+def stopping() -> Refusal:
+    """Return the answer to a request that would be held while the server stops."""
+    return Refusal(503, "the server stops", Retry_After="1", Connection="close")
+
+
+async def read_body(serving: Serving, exchange: Exchange) -> bytes:
+    """Read a request's body.
+
+    Raises:
+        Refusal: 413 over `Settings.body_limit` bytes, as declared or as come; 408 when it is not
+            complete after `Settings.body_timeout` seconds; 400 for a length that is no number;
+            503 when the server stops before it has come.
+        ClientGone: The client left.
+    """
+    limit = serving.settings.body_limit
+    declared = exchange.headers.get(b"content-length")
+    if declared is not None:
+        if not declared.isdigit():
+            raise Refusal(400, "expected Content-Length to be a number")
+        if len(declared) > DIGITS or int(declared) > limit:
+            raise _too_large(limit, f"{declared[:DIGITS].decode()} declared")
+    found: Any = exchange.receive()
+    if serving.loop.asyncio:
+        done, found = advance(found)
+        if done and found["type"] == "http.request" and not found.get("more_body", False):
+            body: bytes = found.get("body", b"")
+            if len(body) > limit:
+                raise _too_large(limit, "more came")
+            return body
+    return await _read_slowly(serving, exchange, found)
+
+
+def _advance(serving: Serving, awaitable: Awaitable[Any]) -> tuple[bool, Any]:
+    """Run as far as it gets without waiting, where that may be carried on under another limit.
+
+    Not on trio: there a coroutine that entered a cancel scope must leave it before what is entered
+    later, and our limit would be entered later.
+    """
+    return advance(awaitable) if serving.loop.asyncio else (False, awaitable)
+
+
+async def _read_slowly(serving: Serving, exchange: Exchange, first: Any) -> bytes:
+    """Read a body that does not come at once.
+
+    Args:
+        serving: What all requests share.
+        exchange: The request.
+        first: The first message, or what to await for it.
+    """
+    limit = serving.settings.body_limit
+    chunks: list[bytes] = []
+    size = 0
+    with Patience(serving, serving.settings.body_timeout) as patience:
+        serving.drain.reading.add(patience.interrupt)
+        try:
+            message = first if isinstance(first, dict) else await patience.wait(lambda: first)
+            while True:
+                if message is None:
+                    raise _too_late(serving)
+                if message["type"] == "http.disconnect":
+                    raise ClientGone("before the body was complete")
+                chunk = message.get("body", b"")
+                size += len(chunk)
+                if size > limit:
+                    raise _too_large(limit, "more came")
+                chunks.append(chunk)
+                if not message.get("more_body", False):
+                    return b"".join(chunks)
+                message = await patience.wait(exchange.receive)
+        finally:
+            serving.drain.reading.discard(patience.interrupt)
+
+
+def _too_late(serving: Serving) -> Refusal:
+    if serving.drain.begun:
+        return stopping()
+    seconds = serving.settings.body_timeout
+    return Refusal(408, f"expected the body within {seconds:g} s", Connection="close")
+
+
+def _too_large(limit: int, came: str) -> Refusal:
+    # What was not read of the body leaves the connection unusable.
+    return Refusal(413, f"expected a body of at most {limit} bytes, {came}", Connection="close")
+
+
+async def refuse(serving: Serving, exchange: Exchange, refusal: Refusal, *, as_json: bool) -> None:
+    """Answer with an error and its reason, as plain text or as `{"error": "..."}`."""
+    reason = str(refusal)
+    if as_json and reason:
+        body, kind = json.dumps({"error": reason}).encode(), JSON
+    else:
+        body, kind = reason.encode(), TEXT
+    await answer(serving, exchange, kind, body, status=refusal.status, headers=refusal.headers)
+
+
+async def answer(
+    serving: Serving,
+    exchange: Exchange,
+    kind: bytes,
+    body: bytes,
+    *,
+    status: int = 200,
+    headers: Sequence[tuple[bytes, bytes]] = (),
+) -> bool:
+    """Send an answer, within `Settings.send_timeout` seconds.
+
+    Args:
+        serving: What all requests share.
+        exchange: What is answered.
+        kind: The content type of the body.
+        body: All of it; a 204 and a 304 have none.
+        status: 200 and so on.
+        headers: Further headers. Nobody keeps it, unless one of them says otherwise.
+
+    Returns:
+        Whether the server took it all; otherwise the client is gone, or does not read.
+    """
+    send = exchange.send
+    try:
+        further = (*exchange.cors, *exchange.cookies, *headers)
+        for message in make_answer(kind, body, status=status, headers=further):
+            done, sending = _advance(serving, send(message))
+            if not done and not await send_slowly(serving, sending):
+                return False
+    except (OSError, RuntimeError) as error:  # uvloop says a closed transport by RuntimeError
+        _logger.debug("an answer was not taken: %r", error)
+        return False
+    return True
+
+
+def make_answer(
+    kind: bytes,
+    body: bytes,
+    *,
+    status: int = 200,
+    headers: Sequence[tuple[bytes, bytes]] = (),
+) -> tuple[Message, Message]:
+    """Return an answer as messages to the server; see `answer`."""
+    fields = [
+        (b"content-type", kind),
+        (b"content-length", b"%d" % len(body)),
+        _NO_STORE,
+        _NOSNIFF,
+        *headers,
+    ]
+    if any(name == b"cache-control" for name, _ in headers):
+        fields.remove(_NO_STORE)
+    if status in (HTTP_204_NO_CONTENT, HTTP_304_NOT_MODIFIED):
+        del fields[:2]
+    return (
+        {"type": "http.response.start", "status": status, "headers": fields},
+        {"type": "http.response.body", "body": body},
+    )
+
+
+def start_stream(
+    exchange: Exchange, kind: bytes, headers: Sequence[tuple[bytes, bytes]]
+) -> Message:
+    """Return what begins an answer whose body comes bit by bit.
+
+    Args:
+        exchange: What is answered.
+        kind: The content type of the body.
+        headers: Further headers.
+    """
+    further = (*exchange.cors, *exchange.cookies, *headers)
+    fields = [(b"content-type", kind), _NO_STORE, _NOSNIFF, *further]
+    return {"type": "http.response.start", "status": 200, "headers": fields}
+
+
+async def send_slowly(serving: Serving, sending: Any) -> bool:
+    """Carry on a `send` that waits, and tell whether it came to its end in time."""
+    with Patience(serving, serving.settings.send_timeout) as patience:
+        await patience.wait(lambda: sending)
+        return not patience.interrupt.fired
+
+
+class Patience:
+    """A wait with a deadline.
+
+    Args:
+        serving: What all requests share.
+        seconds: How long it lasts.
+        missed: Called when the deadline has passed.
+
+    Attributes:
+        interrupt: Has fired once the deadline has passed.
+    """
+
+    def __init__(
+        self, serving: Serving, seconds: float, missed: Callable[[], None] | None = None
+    ) -> None:
+        self.interrupt: Interrupt = make_interrupt(serving.loop.asyncio)
+        self._deadline = Deadline(self.interrupt, missed)
+        self._timers = serving.timers
+        self._seconds = seconds
+
+    async def wait(self, what: Callable[[], Awaitable[Any]]) -> Any:
+        """Return what a function gives to await, or `None` if it was called off."""
+        return await self.interrupt.run(what)
+
+    def __enter__(self) -> Patience:
+        self._timers.start(self._deadline, self._seconds)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timers.stop(self._deadline)
+
+    def shorten(self, seconds: float) -> None:
+        """Let it last that long from now."""
+        self._timers.start(self._deadline, seconds)

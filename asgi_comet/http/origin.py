@@ -1,0 +1,148 @@
+"""The origin rule: which pages may talk to us. One function for every transport and for admin.
+
+Owns the comparison of `Origin` and `Sec-Fetch-Site` with where the request went. Must not know
+what the request is for.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Sequence
+
+from starlette.types import Scope
+
+from asgi_comet.http.headers import Headers
+
+__all__ = ["PREFLIGHT", "Origin", "OriginRule", "parse_origin"]
+
+_logger = logging.getLogger(__name__)
+
+PORTS = {"http": 80, "https": 443}
+SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
+
+# A name or an IPv6 address, and a port. `urlsplit` reads more into it: `[::1].evil.com` as `::1`.
+_ORIGIN = re.compile(
+    r"(https?)://([a-z0-9._-]{1,255}|\[[0-9a-f:.]{1,45}\])(?::([1-9][0-9]{0,4}))?",
+    re.IGNORECASE | re.ASCII,
+)
+_TOKEN = re.compile(r"(/p/[^/]{,6})[^/]*")  # the token of a client process in a path
+_PORT_LIMIT = 65535
+
+_CORS = (
+    (b"access-control-allow-credentials", b"true"),
+    (b"access-control-expose-headers", b"retry-after"),
+    (b"vary", b"Origin"),
+)
+
+PREFLIGHT = (
+    (b"access-control-allow-methods", b"GET, POST"),
+    (
+        b"access-control-allow-headers",
+        b"authorization, comet-process, content-type, last-event-id",
+    ),
+    (b"access-control-max-age", b"600"),
+)
+"""What the answer to a browser gets that asks whether it may send a request."""
+
+_REMEDY = (
+    "; if that is a page of this application, have the proxy pass the header Host on, "
+    "or say allowed_origins=[%r]"
+)
+
+Origin = tuple[str, str, int]  # scheme, host, port
+
+
+def parse_origin(text: str) -> Origin | None:
+    """Read `scheme://host[:port]`, nothing before, between or after; `None` for anything else."""
+    found = _ORIGIN.fullmatch(text)
+    if found is None:
+        return None
+    scheme, host = found[1].lower(), found[2].lower().strip("[]")
+    port = int(found[3]) if found[3] else PORTS[scheme]
+    return (scheme, host, port) if port <= _PORT_LIMIT else None
+
+
+class OriginRule:
+    """Tells whether the page a request comes from may make it.
+
+    Args:
+        allowed: Origins allowed besides the request's own, like `https://app.example.com`.
+
+    Raises:
+        ValueError: One of them is not an origin.
+        TypeError: It is one text instead of a list of them.
+
+    Source: docs/wire.md#origin.
+    """
+
+    def __init__(self, allowed: Iterable[str]) -> None:
+        self._allowed: set[Origin] = set()
+        if isinstance(allowed, str):
+            raise TypeError(f"expected allowed_origins to be a list of origins, got {allowed!r}")
+        for text in allowed:
+            origin = parse_origin(text)
+            if origin is None:
+                raise ValueError(
+                    f"expected an allowed origin like 'https://app.example.com', got {text!r}"
+                )
+            self._allowed.add(origin)
+
+    def check(self, scope: Scope, headers: Headers) -> Sequence[tuple[bytes, bytes]] | None:
+        """Tell whether a request may go on.
+
+        Args:
+            scope: The request.
+            headers: Its headers.
+
+        Returns:
+            The headers that its answer gets, so that a page of an allowed origin can read it; none
+            for a page of our own. `None` refuses it, and has logged what was expected.
+        """
+        came = headers.get(b"origin")
+        if came is None:
+            site = headers.get(b"sec-fetch-site")
+            if site is None or site in (b"same-origin", b"none"):
+                return ()
+            _logger.warning(
+                "refused %.200r: expected Sec-Fetch-Site same-origin, got %.200r",
+                _without_token(scope["path"]),
+                site,
+            )
+            return None
+        expected = self._own(scope, headers.get(b"host", b""))
+        origin = parse_origin(came.decode("latin-1"))
+        if origin in expected:
+            return ()
+        if origin in self._allowed:
+            return ((b"access-control-allow-origin", came), *_CORS)
+        _logger.warning(
+            "refused %.200r: expected Origin %s, got %.200r%s",
+            _without_token(scope["path"]),
+            " or ".join(f"{s}://{host}:{port}" for s, host, port in sorted(expected)),
+            came,
+            "" if origin is None else _REMEDY % came.decode("latin-1"),
+        )
+        return None
+
+    def cors(self, headers: Headers) -> Sequence[tuple[bytes, bytes]]:
+        """Return what lets a page of an allowed origin read what anybody may ask for."""
+        came = headers.get(b"origin", b"")
+        if parse_origin(came.decode("latin-1")) in self._allowed:
+            return ((b"access-control-allow-origin", came), *_CORS)
+        return ()
+
+    def _own(self, scope: Scope, host: bytes) -> set[Origin]:
+        """The origins a request's own page may have: its scheme, or https before a TLS proxy."""
+        own: set[Origin] = set()
+        for scheme in {SCHEMES.get(scope.get("scheme", "http"), "http"), "https"}:
+            # Where Host has no port, it is the default one of the origin's own scheme.
+            origin = parse_origin(f"{scheme}://{host.decode('latin-1')}")
+            if origin is not None:
+                own.add(origin)
+        return own
+
+
+def _without_token(path: str) -> str:
+    """Return a path for the log, without the token of a client process in it."""
+    return _TOKEN.sub(r"\1…", path)

@@ -1,0 +1,53 @@
+"""What becomes of an endpoint that asks for a client process and has none: an answer, not a crash.
+
+Owns the status of each such error. `CometMiddleware` answers so by itself where the application is
+inside of it and handles none of them (`app.add_middleware`). Where it is around a whole
+application, that has answered 500 before we hear of the error; so give it the handlers:
+`FastAPI(exception_handlers=exception_handlers)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from asgi_comet.errors import NoClientProcess, ProcessClosed, TooManyProcesses
+
+__all__ = ["HANDLED", "exception_handlers", "make_response"]
+
+HANDLED = (NoClientProcess, ProcessClosed, TooManyProcesses)
+
+RETRY_AFTER = "30"  # seconds
+
+
+def make_response(error: Exception) -> JSONResponse:
+    """Return the answer to a request whose endpoint raised one of `HANDLED`.
+
+    Returns:
+        `{"detail": "..."}`, as FastAPI tells errors: 403 without a client process, 410 for one that
+        has closed, 429 for too many in the session, 503 for too many on the server.
+    """
+    headers = None
+    match error:
+        case ProcessClosed():
+            status = 410
+        case TooManyProcesses():
+            status = 429 if error.of_session else 503
+            headers = {"Retry-After": RETRY_AFTER}
+        case _:
+            status = 403
+    return JSONResponse({"detail": str(error)}, status, headers)
+
+
+async def _handle(request: Request, error: Exception) -> Response:
+    del request
+    return make_response(error)
+
+
+exception_handlers: dict[
+    int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]
+] = dict.fromkeys(HANDLED, _handle)
+"""For `FastAPI(exception_handlers=…)` or `Starlette(exception_handlers=…)`."""

@@ -1,0 +1,1 @@
+"""Who a client is: sessions, client processes, users and their rights."""

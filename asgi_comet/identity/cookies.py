@@ -1,0 +1,70 @@
+"""Reading and writing the one cookie there is.
+
+Owns its name and attributes. Must not know what its value means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+from starlette.types import Scope
+
+from asgi_comet.settings import SameSite
+
+__all__ = ["COOKIE_AGE", "Cookie"]
+
+COOKIE_AGE = 30 * 24 * 3600  # seconds a browser keeps it
+
+VALUES = 4  # values of our name in one request that are looked at
+VALUE_LIMIT = 256  # characters of a value; ours are shorter
+HEADER_LIMIT = 64 * 1024  # bytes of cookies that are searched, as many as h11 takes of all headers
+
+
+class Cookie:
+    """The cookie that names a session.
+
+    On https it is `Secure` and has the prefix `__Host-`, so that no other host can set it and none
+    without TLS sees it.
+
+    Args:
+        name: Its name without the prefix.
+        same_site: Which sites' pages send it.
+
+    Source: docs/wire.md#cookies-and-tokens; RFC 6265bis, "The __Host- prefix".
+    """
+
+    def __init__(self, name: str, same_site: SameSite) -> None:
+        self._plain = name.encode()
+        self._secure = b"__Host-" + self._plain
+        self._same_site = same_site.capitalize()
+
+    def read(self, scope: Scope) -> Iterator[str]:
+        """Yield the values that a request has for it, in the order they came.
+
+        At most four, and none over 256 characters: each that is looked at costs the digest of its
+        signature.
+        """
+        return islice(self._search(scope), VALUES)
+
+    def _search(self, scope: Scope) -> Iterator[str]:
+        name = self._secure if _is_secure(scope) else self._plain
+        left = HEADER_LIMIT
+        for key, header in scope["headers"]:
+            if key == b"cookie" and name in header:
+                searched, left = header[:left], max(left - len(header), 0)
+                for pair in searched.split(b";"):
+                    found, _, value = pair.strip(b" \t").partition(b"=")
+                    if found == name and len(value) <= VALUE_LIMIT:
+                        yield value.decode("latin-1")
+
+    def write(self, scope: Scope, value: str) -> tuple[bytes, bytes]:
+        """Return the header that sets it, in answer to a request."""
+        secure = _is_secure(scope)
+        name = self._secure if secure else self._plain
+        attributes = f"; Path=/; Max-Age={COOKIE_AGE}; HttpOnly; SameSite={self._same_site}"
+        return b"set-cookie", name + f"={value}{attributes}{'; Secure' * secure}".encode()
+
+
+def _is_secure(scope: Scope) -> bool:
+    return scope.get("scheme") in ("https", "wss")

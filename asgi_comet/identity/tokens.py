@@ -1,0 +1,185 @@
+"""What clients carry, signed: the session in a cookie, the client process in a URL or header.
+
+Owns the keys and the rule of what they must be. Nothing is believed that these keys did not sign,
+so an id is never a client's choice. Must not know which sessions and processes there are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from itsdangerous import BadData, Signer, TimestampSigner
+
+T = TypeVar("T")
+
+__all__ = ["KEY_MINIMUM", "SESSION_AGE", "Identity", "SecretKey", "load_keys"]
+
+KEY_MINIMUM = 32  # bytes, as long as the digest (SHA-256) that the key authenticates
+
+SESSION_AGE = 30 * 24 * 3600.0  # seconds a signed session is accepted after it was signed
+SKEW = 30.0  # seconds that the clock of the machine that signed may be ahead or behind
+KNOWN_LIMIT = 10_000  # verified texts kept, per kind; the oldest go first
+TEXT_LIMIT = 256  # characters of a signed text; ours are shorter
+
+SecretKey = str | bytes | Iterable[str | bytes]
+
+
+def load_keys(secret_key: SecretKey) -> list[bytes]:
+    """Read a secret key, or the list of keys of a rotation.
+
+    Args:
+        secret_key: One key or several, oldest first: all verify, the last signs.
+
+    Returns:
+        The keys as bytes, oldest first.
+
+    Raises:
+        TypeError: It is not a key or a list of keys.
+        ValueError: There is none, or one is shorter than 32 bytes. The text never holds the key.
+    """
+    if isinstance(secret_key, str | bytes):
+        secret_key = [secret_key]
+    elif not isinstance(secret_key, Iterable):
+        raise TypeError(
+            "expected secret_key to be str, bytes or a list of them, "
+            f"got {type(secret_key).__name__}"
+        )
+    keys = [_load_key(key) for key in secret_key]
+    if not keys:
+        raise ValueError(f"expected at least one secret_key, got none. {_HOW}")
+    return keys
+
+
+_HOW = "Make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+
+
+def _load_key(key: object) -> bytes:
+    if isinstance(key, str):
+        key = key.encode()
+    if not isinstance(key, bytes):
+        raise TypeError(f"expected each secret_key to be str or bytes, got {type(key).__name__}")
+    if len(key) < KEY_MINIMUM:
+        raise ValueError(
+            f"expected a secret_key of at least {KEY_MINIMUM} bytes, got {len(key)}. {_HOW}"
+        )
+    return key
+
+
+class _Stamp(TimestampSigner):
+    """A timestamp signer on a clock that can be injected."""
+
+    now: Callable[[], float] = staticmethod(time.time)
+
+    def get_timestamp(self) -> int:
+        return int(self.now())
+
+
+class Identity:
+    """Signs and verifies sessions and client processes.
+
+    A text that was verified before costs a look-up in a dictionary. It is the key there because it
+    is all that comes; what it means is the value: two spellings of a signature are one session.
+
+    Args:
+        keys: Oldest first: all verify, the last signs.
+        now: The time of day, in seconds since 1970.
+
+    Source: docs/wire.md#cookies-and-tokens.
+    """
+
+    def __init__(self, keys: list[bytes], now: Callable[[], float] = time.time) -> None:
+        self._now = now
+        self._sessions = _Stamp(
+            keys,
+            salt=b"asgi_comet.session",
+            key_derivation="hmac",
+            digest_method=hashlib.sha256,
+        )
+        self._sessions.now = now
+        self._processes = Signer(
+            keys,
+            salt=b"asgi_comet.process",
+            key_derivation="hmac",
+            digest_method=hashlib.sha256,
+        )
+        self._applications = Signer(
+            keys,
+            salt=b"asgi_comet.siblings",
+            key_derivation="hmac",
+            digest_method=hashlib.sha256,
+        )
+        self._known_sessions: dict[str, tuple[str, float]] = {}
+        self._known_processes: dict[str, tuple[str, str]] = {}
+        self._lock = threading.Lock()
+
+    def sign_session(self, session: str) -> str:
+        """Return the cookie value that names a session, from now on for 30 days."""
+        return self._sessions.sign(session).decode()
+
+    def unsign_session(self, value: str) -> str | None:
+        """Return the session that a cookie value names; `None` if it was not signed by us lately.
+
+        A signature from up to 30 s in the future is accepted: the clock of another machine. (The
+        library's own check would refuse any, and with it a client that was just made there.)
+        """
+        known = self._known_sessions.get(value)
+        if known is None:
+            if len(value) > TEXT_LIMIT:
+                return None
+            try:
+                raw, signed = self._sessions.unsign(value, return_timestamp=True)
+                known = raw.decode(), signed.timestamp()
+            except (BadData, UnicodeError):
+                return None
+            self._remember(self._known_sessions, value, known)
+        session, at = known
+        return session if -SKEW <= self._now() - at <= SESSION_AGE + SKEW else None
+
+    def sign_process(self, process: str, birth: str = "") -> str:
+        """Return the token of a client process.
+
+        Args:
+            process: Its id.
+            birth: Which worker opened it, and when, as `Siblings.birth` says it.
+        """
+        return self._processes.sign(f"{process}.{birth}" if birth else process).decode()
+
+    def unsign_process(self, token: str) -> str | None:
+        """Return the client process that a token names; `None` if it was not signed by us."""
+        known = self._read_process(token)
+        return None if known is None else known[0]
+
+    def birth_of(self, token: str) -> str:
+        """Return which worker opened the client process of a token, and when; '' if unknown."""
+        known = self._read_process(token)
+        return "" if known is None else known[1]
+
+    def name_application(self, prefix: str) -> str:
+        """Return a name for the application below a prefix that tells nothing about the key.
+
+        Workers with the same signing key find the same; nobody else can.
+        """
+        return self._applications.get_signature(prefix).decode()
+
+    def _read_process(self, token: str) -> tuple[str, str] | None:
+        known = self._known_processes.get(token)
+        if known is None:
+            if len(token) > TEXT_LIMIT:
+                return None
+            try:
+                process, _, birth = self._processes.unsign(token).decode().partition(".")
+            except (BadData, UnicodeError):
+                return None
+            known = process, birth
+            self._remember(self._known_processes, token, known)
+        return known
+
+    def _remember(self, known: dict[str, T], text: str, value: T) -> None:
+        with self._lock:
+            if len(known) >= KNOWN_LIMIT:
+                del known[next(iter(known))]
+            known[text] = value

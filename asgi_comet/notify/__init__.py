@@ -1,0 +1,1 @@
+"""Notifiers: messages to keys, with receipts."""

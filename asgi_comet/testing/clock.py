@@ -1,0 +1,48 @@
+"""A clock turned by hand."""
+
+from __future__ import annotations
+
+import threading
+
+import anyio
+
+from asgi_comet._runtime.loop import LoopThread
+
+
+class ManualClock:
+    """A clock that stands still until it is advanced. Thread-safe.
+
+    Give it to `Comet(…, clock=clock)`; then no time-out comes before `advance`.
+    """
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._lock = threading.Lock()
+        self._sleepers: dict[anyio.Event, tuple[float, LoopThread]] = {}
+
+    def now(self) -> float:
+        """Return the seconds that it was advanced by so far."""
+        return self._now
+
+    async def sleep_until(self, moment: float) -> None:
+        """Return once it was advanced that far."""
+        loop = LoopThread()
+        loop.enter()
+        woken = anyio.Event()
+        with self._lock:
+            if moment <= self._now:
+                woken.set()
+            self._sleepers[woken] = moment, loop
+        try:
+            await woken.wait()
+        finally:
+            with self._lock:
+                del self._sleepers[woken]
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, and wake those whose sleep is over."""
+        with self._lock:
+            self._now += seconds
+            due = [(w, loop) for w, (until, loop) in self._sleepers.items() if until <= self._now]
+        for woken, loop in due:
+            loop.run(woken.set)

@@ -1,0 +1,227 @@
+"""What every broker must do: a suite of tests for those who write one.
+
+Write a class of tests that says how brokers on one store are made, and run it with pytest:
+
+    class TestMine(SharedBrokerContract):
+        def make(self, count):
+            store = my_store()
+            return [MyBroker(store) for _ in range(count)]
+
+Each test has a `Party` for each worker: a broker that runs, and windows on logs.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from asgi_comet.brokers.base import (
+    Broker,
+    ChannelSpec,
+    Closed,
+    Full,
+    Placed,
+    Stored,
+    Unknown,
+)
+from asgi_comet.core.messages import First, Last, Message, Now, Position
+from asgi_comet.errors import ChannelClosed, CometError, NonUniqueChannelName
+from asgi_comet.testing.party import Party, Window, position
+
+__all__ = ["BrokerContract", "SharedBrokerContract"]
+
+
+class BrokerContract:
+    """The tests of every broker. Subclass it, and say how brokers are made."""
+
+    shared: bool = False
+    """Whether several brokers may be on one store."""
+
+    @abstractmethod
+    def make(self, count: int) -> list[Broker]:
+        """Return brokers on one new store."""
+
+    @asynccontextmanager
+    async def parties(self, count: int) -> AsyncIterator[list[Party]]:
+        """Run that many workers; as many as one where nothing is shared."""
+        parties = [Party(broker) for broker in self.make(count if self.shared else 1)]
+        async with anyio.create_task_group() as tasks:
+            stop = anyio.Event()
+            started = [anyio.Event() for _ in parties]
+
+            async def run(party: Party, begun: anyio.Event) -> None:
+                async with party.running():
+                    begun.set()
+                    await stop.wait()
+
+            for party, begun in zip(parties, started, strict=True):
+                tasks.start_soon(run, party, begun)
+            for begun in started:
+                await begun.wait()
+            yield parties
+            stop.set()
+
+    async def test_offsets_are_dense_and_in_the_order_of_the_caller(self) -> None:
+        async with self.parties(1) as (one,):
+            log = await one.make("a")
+            found = [one.broker.append(log, b"%d" % number) for number in range(50)]
+            positions = [await position(log, stored) for stored in found]
+            assert [place.offset for place in positions] == list(range(1, 51))
+            await one.until(lambda: log.top == 50)
+            assert {place.epoch for place in positions} == {log.epoch}
+            assert log.seen == [b"%d" % number for number in range(50)]
+
+    async def test_appends_of_many_threads_are_stored_each_once(self) -> None:
+        async with self.parties(1) as (one,):
+            log = await one.make("a", size=4000)
+            found: list[list[Stored]] = []
+
+            def work(writer: int) -> None:
+                text = b"%d:%d"
+                found.append(
+                    [one.broker.append(log, text % (writer, number)) for number in range(100)]
+                )
+
+            async with anyio.create_task_group() as tasks:
+                for writer in range(8):
+                    tasks.start_soon(anyio.to_thread.run_sync, work, writer)
+            offsets = [[(await position(log, stored)).offset for stored in run] for run in found]
+            assert all(run == sorted(run) for run in offsets)
+            assert sorted(offset for run in offsets for offset in run) == list(range(1, 801))
+            await one.until(lambda: log.top == 800)
+            for writer in range(8):
+                mine = [data for data in log.seen if data.startswith(b"%d:" % writer)]
+                assert mine == [b"%d:%d" % (writer, number) for number in range(100)]
+
+    async def test_the_same_id_is_the_same_message(self) -> None:
+        async with self.parties(2) as parties:
+            logs = [await parties[0].make("a")]
+            logs += [await party.join("a") for party in parties[1:]]
+            for log, party in zip(logs, parties, strict=True):
+                for id_ in ("x", "y", "x"):
+                    stored = party.broker.append(log, id_.encode(), id=id_)
+                    place = await position(log, stored)
+                    assert place.offset == (1 if id_ == "x" else 2)
+            await parties[-1].until(lambda: logs[-1].top == 2)
+            assert logs[-1].seen == [b"x", b"y"]
+
+    async def test_every_follower_gets_every_message(self) -> None:
+        async with self.parties(3) as parties:
+            logs = [await parties[0].make("a")]
+            logs += [await party.join("a") for party in parties[1:]]
+            for number in range(60):
+                writer = number % len(parties)
+                stored = parties[writer].broker.append(logs[writer], b"%d" % number)
+                await position(logs[writer], stored)
+            for log, party in zip(logs, parties, strict=True):
+                await party.until(lambda log=log: log.top == 60)  # type: ignore[misc]  # its own
+                assert log.seen == [b"%d" % number for number in range(60)]
+                assert log.epoch == logs[0].epoch
+
+    async def test_who_follows_later_has_what_is_held(self) -> None:
+        async with self.parties(2) as parties:
+            log = await parties[0].make("a", size=3)
+            for number in range(5):
+                await position(log, parties[0].broker.append(log, b"%d" % number))
+            if not self.shared:
+                assert (log.first, log.top) == (3, 5)
+                return
+            late = await parties[1].join("a")
+            assert (late.first, late.top) == (3, 5)
+            assert late.seen == [b"2", b"3", b"4"]
+            assert await parties[1].broker.recover(late, 1, 1000) is None
+            run = await parties[1].broker.recover(late, 3, 1000)
+            assert run == [Message(4, b"3"), Message(5, b"4")]
+            run = await parties[1].broker.recover(late, 2, 1)
+            assert run == [Message(3, b"2")]  # one at least
+
+    async def test_only_the_broker_knows_what_is_beyond_a_window(self) -> None:
+        async with self.parties(2) as parties:
+            log = await parties[0].make("a", size=3)
+            other = await parties[-1].join("a") if self.shared else log
+            place = await position(log, parties[0].broker.append(log, b"x"))
+            ask = parties[-1].broker.place
+            assert await ask(other, place) == Placed(1)
+            assert await ask(other, Position(place.epoch, 0)) == Placed(0)
+            assert await ask(other, Position(place.epoch, 2)) == Full()
+            assert await ask(other, Position("other", 1)) == Full()
+            assert await ask(other, Now()) == Placed(1)
+            assert await ask(other, Last(5)) == Placed(0)
+            assert await ask(other, First()) == Placed(0)
+
+    async def test_what_there_is_not_is_unknown(self) -> None:
+        async with self.parties(1) as (one,):
+            assert await one.broker.find("nothing") is None
+            if self.shared:
+                window = Window(ChannelSpec(name="nothing", kind="site", size=1, max_bytes=1))
+                assert await one.broker.place(window, Now()) == Unknown()
+                with pytest.raises(CometError):
+                    await one.broker.follow(window)
+
+    async def test_a_broker_belongs_to_one_worker(self) -> None:
+        (broker,) = self.make(1)
+        Party(broker)
+        with pytest.raises(ValueError, match="its own"):
+            Party(broker)
+
+
+class SharedBrokerContract(BrokerContract):
+    """The tests of a broker that several workers share."""
+
+    shared = True
+
+    async def test_a_name_is_taken_once_and_adopted_where_all_make_it(self) -> None:
+        async with self.parties(2) as (one, two):
+            log = await one.make("a")
+            with pytest.raises(NonUniqueChannelName):
+                await two.make("a")
+            mine = await one.make("b", adopt=True)
+            await position(mine, one.broker.append(mine, b"x"))
+            theirs = await two.make("b", adopt=True)
+            assert theirs.seen == [b"x"]
+            assert theirs.epoch == mine.epoch
+            await one.broker.end(log, "ended")
+            again = await two.make("a")
+            assert again.epoch != log.epoch
+            assert again.seen == []
+
+    async def test_what_is_published_before_a_channel_is_opened_is_stored_then(self) -> None:
+        async with self.parties(1) as (one,):
+            window = Window(ChannelSpec(name="a", kind="site", size=9, max_bytes=99))
+            stored = [one.broker.append(window, data) for data in (b"x", b"y")]
+            for _ in range(10):
+                await anyio.lowlevel.checkpoint()  # the broker has its turn
+            await one.broker.open(window)
+            assert [(await position(window, place)).offset for place in stored] == [1, 2]
+            await one.broker.follow(window)
+            await one.broker.follow(window)  # it is followed
+            assert window.seen == [b"x", b"y"]
+
+    async def test_an_end_is_told_after_the_last_message(self) -> None:
+        async with self.parties(2) as (one, two):
+            log = await one.make("a")
+            other = await two.join("a")
+            one.broker.append(log, b"last words")
+            await one.broker.end(log, "failed")
+            await one.broker.end(log, "ended")  # it has ended
+            await two.until(lambda: other.closed is not None)
+            assert (other.closed, other.seen) == ("failed", [b"last words"])
+            assert await two.broker.find("a") is None
+            assert await two.broker.place(other, Now()) == Closed("failed")
+            with pytest.raises(ChannelClosed):
+                await position(other, two.broker.append(other, b"too late"))
+
+    async def test_who_follows_no_more_gets_no_more(self) -> None:
+        async with self.parties(2) as (one, two):
+            log = await one.make("a")
+            other = await two.join("a")
+            two.broker.unfollow(other)
+            await position(log, one.broker.append(log, b"x"))
+            again = Window(other.spec)
+            await two.broker.follow(again)
+            assert (other.seen, again.seen) == ([], [b"x"])

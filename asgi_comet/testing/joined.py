@@ -1,0 +1,352 @@
+"""A broker that joins several `Comet`s in one process, and does all that a network does wrong.
+
+For tests: what holds with this broker holds without a Redis in the test. Frames between the workers
+can be held back, lost, doubled and shuffled, and the store can be out of reach.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from dataclasses import dataclass
+from weakref import WeakSet
+
+import anyio
+
+from asgi_comet.brokers.base import (
+    Broker,
+    ChannelSpec,
+    Closed,
+    Full,
+    Log,
+    Opened,
+    Placed,
+    State,
+    Stored,
+    Unknown,
+)
+from asgi_comet.core.history import History, Received
+from asgi_comet.core.messages import Message, Position, Start
+from asgi_comet.errors import (
+    BrokerUnavailable,
+    ChannelClosed,
+    CometError,
+)
+from asgi_comet.testing.store import Follower, Store
+
+__all__ = ["JoinedBroker", "join"]
+
+BEAT = 0.2  # seconds after which a worker looks whether the last frames were lost
+WAITING = 100_000  # messages of one worker that wait to be stored
+
+
+def join(count: int) -> list[JoinedBroker]:
+    """Return brokers that share one store: one for each `Comet`."""
+    store = Store()
+    return [JoinedBroker(store) for _ in range(count)]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What a worker is told of a log: messages, or that it has ended.
+
+    Attributes:
+        number: Which frame to this worker it is, from 1 on.
+        name: The channel.
+        epoch: The epoch of the log.
+        run: Messages with dense offsets.
+        closed: Why it has ended.
+    """
+
+    number: int
+    name: str
+    epoch: str
+    run: tuple[Message, ...] = ()
+    closed: str | None = None
+
+
+class _Waiting:
+    """A message on its way to the store; called, it waits until the message is stored."""
+
+    __slots__ = ("_done", "_outcome", "data", "id", "log")
+
+    def __init__(self, log: Log, data: bytes, id_: str | None) -> None:
+        self.log = log
+        self.data = data
+        self.id = id_
+        self._done = anyio.Event()
+        self._outcome: Position | CometError
+
+    async def __call__(self) -> Position:
+        await self._done.wait()
+        if isinstance(self._outcome, CometError):
+            raise self._outcome
+        return self._outcome
+
+    def settle(self, outcome: Position | CometError) -> None:
+        self._outcome = outcome
+        self._done.set()
+
+
+class JoinedBroker(Broker, Follower):
+    """The broker of one of several `Comet`s that share a store, see `join`.
+
+    Attributes:
+        store: What they share.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store: Store = store
+        self._out: deque[_Waiting] = deque()
+        self._in: deque[Frame] = deque()
+        self._opened: WeakSet[Log] = WeakSet()
+        self._followed: dict[str, Log] = {}
+        self._work = anyio.Event()
+        self._posted = 0  # frames to this worker, counted where they are sent
+        self._seen = 0  # the highest number of those that came
+        self._held: list[Frame] | None = None
+        self._losing = 0
+        self._times = 1
+        self._down = False
+        self._up = anyio.Event()
+
+    # What goes wrong between the workers
+
+    def hold(self) -> None:
+        """Hold frames to this worker back, until `release`."""
+        self._held = []
+
+    def release(self, *, shuffled: bool = False) -> None:
+        """Let the frames go that were held back, in any order if they are to be shuffled."""
+        with self.store.lock:
+            held, self._held = self._held or [], None
+            if shuffled:
+                random.Random(0).shuffle(held)  # noqa: S311 - the same order in every run
+            self._in.extend(held)
+        self._nudge()
+
+    def lose(self, count: int) -> None:
+        """Lose the next frames to this worker."""
+        self._losing = count
+
+    def repeat(self, times: int) -> None:
+        """Let each frame come that many times."""
+        self._times = times
+
+    def disconnect(self) -> None:
+        """Be without the store: messages wait, questions raise, frames are lost."""
+        self._down, self._up = True, anyio.Event()
+
+    def reconnect(self) -> None:
+        """Be with the store again."""
+        self._down = False
+        self.host.run_soon(self._reconnected)
+        self._nudge()
+
+    # What the store calls, in any thread
+
+    def post(
+        self, name: str, epoch: str, run: tuple[Message, ...] = (), closed: str | None = None
+    ) -> None:
+        """Send a frame to this worker."""
+        with self.store.lock:
+            self._posted += 1
+            frame = Frame(self._posted, name, epoch, run, closed)
+            if self._losing or self._down:
+                self._losing = max(self._losing - 1, 0)
+                return
+            (self._in if self._held is None else self._held).extend([frame] * self._times)
+        self._nudge()
+
+    # What the worker calls
+
+    async def run(self) -> None:
+        """Store what waits, and take in what comes, until cancelled."""
+        while True:
+            self._work = anyio.Event()
+            self._flush()
+            self._take_in()
+            with anyio.move_on_after(BEAT):
+                await self._work.wait()
+            if not self._in and self._held is None and not self._down:
+                self._check_frames()
+
+    async def hand_over(self) -> None:
+        """Store what waits."""
+        self._flush()
+
+    def append(
+        self,
+        log: Log,
+        data: bytes,
+        *,
+        id: str | None = None,  # noqa: A002 - as the parameter of `publish`
+        state: State | None = None,
+    ) -> Stored:
+        """Send a message to the store."""
+        del state  # there are no keyed channels yet
+        if len(self._out) >= WAITING:
+            raise BrokerUnavailable(f"{WAITING} messages wait to be stored")
+        waiting = _Waiting(log, data, id)
+        self._out.append(waiting)
+        self._nudge()
+        return waiting
+
+    async def open(self, log: Log) -> Opened:
+        """Make the log in the store, or adopt it; then what waits for it is stored."""
+        while self._down:
+            await self._up.wait()
+        try:
+            history = self.store.open(log.spec)
+        except CometError as error:
+            self._fail(log, error)
+            raise
+        self._opened.add(log)
+        self._nudge()
+        return Opened(history.epoch, history.first, history.top)
+
+    async def find(self, name: str) -> ChannelSpec | None:
+        """Return what the store has."""
+        self._ask()
+        record = self.store.find(name)
+        return None if record is None or record.closed is not None else record.spec
+
+    async def follow(self, log: Log) -> None:
+        """Fill the window, and get a frame for each message from now on."""
+        self._ask()
+        if self._followed.get(log.name) is log:
+            return
+        with self.store.lock:
+            record = self.store.find(log.name)
+            if record is None:
+                raise ChannelClosed(log.name, "ended")
+            self._opened.add(log)
+            self._followed[log.name] = log
+            record.followers.add(self)
+            log.reset(record.history.epoch, record.history.first)
+            self._catch_up(log, record.history)
+        self._nudge()
+
+    def unfollow(self, log: Log) -> None:
+        """Get no more frames of a log."""
+        if self._followed.get(log.name) is log:
+            del self._followed[log.name]
+            self.store.unfollow(log.name, self)
+
+    async def place(self, log: Log, start: Start) -> Placed | Full | Closed | Unknown:
+        """Look where a reader begins, in a window that has all there is."""
+        self._ask()
+        record = self.store.find(log.name)
+        if record is None:
+            return Unknown()
+        if record.closed is not None:
+            return Closed(record.closed)
+        log = self._check(log)
+        if isinstance(start, Position) and start.epoch == log.epoch and start.offset <= log.top:
+            return Placed(start.offset)
+        offset = log.locate(start)
+        return Full() if offset is None else Placed(offset)
+
+    async def recover(self, log: Log, after: int, max_bytes: int) -> list[Message] | None:
+        """Read from the store."""
+        self._ask()
+        with self.store.lock:
+            history = self.store.read(log.name)
+            return history.after(after, max_bytes) if history.epoch == log.epoch else None
+
+    async def end(self, log: Log, reason: str) -> None:
+        """End the log in the store."""
+        self._flush()
+        self.store.end(log.name, reason)
+
+    def acknowledge(self, log: Log, offset: int) -> None:
+        """Do nothing: channels of client processes are not shared."""
+
+    def mark_sent(self, log: Log, offset: int) -> None:
+        """Do nothing: channels of client processes are not shared."""
+
+    def want(self, log: Log, offset: int) -> None:
+        """Do nothing: channels with a source are not shared."""
+
+    def _fail(self, log: Log, error: CometError) -> None:
+        for waiting in [one for one in self._out if one.log is log]:
+            self._out.remove(waiting)
+            waiting.settle(error)
+
+    def _ask(self) -> None:
+        if self._down:
+            raise BrokerUnavailable("it is disconnected")
+
+    def _nudge(self) -> None:
+        self.host.run_soon(self._wake)
+
+    def _wake(self) -> None:
+        self._work.set()
+
+    def _flush(self) -> None:
+        if self._down:
+            return
+        now = self.host.now()
+        for _ in range(len(self._out)):
+            waiting = self._out.popleft()
+            if waiting.log not in self._opened:
+                self._out.append(waiting)  # it goes when the channel has been opened
+                continue
+            try:
+                waiting.settle(self.store.append(waiting.log.name, waiting.data, waiting.id, now))
+            except ChannelClosed as error:
+                waiting.settle(error)
+                self.host.ended(waiting.log, error.reason)
+
+    def _take_in(self) -> None:
+        while self._in:
+            frame = self._in.popleft()
+            lost = frame.number > self._seen + 1
+            self._seen = max(self._seen, frame.number)
+            if lost:
+                self._check_all()
+            log = self._followed.get(frame.name)
+            if log is None:
+                continue
+            if frame.closed is not None:
+                self._check(log)
+                continue
+            received = self.host.received(log, frame.epoch, frame.run[0].offset, frame.run)
+            if received in (Received.GAP, Received.OTHER_EPOCH):
+                self._check(log)
+
+    def _check_frames(self) -> None:
+        """Read everything again if the last frames did not come."""
+        with self.store.lock:
+            lost, self._seen = self._seen < self._posted, self._posted
+        if lost:
+            self._check_all()
+
+    def _reconnected(self) -> None:
+        self._up.set()
+        self._check_all()
+
+    def _check_all(self) -> None:
+        for log in list(self._followed.values()):
+            self._check(log)
+
+    def _check(self, log: Log) -> Log:
+        """Bring a window up to date with the store; return the one that is followed from now on."""
+        with self.store.lock:
+            history, closed = self.store.read(log.name), self.store.why_closed(log.name)
+            if history.epoch != log.epoch:
+                log = self.host.moved(log, history.epoch, history.first)
+                self._followed[log.name] = log
+                self._opened.add(log)
+            self._catch_up(log, history)
+            if closed is not None:
+                self.host.ended(log, closed)
+            return log
+
+    def _catch_up(self, log: Log, history: History) -> None:
+        run = history.after(log.top)
+        if run is None:
+            self.host.cut(log, history.first)
+            run = history.after(history.first - 1)
+        if run:
+            self.host.received(log, history.epoch, run[0].offset, run)

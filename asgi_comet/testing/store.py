@@ -1,0 +1,119 @@
+"""The logs that several workers in one process share, for tests.
+
+Owns the offsets and epochs. Must not know how a worker is told: that is the follower's.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+from asgi_comet.brokers.base import ChannelSpec
+from asgi_comet.brokers.ids import Ids
+from asgi_comet.core.history import History
+from asgi_comet.core.messages import Message, Position
+from asgi_comet.errors import ChannelClosed, NonUniqueChannelName
+
+__all__ = ["Follower", "Store"]
+
+
+class Follower(ABC):
+    """A worker that is told of logs."""
+
+    @abstractmethod
+    def post(
+        self, name: str, epoch: str, run: tuple[Message, ...] = (), closed: str | None = None
+    ) -> None:
+        """Send a frame to the worker, in any thread."""
+
+
+@dataclass(slots=True)
+class _Record:
+    """One log in the store."""
+
+    spec: ChannelSpec
+    history: History
+    closed: str | None = None
+    ids: Ids = field(default_factory=Ids)
+    followers: set[Follower] = field(default_factory=set)
+
+
+class Store:
+    """The logs that several workers share. Thread-safe."""
+
+    def __init__(self) -> None:
+        self.lock: AbstractContextManager[object] = threading.RLock()
+        self._records: dict[str, _Record] = {}
+
+    def find(self, name: str) -> _Record | None:
+        """Return the log of a channel."""
+        return self._records.get(name)
+
+    def unfollow(self, name: str, broker: Follower) -> None:
+        """Tell a broker no more of a log."""
+        with self.lock:
+            self._records[name].followers.discard(broker)
+
+    def followers(self, name: str) -> set[Follower]:
+        """Return the brokers of the workers that follow a log."""
+        with self.lock:
+            record = self._records.get(name)
+            return set() if record is None else set(record.followers)
+
+    def read(self, name: str) -> History:
+        """Return the messages of a log that there is."""
+        return self._records[name].history
+
+    def why_closed(self, name: str) -> str | None:
+        """Return why a log that there is has ended."""
+        return self._records[name].closed
+
+    def open(self, spec: ChannelSpec) -> History:
+        """Make a log, or return the one to be adopted."""
+        with self.lock:
+            found = self._records.get(spec.name)
+            if found is None or found.closed is not None:
+                history = History(size=spec.size, max_bytes=spec.max_bytes)
+                self._records[spec.name] = _Record(spec, history)
+                return history
+            if not (spec.adopt and found.spec.adopt):
+                raise NonUniqueChannelName(spec.name)
+            return found.history
+
+    def append(self, name: str, data: bytes, id_: str | None, now: float) -> Position:
+        """Store a message, and tell those who follow."""
+        with self.lock:
+            record = self._records.get(name)
+            if record is None or record.closed is not None:
+                raise ChannelClosed(name, "ended" if record is None else record.closed or "ended")
+            epoch = record.history.epoch
+            known = None if id_ is None else record.ids.find(id_, now)
+            if known is not None:
+                return Position(epoch, known)
+            offset = record.history.append(data)
+            if id_ is not None:
+                record.ids.note(id_, offset, now)
+            for broker in record.followers:
+                broker.post(name, epoch, (Message(offset, data),))
+            return Position(epoch, offset)
+
+    def end(self, name: str, reason: str) -> None:
+        """End a log, and tell those who follow. Idempotent."""
+        with self.lock:
+            record = self._records.get(name)
+            if record is None or record.closed is not None:
+                return
+            record.closed = reason
+            for broker in record.followers:
+                broker.post(name, record.history.epoch, closed=reason)
+
+    def renew(self, name: str) -> None:
+        """Give a log another epoch, as a store that has lost messages does."""
+        with self.lock:
+            record = self._records[name]
+            top = record.history.top
+            spec = record.spec
+            record.history = History(size=spec.size, max_bytes=spec.max_bytes)
+            record.history.reset(record.history.epoch, top + 1)

@@ -1,0 +1,42 @@
+"""Waiting for listeners."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from asgi_comet.channels.channels import Channel
+from asgi_comet.testing._inspect import feed_of
+
+
+def wait_for_listeners(channel: Channel[Any], count: int, timeout: float = 10.0) -> None:
+    """Block until a channel has exactly that many listeners.
+
+    For the thread of a test, while the server runs in another one. It looks at every coming and
+    going, not at intervals.
+
+    Args:
+        channel: The channel.
+        count: How many listeners to wait for.
+        timeout: Seconds to wait at most.
+
+    Raises:
+        TimeoutError: There never were that many.
+    """
+    reached = threading.Event()
+
+    def observe(listeners: int) -> None:
+        if listeners == count:
+            reached.set()
+
+    feed = feed_of(channel)
+    feed.observers = (*feed.observers, observe)  # another tuple: the loop may go through this one
+    try:
+        observe(channel.listeners)
+        if not reached.wait(timeout):
+            raise TimeoutError(
+                f"expected {count} listeners on channel {channel.id!r} within {timeout:g} s, "
+                f"got {channel.listeners}"
+            )
+    finally:
+        feed.observers = tuple(one for one in feed.observers if one is not observe)

@@ -1,0 +1,93 @@
+"""What can be checked of a request before it is served: origin, method, content type, activation.
+
+Owns a `Route`, which says what is checked for an endpoint, and the answers to requests that fail a
+check. Must not know which endpoints there are, nor what a request is about.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from asgi_comet.http.exchange import Exchange, Refusal, stopping
+from asgi_comet.node.build import Hub
+
+__all__ = ["Gate", "Route", "check_request", "check_waiting", "deactivated"]
+
+RETRY_AFTER = (5, 15)  # seconds, at random, so that clients do not come back all at once
+
+Endpoint = Callable[[Hub, Any, Exchange], Awaitable[None]]
+"""Serves a request that passed every check. The second argument is what the route's gate returned;
+`None` if the route has no gate."""
+
+Gate = Callable[[Hub, Exchange, str | None], Awaitable[object]]
+"""Checks a token or a credential. The third argument is the token in the path, if there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One endpoint, and what is checked before the endpoint is called.
+
+    The checks are made in the order of docs/wire.md#every-request-and-answer: the origin, the gate,
+    the method, the content type, the activation.
+
+    Attributes:
+        path: Below PREFIX, with `{token}` for the token of a client process; `*` is any path.
+        methods: The methods of the endpoint; none for a WebSocket, which has no method.
+        endpoint: Serves the request.
+        kinds: The content types of the endpoint; none means any. Where several routes have the
+            same path, the content type chooses; the last of them refuses all other types.
+        gate: Checks a token or a credential; `None` if there is neither.
+        origin: Whether a request from a foreign origin is refused.
+        active: Whether a request is refused while push is deactivated.
+    """
+
+    path: str
+    methods: tuple[str, ...]
+    endpoint: Endpoint
+    kinds: tuple[bytes, ...] = ()
+    gate: Gate | None = None
+    origin: bool = True
+    active: bool = True
+
+
+def check_request(hub: Hub, exchange: Exchange, route: Route) -> None:
+    """Check the method, the content type and the activation, before the body is read.
+
+    Raises:
+        Refusal: 405 for another method; 415 for another content type; 503 while deactivated.
+    """
+    methods, kinds = route.methods, route.kinds
+    if methods and exchange.scope["method"] not in methods:
+        raise _wrong_method(exchange, methods)
+    if kinds and exchange.kind not in kinds:
+        names = " or ".join(name.decode() for name in kinds)
+        came = (exchange.kind or b"none").decode("latin-1")
+        raise Refusal(415, f"expected the content type {names}, got {came:.80}")
+    if route.active and not hub.activation.active:
+        raise deactivated()
+
+
+def _wrong_method(exchange: Exchange, methods: tuple[str, ...]) -> Refusal:
+    expected = methods[0]  # HEAD follows GET and is not worth a word
+    return Refusal(405, f"expected {expected}, got {exchange.scope['method']:.20}", Allow=expected)
+
+
+def deactivated() -> Refusal:
+    """Return the answer to everybody while comet is deactivated."""
+    seconds = random.randint(*RETRY_AFTER)  # noqa: S311 - spreads load, keeps no secret
+    return Refusal(503, "", Retry_After=str(seconds))
+
+
+def check_waiting(hub: Hub) -> None:
+    """Check, after the body has come, whether a request may be held.
+
+    Raises:
+        Refusal: 503 while deactivated, or when the server stops: clients would ask in a circle.
+    """
+    if not hub.activation.active:
+        raise deactivated()
+    if hub.drain.begun:
+        raise stopping()

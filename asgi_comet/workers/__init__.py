@@ -1,0 +1,1 @@
+"""What is noticed of several workers where no broker joins them."""

@@ -1,0 +1,88 @@
+"""What the broker that joins workers in one process does besides the contract."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from asgi_comet import BrokerUnavailable
+from asgi_comet.core.messages import Now
+from asgi_comet.testing import join, joined
+from asgi_comet.testing.party import Party, Window, position
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_window_that_missed_too_much_begins_anew() -> None:
+    one, two = (Party(broker) for broker in join(2))
+    async with one.running(), two.running():
+        log = await one.make("a", size=3)
+        window = await two.join("a")
+        joined_broker(two).disconnect()
+        with pytest.raises(BrokerUnavailable, match="it is disconnected"):
+            await two.broker.place(window, Now())
+        for number in range(9):
+            await position(log, one.broker.append(log, b"%d" % number))
+        joined_broker(two).reconnect()
+        await two.until(lambda: window.top == 9)
+        assert (window.first, two.cuts, window.seen) == (7, 1, [b"6", b"7", b"8"])
+
+
+async def test_what_waits_for_the_store_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joined, "WAITING", 2)
+    (one,) = (Party(broker) for broker in join(1))
+    async with one.running():
+        log = await one.make("a")
+        joined_broker(one).disconnect()
+        stored = [one.broker.append(log, b"x") for _ in range(2)]
+        with pytest.raises(BrokerUnavailable, match="2 messages wait to be stored") as refused:
+            one.broker.append(log, b"x")
+        assert not refused.value.maybe_stored
+        joined_broker(one).reconnect()
+        assert [(await position(log, place)).offset for place in stored] == [1, 2]
+
+
+async def test_a_channel_is_opened_when_the_store_is_back() -> None:
+    (one,) = (Party(broker) for broker in join(1))
+    async with one.running(), anyio.create_task_group() as tasks:
+        joined_broker(one).disconnect()
+        made: list[Window] = []
+
+        async def make() -> None:
+            made.append(await one.make("a"))
+
+        tasks.start_soon(make)
+        await anyio.wait_all_tasks_blocked()
+        assert made == []
+        joined_broker(one).reconnect()
+    assert [window.name for window in made] == ["a"]
+
+
+async def test_a_frame_that_comes_late_disturbs_nobody() -> None:
+    one, two = (Party(broker) for broker in join(2))
+    async with one.running(), two.running():
+        log = await one.make("a")
+        other = await one.make("b")
+        window, beside = await two.join("a"), await two.join("b")
+        joined_broker(two).hold()
+        await position(log, one.broker.append(log, b"late"))
+        two.broker.unfollow(window)
+        await position(other, one.broker.append(other, b"x"))
+        joined_broker(two).release()
+        await two.until(lambda: beside.top == 1)
+        assert (window.seen, beside.seen) == ([], [b"x"])
+
+
+async def test_of_another_epoch_nothing_is_recovered() -> None:
+    one, two = (Party(broker) for broker in join(2))
+    async with one.running(), two.running():
+        log = await one.make("a")
+        await position(log, one.broker.append(log, b"x"))
+        window = await two.join("a")
+        joined_broker(one).store.renew("a")
+        assert await two.broker.recover(window, 0, 100) is None
+
+
+def joined_broker(party: Party) -> joined.JoinedBroker:
+    assert isinstance(party.broker, joined.JoinedBroker)
+    return party.broker

@@ -1,0 +1,383 @@
+"""Several workers: channels of one are followed on another, whatever happens between them."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from asgi_comet import (
+    SITE,
+    Channel,
+    ChannelFull,
+    Comet,
+    CometMiddleware,
+    NonUniqueChannelName,
+    Outcome,
+    Settings,
+)
+from asgi_comet.testing import JoinedBroker, join, wait_for_listeners
+from asgi_comet.testing._inspect import inside
+from tests.kit.clients import Client, PollClient, Question, SseClient, WebSocketClient
+from tests.kit.serving import Address, Held, Tab, serve
+from tests.kit.stage import KEY
+
+CLIENTS: list[type[Client]] = [PollClient, SseClient, WebSocketClient]
+
+
+class Worker:
+    """A `Comet` with its server, which makes the same channels as its siblings at import."""
+
+    def __init__(self, broker: JoinedBroker, size: int) -> None:
+        self.broker = broker
+        self.comet = Comet(KEY, broker=broker, settings=Settings(jitter=0, linger=0.2))
+        self.news: Channel[Any] = self.comet.create(scope=SITE, name="news", size=size)
+        self.other: Channel[Any] = self.comet.create(scope=SITE, name="other", size=size)
+        self.app = Starlette(
+            routes=[Route("/room/{name}", self._make, methods=["POST"])],
+            middleware=[Middleware(CometMiddleware, comet=self.comet)],
+        )
+        self.address: Address
+
+    async def _make(self, request: Request) -> JSONResponse:
+        room: Channel[Any] = self.comet.create(scope=SITE, name=request.path_params["name"])
+        room.publish("first")
+        return JSONResponse(room.reference("first"))
+
+    def stored(self, channel: Channel[Any], value: Any) -> str:
+        """Publish, and return the position once the message is stored."""
+        found: list[str] = []
+
+        async def publish() -> None:
+            found.append(str(await channel.publish(value).stored()))
+
+        wait_in_loop(self.comet, publish)
+        return found[0]
+
+
+def wait_in_loop(comet: Comet, function: Callable[[], Any]) -> None:
+    """Await something in the lifespan's loop, from the thread of the test."""
+    done = threading.Event()
+    failed: list[BaseException] = []
+
+    async def run() -> None:
+        try:
+            await function()
+        except BaseException as error:
+            failed.append(error)
+            raise
+        finally:
+            done.set()
+
+    inside(comet).background.start(run)
+    assert done.wait(20)
+    if failed:
+        raise failed[0]
+
+
+Workers = list[Worker]
+
+
+@pytest.fixture
+def workers(request: pytest.FixtureRequest) -> Iterator[Workers]:
+    size = getattr(request, "param", 100)
+    with ExitStack() as stack:
+        made = [Worker(broker, size) for broker in join(3)]
+        for worker in made:
+            worker.address = stack.enter_context(serve(worker.app))
+        for worker in made:  # each is known to the others, and follows
+            assert worker.address.request("GET", "/comet/comet.js").status == 200
+            worker.stored(worker.other, "ready")
+        yield made
+
+
+@pytest.fixture(params=CLIENTS, ids=lambda client: client.__name__.removesuffix("Client").lower())
+def follow(request: pytest.FixtureRequest, workers: Workers) -> Iterator[Callable[..., Client]]:
+    made: list[Client] = []
+
+    def follow(worker: int, starts: dict[str, str]) -> Client:
+        client: Client = request.param(None, workers[worker].address)
+        made.append(client)
+        client.follow(starts)
+        return client
+
+    yield follow
+    for client in made:
+        client.cut()
+
+
+Follow = Callable[..., Client]
+
+
+def test_what_one_worker_publishes_is_followed_on_every_other(
+    workers: Workers, follow: Follow
+) -> None:
+    clients = [follow(number, {"news": "now"}) for number in range(3)]
+    for number in range(30):
+        workers[number % 3].stored(workers[number % 3].news, number)
+    for client in clients:
+        assert client.data(30) == list(range(30))
+
+
+def test_the_order_of_one_caller_is_kept_without_waiting(workers: Workers, follow: Follow) -> None:
+    client = follow(1, {"news": "now"})
+    for number in range(90):
+        workers[0].news.publish(number)
+    assert client.data(90) == list(range(90))
+
+
+def test_a_client_goes_on_with_another_worker_where_it_was(
+    workers: Workers, follow: Follow
+) -> None:
+    client = follow(0, {"news": "now"})
+    workers[2].stored(workers[2].news, 0)
+    assert client.data(1) == [0]
+    client.cut()
+    workers[2].stored(workers[2].news, 1)
+    client.address = workers[1].address
+    client.resume()
+    workers[2].stored(workers[2].news, 2)
+    assert client.data(2) == [1, 2]
+
+
+def test_a_client_that_is_ahead_of_a_worker_is_not_told_full(
+    workers: Workers, follow: Follow
+) -> None:
+    """Its position is beyond what that worker has heard of: only the broker may say `full`."""
+    client = follow(0, {"news": "now"})
+    workers[1].broker.hold()
+    workers[0].stored(workers[0].news, "a")
+    assert client.data(1) == ["a"]
+    client.cut()
+    client.address = workers[1].address
+    client.resume()
+    workers[0].stored(workers[0].news, "b")
+    workers[1].broker.release()
+    assert client.data(1) == ["b"]
+
+
+def shuffled(broker: JoinedBroker) -> Iterator[None]:
+    broker.hold()
+    yield
+    broker.release(shuffled=True)
+
+
+def doubled(broker: JoinedBroker) -> Iterator[None]:
+    broker.repeat(3)
+    yield
+    broker.repeat(1)
+
+
+def lost(broker: JoinedBroker) -> Iterator[None]:
+    broker.lose(7)
+    yield
+
+
+def lost_and_shuffled(broker: JoinedBroker) -> Iterator[None]:
+    broker.lose(3)
+    yield from shuffled(broker)
+
+
+def disconnected(broker: JoinedBroker) -> Iterator[None]:
+    broker.disconnect()
+    yield
+    broker.reconnect()
+
+
+@pytest.mark.parametrize("fault", [shuffled, doubled, lost, lost_and_shuffled, disconnected])
+def test_whatever_happens_to_frames_every_message_comes_once_and_in_order(
+    workers: Workers, follow: Follow, fault: Callable[[JoinedBroker], Iterator[None]]
+) -> None:
+    client = follow(1, {"news": "now"})
+    for number in range(5):
+        workers[0].stored(workers[0].news, number)
+    trouble = fault(workers[1].broker)
+    next(trouble)
+    for number in range(5, 15):
+        workers[0].stored(workers[0].news, number)
+    next(trouble, None)
+    assert client.data(15) == list(range(15))
+    workers[2].stored(workers[2].news, 15)
+    assert client.data(1) == [15]
+
+
+@pytest.mark.parametrize("workers", [5], indirect=True)
+def test_what_is_held_nowhere_any_more_is_told(workers: Workers, follow: Follow) -> None:
+    client = follow(1, {"news": "now"})
+    workers[1].broker.disconnect()
+    for number in range(9):
+        workers[0].stored(workers[0].news, number)
+    workers[1].broker.reconnect()
+    event = client.next()
+    assert event["error"] == "full"
+    assert event["position"].endswith(".9")
+    if not client.stays:
+        client.positions["news"] = event["position"]
+        client.ensure_connected()
+        wait_for_listeners(workers[1].news, 1)
+    workers[0].stored(workers[0].news, 9)
+    if client.stays:
+        client = follow(1, {"news": event["position"]})
+    assert client.data(1) == [9]
+
+
+def test_a_log_of_another_epoch_is_told_full_with_where_to_go_on(
+    workers: Workers, follow: Follow
+) -> None:
+    client = follow(1, {"news": "now"})
+    before = workers[0].stored(workers[0].news, "before")
+    assert client.data(1) == ["before"]
+    workers[0].broker.store.renew("news")
+    after = workers[0].stored(workers[0].news, "after")
+    assert after.partition(".")[0] != before.partition(".")[0]
+    event = client.next()
+    assert event["error"] == "full"
+    # A stream is told where the other epoch begins, a poll that comes later where it stands.
+    missed = event["position"].endswith(".2")
+    again = follow(2, {"news": event["position"]})
+    workers[0].stored(workers[0].news, "later")
+    assert again.data(1 if missed else 2) == (["later"] if missed else ["after", "later"])
+
+
+def test_a_channel_that_ends_ends_everywhere(workers: Workers, follow: Follow) -> None:
+    client = follow(2, {"news": "now"})
+    workers[0].stored(workers[0].news, "last words")
+    workers[0].news.close()
+    assert client.data(1) == ["last words"]
+    assert client.error() == ("closed", "ended")
+
+
+def test_a_channel_that_is_made_in_a_request_is_known_everywhere_when_the_answer_comes(
+    workers: Workers, follow: Follow
+) -> None:
+    answer = workers[0].address.request("POST", "/room/kitchen")
+    reference = json.loads(answer.body)
+    assert reference["channel"] == "kitchen"
+    client = follow(1, {"kitchen": "last:10"})
+    assert client.data(1) == ["first"]
+    assert workers[2].address.request("POST", "/room/kitchen").status == 500  # the name is taken
+
+
+def test_nobody_follows_a_channel_that_nobody_here_reads(workers: Workers) -> None:
+    workers[0].address.request("POST", "/room/kitchen")
+    kitchen = workers[0].broker.store.followers("kitchen")
+    assert kitchen == {workers[0].broker}
+    client = WebSocketClient(None, workers[1].address)
+    client.follow({"kitchen": "now"})
+    assert workers[0].broker.store.followers("kitchen") == {workers[0].broker, workers[1].broker}
+    client.cut()
+    while workers[1].broker in workers[0].broker.store.followers("kitchen"):
+        workers[1].address.request("GET", "/comet/comet.js")
+    assert len(workers[1].comet.channels) == 2  # its own two
+
+
+def test_without_the_broker_a_client_is_told_to_come_back(workers: Workers) -> None:
+    workers[0].address.request("POST", "/room/kitchen")
+    workers[1].broker.disconnect()
+    body = json.dumps({"channels": {"kitchen": "now"}})
+    answer = workers[1].address.request(
+        "POST", "/comet/poll", body, {"Content-Type": "application/json"}
+    )
+    assert answer.status == 503
+    assert answer.headers["retry-after"] == "1"
+
+
+def test_what_waits_is_stored_when_the_broker_is_back(workers: Workers, follow: Follow) -> None:
+    client = follow(1, {"news": "now"})
+    workers[0].broker.disconnect()
+    for number in range(3):
+        workers[0].news.publish(number)
+    workers[0].broker.reconnect()
+    assert client.data(3) == [0, 1, 2]
+
+
+def test_a_name_that_another_worker_has_is_refused(workers: Workers) -> None:
+    workers[0].address.request("POST", "/room/kitchen")
+
+    async def make() -> None:
+        room: Channel[Any] = workers[1].comet.create(scope=SITE, name="kitchen")
+        await room.publish("x").stored()
+
+    with pytest.raises(NonUniqueChannelName):
+        wait_in_loop(workers[1].comet, make)
+
+
+def test_a_position_that_a_worker_does_not_know_of_a_channel_that_has_ended(
+    workers: Workers, follow: Follow
+) -> None:
+    workers[1].broker.hold()
+    place = workers[0].stored(workers[0].news, "a")
+    workers[0].news.close()
+    while workers[0].broker.store.why_closed("news") is None:
+        pass  # the store is told behind
+    client = follow(1, {"news": place})
+    assert client.error() == ("closed", "ended")
+
+
+def test_all_from_the_first_message_on(workers: Workers, follow: Follow) -> None:
+    for number in range(3):
+        workers[0].stored(workers[0].news, number)
+    client = follow(1, {"news": "first"})
+    assert client.data(3) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("workers", [3], indirect=True)
+def test_the_first_message_is_no_longer_held_on_any_worker(
+    workers: Workers, follow: Follow
+) -> None:
+    for number in range(5):
+        workers[0].stored(workers[0].news, number)
+    client = follow(1, {"other": "now"})
+    client.cut()
+    client.begin({"news": "first"})
+    assert client.error()[0] == "full"
+
+
+def test_a_channel_of_a_tab_is_of_its_worker_alone(workers: Workers) -> None:
+    tab = Tab(workers[0].address)
+    (process,) = workers[0].comet.processes()
+    inbox: Channel[Any] = workers[0].comet.create(scope=process, name="inbox", size=2)
+    inbox.publish("mine")
+    assert [event["data"] for event in tab.poll({"~inbox": "new.0"})] == ["mine"]
+    for number in range(2):
+        inbox.publish(number)
+    with pytest.raises(ChannelFull):
+        inbox.publish(2)
+
+
+def test_the_outcome_of_what_was_published_elsewhere_is_known(workers: Workers) -> None:
+    socket = WebSocketClient(None, workers[0].address)
+    socket.follow({"news": "now"})
+    deliveries = [workers[0].news.publish("x")]
+    assert socket.data(1) == ["x"]
+    socket.resume()  # with the position of the message
+    found: list[Outcome] = []
+
+    async def ask() -> None:
+        found.append(await deliveries[0])
+
+    wait_in_loop(workers[0].comet, ask)
+    assert found == [Outcome.SUCCESS]
+    socket.cut()
+
+
+def test_a_client_that_comes_while_a_channel_is_opened_waits_for_it(workers: Workers) -> None:
+    workers[0].broker.disconnect()
+    answer = Held(lambda: workers[0].address.request("POST", "/room/kitchen"))
+    while "kitchen" not in workers[0].comet.channels.site.directory.names():
+        pass
+    body = json.dumps({"channels": {"kitchen": "last:1"}})
+    poll = Question(workers[0].address, "/comet/poll", "application/json", body, "")
+    workers[0].address.request("GET", "/comet/comet.js")  # the poll has come by now
+    workers[0].broker.reconnect()
+    assert answer.answer().status == 200
+    assert poll.answer().status == 200

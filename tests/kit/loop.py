@@ -1,0 +1,39 @@
+"""The server's loop, from the thread of a test."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+from asgi_comet import Comet, Delivery, Outcome
+from asgi_comet.testing._inspect import inside
+
+
+def in_loop(comet: Comet, function: Callable[[], None]) -> None:
+    """Run a function in one turn of the server's loop."""
+    inside(comet).loop.run(function)
+
+
+def soon(comet: Comet, condition: Callable[[], bool]) -> bool:
+    """Tell whether something holds within the next turns of the loop."""
+    for _ in range(1000):
+        if condition():
+            return True
+        inside(comet).loop.run_now(lambda: None)
+    return False
+
+
+def outcome(comet: Comet, write: Callable[[], Delivery]) -> Outcome:
+    """Write, and await the delivery, in the server's loop; from the thread of the test."""
+    found: list[Outcome] = []
+    done = threading.Event()
+
+    async def wait(delivery: Delivery) -> None:
+        found.append(await delivery)
+        done.set()
+
+    tasks = []
+    inside(comet).loop.run(lambda: tasks.append(asyncio.create_task(wait(write()))))
+    assert done.wait(20)
+    return found[0]
