@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from asgi_comet.channels.scope import CLIENT_PROCESS, SITE, Scope
     from asgi_comet.comet import Comet
     from asgi_comet.core.messages import Position
+    from asgi_comet.core.view import View
     from asgi_comet.declare.declared import DeclaredChannel
     from asgi_comet.errors import (
         BrokerUnavailable,
@@ -89,6 +90,7 @@ __all__ = [
     "TooManyProcesses",
     "TooManyVirtualChannels",
     "UnknownCommand",
+    "View",
     "exception_handlers",
 ]
 
@@ -135,6 +137,7 @@ _MODULES = {  # the module of each public name
     "TooManyProcesses": "asgi_comet.errors",
     "TooManyVirtualChannels": "asgi_comet.errors",
     "UnknownCommand": "asgi_comet.errors",
+    "View": "asgi_comet.core.view",
     "exception_handlers": "asgi_comet.http.problems",
 }
 

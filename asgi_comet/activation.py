@@ -1,10 +1,10 @@
 """The activation switch: comet on or off, how long a poll is held, and the command language.
 
-Owns the two values that an operator changes while the server runs. Must not know who asks
-(a program, or the admin endpoint) or what the held connections are.
+Owns the two values that an operator changes while the server runs. Must not know the caller (a
+program, or the admin endpoint) or the kinds of connections.
 
-Divergences from `Ocsigen_comet.Security`: `set_timeout` refuses what is not a time, and the
-commands are understood with and without their prefix.
+Divergences from `Ocsigen_comet.Security`: `set_timeout` refuses a value that is not a time, and
+commands work with and without their prefix.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from asgi_comet.channels.feed import Wake
 from asgi_comet.errors import UnknownCommand
 from asgi_comet.settings import TIMEOUT_LIMIT, Settings
 
-__all__ = ["Activation"]
+__all__ = ["Activation", "Switch"]
 
 _logger = logging.getLogger(__name__)
 
@@ -33,12 +33,12 @@ _COMMAND = re.compile(
 class Activation:
     """The switch of a running server: `comet.activation`. Thread-safe; every action is logged.
 
-    Nothing is kept over a restart: comet begins active, with `Settings.timeout`.
+    A restart resets the switch: comet starts active, with `Settings.timeout`.
 
     Args:
-        settings: The timeout and jitter to begin with.
-        fanout: Whose listeners are ended.
-        loop: The thread they live in.
+        settings: The initial timeout and the jitter.
+        fanout: The listeners to end.
+        loop: The thread of the listeners.
 
     Source: `Ocsigen_comet.Security` and its commands.
     """
@@ -52,18 +52,13 @@ class Activation:
 
     @property
     def active(self) -> bool:
-        """Whether comet requests are served; otherwise they are answered 503."""
+        """Whether the server serves comet requests; otherwise the answer is 503."""
         return self._active
 
     @property
     def timeout(self) -> float:
         """How long a poll is held, in seconds, before `Settings.jitter` is applied."""
         return self._timeout
-
-    def hold(self) -> float:
-        """Return the seconds to hold one poll: the timeout with its jitter."""
-        spread = (2 * random.random() - 1) * self._jitter  # noqa: S311 - spreads load, no secret
-        return self._timeout * (1 + spread)
 
     def activate(self) -> None:
         """Serve comet requests again. Idempotent; clients reconnect by themselves."""
@@ -73,21 +68,21 @@ class Activation:
     def deactivate(self) -> None:
         """End every held connection, and answer further comet requests with 503. Idempotent.
 
-        Sources are still read and `publish` still works; clients get what they missed, as far as
-        the histories hold it, after `activate`.
+        Sources are still read and `publish` still works. After `activate`, clients get the missed
+        messages that the histories still hold.
         """
         _logger.warning("deactivate (was %s)", "active" if self._active else "inactive")
         self._active = False
         self._loop.run(lambda: self._fanout.end(Wake.DEACTIVATED))
 
     def set_timeout(self, seconds: float, reset: bool = False) -> None:
-        """Change how long a poll or a registration is held from now on.
+        """Change how long polls and registrations are held from now on.
 
         Args:
             seconds: More than 0, at most 3600.
             reset: `True` ends the polls and registrations that are held now, as at their timeout.
-                `False` lets them keep their old timeout. Neither ends a stream or a WebSocket,
-                which have no such timeout: use `deactivate` for these.
+                `False` keeps their old timeout. Neither ends a stream or a WebSocket, which have no
+                such timeout: use `deactivate` for these.
 
         Raises:
             TypeError: `seconds` is not a number. Nothing was changed.
@@ -95,7 +90,7 @@ class Activation:
         """
         if isinstance(seconds, bool) or not isinstance(seconds, int | float):
             raise TypeError(f"expected a number of seconds, got {type(seconds).__name__}")
-        if not 0 < seconds <= TIMEOUT_LIMIT:  # which is false for what is not a number
+        if not 0 < seconds <= TIMEOUT_LIMIT:  # false for NaN
             raise ValueError(
                 f"expected a timeout of more than 0 and at most {TIMEOUT_LIMIT:g} seconds, "
                 f"got {seconds!r:.40}"
@@ -131,3 +126,12 @@ class Activation:
         except ValueError:
             raise UnknownCommand(line) from None
         self.set_timeout(seconds, reset=found["kill"] is not None)
+
+
+class Switch(Activation):
+    """The switch as the transports use it; arguments as `Activation`."""
+
+    def hold(self) -> float:
+        """Return the seconds to hold one poll: the timeout with its jitter."""
+        spread = (2 * random.random() - 1) * self._jitter  # noqa: S311 - spreads load, no secret
+        return self._timeout * (1 + spread)

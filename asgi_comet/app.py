@@ -1,8 +1,7 @@
 """The mountable application: which endpoint serves a request below PREFIX.
 
 Owns the routes of docs/wire.md#endpoints, the one place where a request is checked before its
-endpoint is called, and what becomes of a request that cannot be served. Must not know how an
-endpoint works.
+endpoint is called, and the answers to refused requests. Must not know how an endpoint works.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from asgi_comet.endpoints.process import acknowledge, close_process, open_proces
 from asgi_comet.errors import BadRequest
 from asgi_comet.http.exchange import JSON, TEXT, ClientGone, Exchange, Refusal, answer, refuse
 from asgi_comet.http.origin import PREFLIGHT
-from asgi_comet.identity.process import ClientProcess
-from asgi_comet.node.build import Hub
+from asgi_comet.identity.process import Client
+from asgi_comet.node.build import Node
 from asgi_comet.protocol import registration
 from asgi_comet.protocol.events import CONTENT_TYPES, PROCESS_CLOSED
-from asgi_comet.transports.access import Find, NotYet, ProcessGone, own_process, process_of
+from asgi_comet.transports.access import Find, ProcessGone, TryAgain, own_process, process_of
 from asgi_comet.transports.checking import Gate, Route, check_request
 from asgi_comet.transports.poll import poll
 from asgi_comet.transports.registration import registration as register
@@ -34,36 +33,36 @@ from asgi_comet.transports.websocket import socket
 
 __all__ = ["INTERCEPTED", "REFUSED", "ROUTES", "CometApp", "Refused", "route_path"]
 
-Refused = Refusal | BadRequest | ProcessGone | NotYet | ClientGone
-"""What an endpoint raises instead of an answer."""
+Refused = Refusal | BadRequest | ProcessGone | TryAgain | ClientGone
+"""The errors that an endpoint raises instead of answering."""
 
-REFUSED = (Refusal, BadRequest, ProcessGone, NotYet, ClientGone)
+REFUSED = (Refusal, BadRequest, ProcessGone, TryAgain, ClientGone)
 
 
-async def _own(hub: Hub, exchange: Exchange, token: str | None) -> ClientProcess:
+async def _own(node: Node, exchange: Exchange, token: str | None) -> Client:
     """Find the client process of an endpoint without asking the application for the user."""
-    return own_process(hub, exchange, token or "")
+    return own_process(node, exchange, token or "")
 
 
-async def _process(hub: Hub, exchange: Exchange, token: str | None) -> ClientProcess:
+async def _process(node: Node, exchange: Exchange, token: str | None) -> Client:
     """Find the client process of an endpoint, and ask the application for the user."""
-    return await process_of(hub, exchange, token or "")
+    return await process_of(node, exchange, token or "")
 
 
-async def _later(hub: Hub, exchange: Exchange, token: str | None) -> Find:
-    """Leave it to a stream to find the client process: a stream refuses in a form of its own."""
+async def _later(node: Node, exchange: Exchange, token: str | None) -> Find:
+    """Return a function that finds the client process: a stream has its own form of refusal."""
 
-    async def find() -> ClientProcess | None:
-        return None if token is None else await process_of(hub, exchange, token)
+    async def find() -> Client | None:
+        return None if token is None else await process_of(node, exchange, token)
 
     return find
 
 
-async def _preflight(hub: Hub, _: None, exchange: Exchange) -> None:
-    """Answer a browser that asks whether a page of another origin may send a request."""
+async def _preflight(node: Node, _: None, exchange: Exchange) -> None:
+    """Answer the preflight request of a browser for a page of another origin."""
     if not exchange.cors:
         raise Refusal(405, "expected GET or POST", Allow="GET, POST")
-    await answer(hub, exchange, TEXT, b"", status=204, headers=PREFLIGHT)
+    await answer(node, exchange, TEXT, b"", status=204, headers=PREFLIGHT)
 
 
 GET, POST, SOCKET = ("GET",), ("POST",), ()
@@ -73,7 +72,7 @@ POLL = CONTENT_TYPES[1]
 INTERCEPTED = frozenset({REGISTRATION, POLL})
 """The content types that are served on any path."""
 
-# Also while deactivated: the page is to read the 503 that its request gets.
+# Also while deactivated: the page must be able to read the 503 of its request.
 _OPTIONS = Route("*", ("OPTIONS",), _preflight, active=False)
 
 ROUTES = (
@@ -82,8 +81,8 @@ ROUTES = (
     Route("*", POST, poll, (POLL,)),
     Route("/poll", POST, poll, CONTENT_TYPES),
     Route("/open", POST, open_process),
-    # A browser gives up an event stream for good on any answer but 200, and does not tell a page
-    # why a handshake failed. So a deactivated server says so in the stream or on the WebSocket.
+    # A browser stops reconnecting an event stream after any status but 200, and does not tell
+    # a page why a handshake failed. So a deactivated server answers in the stream or WebSocket.
     Route("/events", GET, events, gate=_later, active=False),
     Route("/socket", SOCKET, socket, gate=_later, active=False),
     Route("/p/{token}/poll", POST, register, (REGISTRATION,), _process),
@@ -93,7 +92,7 @@ ROUTES = (
     Route("/p/{token}/ack", POST, acknowledge, CONTENT_TYPES, _own),
     # A page that leaves closes its client process, whether or not push is deactivated.
     Route("/p/{token}/close", POST, close_process, gate=_own, active=False),
-    # Pages of all origins may load the scripts, which hold no secret, at any time.
+    # Pages of all origins may always load the scripts, which contain no secret.
     *(Route(f"/{name}", ("GET", "HEAD"), serve_asset, origin=False, active=False)
       for name in ASSETS),
 )  # fmt: skip
@@ -102,13 +101,13 @@ ROUTES = (
 
 @dataclass(frozen=True, slots=True)
 class _Paths:
-    """Routes by where they are looked for.
+    """The routes, indexed for lookup.
 
     Attributes:
-        anywhere: By content type: those on any path but below `/p/{token}/`.
-        of_site: By path.
-        of_process: Those below `/p/{token}/`, by what follows.
-        of_process_and_kind: The same, where the content type chooses among several.
+        anywhere: Routes for any path except below `/p/{token}/`, by content type.
+        of_site: Routes by path.
+        of_process: Routes below `/p/{token}/`, by the rest of the path.
+        of_process_and_kind: The same routes, by the rest of the path and the content type.
     """
 
     anywhere: dict[bytes | None, Route] = field(default_factory=dict)
@@ -117,7 +116,7 @@ class _Paths:
     of_process_and_kind: dict[tuple[str, bytes | None], Route] = field(default_factory=dict)
 
     def add(self, route: Route) -> None:
-        """Take note of a route."""
+        """Add a route to the index."""
         _, below, action = route.path.partition("/p/{token}/")
         if route.path == "*":
             self.anywhere.update(dict.fromkeys(route.kinds, route))
@@ -147,7 +146,7 @@ class _Paths:
 
 
 def route_path(scope: Scope) -> str:
-    """Return the path below where the application is mounted."""
+    """Return the path below the mount point of the application."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "").rstrip("/")
     below = path.removeprefix(root)
@@ -158,7 +157,7 @@ class CometApp:
     """An ASGI application that serves everything below PREFIX.
 
     Args:
-        hub: The rooms.
+        node: The parts of the Comet.
         admin: The credential for `PREFIX/admin`; `None` switches it off.
 
     Attributes:
@@ -166,11 +165,11 @@ class CometApp:
     """
 
     living: ClassVar[WeakSet[CometApp]] = WeakSet()
-    """Every one in this program. Mostly there is one, and no search for others is needed."""
+    """All instances in this program. With only one, no search for nested ones is needed."""
 
-    def __init__(self, hub: Hub, admin: Credential | None) -> None:
-        self._hub = hub
-        self.routes: tuple[Route, ...] = (*ROUTES, *Admin(hub, admin).routes())
+    def __init__(self, node: Node, admin: Credential | None) -> None:
+        self._node = node
+        self.routes: tuple[Route, ...] = (*ROUTES, *Admin(node, admin).routes())
         self._http, self._sockets = _Paths(), _Paths()
         for route in self.routes:
             (self._http if route.methods else self._sockets).add(route)
@@ -196,14 +195,14 @@ class CometApp:
         """Check a request and call its endpoint: no endpoint is called from anywhere else.
 
         Returns:
-            What to await; one of `Refused` that it raises is for `refuse`.
+            An awaitable, which may raise one of `Refused`; pass that to `refuse`.
 
         Raises:
-            Refused: The request cannot be served; also for `refuse`.
+            Refused: The request cannot be served; pass the error to `refuse`.
             NotRunning: The lifespan does not run.
         """
-        hub, scope, token = self._hub, exchange.scope, None
-        hub.loop.check()
+        node, scope, token = self._node, exchange.scope, None
+        node.loop.check()
         route = self._of_site.get(exchange.path)
         if (
             route is None
@@ -213,14 +212,14 @@ class CometApp:
         ):
             route, token = self._find(exchange)
         if route.origin:
-            cors = hub.origins.check(scope, exchange.headers)
+            cors = node.origins.check(scope, exchange.headers)
             if cors is None:
                 raise Refusal(403, "this page's origin is not allowed")
             exchange.cors = cors
         if route.gate is not None:
             return self._serve_behind(route.gate, exchange, route, token)
-        check_request(hub, exchange, route)
-        return route.endpoint(hub, None, exchange)
+        check_request(node, exchange, route)
+        return route.endpoint(node, None, exchange)
 
     def _find(self, exchange: Exchange) -> tuple[Route, str | None]:
         if exchange.scope["type"] == "websocket":
@@ -232,36 +231,36 @@ class CometApp:
     async def _serve_behind(
         self, gate: Gate, exchange: Exchange, route: Route, token: str | None
     ) -> None:
-        """Serve a request with a token or a credential, which is checked after the origin."""
-        found = await gate(self._hub, exchange, token)
-        check_request(self._hub, exchange, route)
-        await route.endpoint(self._hub, found, exchange)
+        """Serve a request after checking its token or credential."""
+        found = await gate(self._node, exchange, token)
+        check_request(self._node, exchange, route)
+        await route.endpoint(self._node, found, exchange)
 
     async def refuse(self, exchange: Exchange, error: Refused) -> None:
         """Answer a request that cannot be served."""
-        hub = self._hub
+        node = self._node
         match error:
             case Refusal() if exchange.scope["type"] == "websocket":
-                # Before it is accepted; the server makes it a 403.
+                # Not accepted yet, so the server answers 403.
                 await exchange.send({"type": "websocket.close", "code": 1000})
             case Refusal():
                 await self._refuse(exchange, error)
             case BadRequest():
                 await self._refuse(exchange, Refusal(400, str(error)))
-            case NotYet():
+            case TryAgain():
                 await self._refuse(exchange, Refusal(503, str(error), Retry_After="1"))
             case ProcessGone():
                 old = exchange.kind == REGISTRATION
                 kind, body = (TEXT, b"") if old else (JSON, PROCESS_CLOSED)
-                await answer(hub, exchange, kind, body, status=410)
+                await answer(node, exchange, kind, body, status=410)
             case _:
-                # ClientGone: nobody hears it, but a middleware around us may wait for an answer.
-                await answer(hub, exchange, TEXT, b"")
+                # ClientGone: no client reads this, but an outer middleware may wait for an answer.
+                await answer(node, exchange, TEXT, b"")
 
     async def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:
-        hub = self._hub
-        if refusal.status == HTTP_404_NOT_FOUND:  # before anybody looked where it came from
-            exchange.cors = hub.origins.check(exchange.scope, exchange.headers) or ()
+        node = self._node
+        if refusal.status == HTTP_404_NOT_FOUND:  # the origin was not checked yet
+            exchange.cors = node.origins.check(exchange.scope, exchange.headers) or ()
         admin = exchange.path.startswith("/admin/")
         as_json = exchange.kind in CONTENT_TYPES and not admin
-        await refuse(hub, exchange, refusal, as_json=as_json)
+        await refuse(node, exchange, refusal, as_json=as_json)

@@ -1,21 +1,21 @@
-"""Comet: the object that a user configures. Wires the rooms, holds no logic of its own."""
+"""Comet: the object that an application configures. Connects the parts, has no own logic."""
 
 from __future__ import annotations
 
 import re
 import threading
 from collections.abc import Iterable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from starlette.types import Scope as ASGIScope
+from starlette.types import ASGIApp
 
 from asgi_comet._runtime.clock import Clock, MonotonicClock
 from asgi_comet._runtime.loop import LoopThread
 from asgi_comet._runtime.runtime import Runtime
 from asgi_comet._runtime.tasks import Background
 from asgi_comet._runtime.timers import Timers
-from asgi_comet.activation import Activation
+from asgi_comet.activation import Activation, Switch
 from asgi_comet.admin.endpoints import Credential
 from asgi_comet.api.create import Making
 from asgi_comet.api.declare import Declaring
@@ -25,23 +25,24 @@ from asgi_comet.api.people import People
 from asgi_comet.app import CometApp
 from asgi_comet.brokers.base import Broker
 from asgi_comet.brokers.memory import MemoryBroker
-from asgi_comet.channels.channels import Channel, Channels, ExternalChannel
+from asgi_comet.channels.channels import AllChannels, Channel, Channels, ExternalChannel
 from asgi_comet.channels.directory import Directory, Place
 from asgi_comet.channels.fanout import Fanout
 from asgi_comet.channels.reference import Referring
 from asgi_comet.channels.scope import SITE
-from asgi_comet.declare.declarations import Declarations, DeclaredChannel
+from asgi_comet.declare.declarations import Declarations
+from asgi_comet.declare.declared import DeclaredChannel
 from asgi_comet.http.origin import OriginRule
+from asgi_comet.identity.clients import Clients
 from asgi_comet.identity.cookies import Cookie
-from asgi_comet.identity.current import Visit, Visits
 from asgi_comet.identity.goodbyes import Goodbyes
 from asgi_comet.identity.guard import Guards
-from asgi_comet.identity.process import ClientProcess, Household
-from asgi_comet.identity.registry import Processes
+from asgi_comet.identity.process import Client, ClientProcess, Household
+from asgi_comet.identity.requests import Requests
 from asgi_comet.identity.tokens import Identity, SecretKey, load_keys
 from asgi_comet.identity.users import Users
 from asgi_comet.lifespan import Lifespan
-from asgi_comet.node.build import Hub
+from asgi_comet.node.build import Node
 from asgi_comet.node.drain import Drain
 from asgi_comet.node.host import RoomsHost
 from asgi_comet.settings import Settings
@@ -55,21 +56,22 @@ class Comet(Declaring, Making, Notifying, People):
 
     Args:
         secret_key: At least 32 bytes; a list of keys for rotation, the last one signs.
-        prefix: Where the endpoints are served by `CometMiddleware`: begins with `/`, does not end
-            with one.
+        prefix: The path of the endpoints under `CometMiddleware`: begins with `/`, does not end
+            with `/`.
         allowed_origins: Origins besides the application's own whose pages may use every endpoint
             and read the answers (CORS with credentials), like `https://app.example.com`.
         admin: The credential of `PREFIX/admin`: `None` switches it off; a token of at least 32
             ASCII characters, sent as `Authorization: Bearer`; or a function of the connection,
-            sync or async, that returns `True` for whoever may operate.
-        broker: What joins the workers: `None` or `""` keeps everything in the memory of one worker;
-            otherwise a `Broker` of its own. Those named by a URL come with a later version.
-        settings: The figures an operator may change.
-        clock: What time it is; for tests.
+            sync or async, that returns `True` to allow a request.
+            broker: Joins the workers: `None` or `""` keeps everything in the memory of one worker;
+                otherwise a `Broker`, one for each `Comet`. Brokers named by a URL come with a later
+                version.
+            settings: The figures that an operator may change.
+            clock: The clock; for tests.
 
     Raises:
         TypeError: An argument is of the wrong type.
-        ValueError: An argument is out of its bounds; the text says what was expected.
+        ValueError: An argument is out of bounds; the text gives the expected value.
     """
 
     def __init__(  # noqa: PLR0913 - six are the application's, and tests need the clock
@@ -89,30 +91,33 @@ class Comet(Declaring, Making, Notifying, People):
         settings = settings if settings is not None else Settings()
         runtime = _make_runtime(clock if clock is not None else MonotonicClock())
         fanout = Fanout(runtime.loop, runtime.clock)
-        self.channels: Channels = Channels(
+        self._channels = AllChannels(
             settings, self._make_site(), broker=joined, fanout=fanout, runtime=runtime
         )
-        self.activation: Activation = Activation(settings, fanout, runtime.loop)
+        self.channels: Channels = Channels(self._channels, settings.history_size)
+        self._switch = Switch(settings, fanout, runtime.loop)
+        self.activation: Activation = self._switch
         identity = Identity(keys)
         name = identity.name_application(self.prefix)
         self._siblings = Siblings(name, settings.several_workers, runtime)
-        visits = self._make_visits(identity, settings, runtime)
+        requests = self._make_requests(identity, settings, runtime)
         origins = OriginRule(allowed_origins)
-        self._hub = self._make_hub(settings, runtime, fanout, joined, visits, origins)
-        joined.bind(RoomsHost(self.channels, fanout, runtime))
-        self.channels.settle = visits.settle
-        self._lifespan = Lifespan(self._hub)
-        self.app: CometApp = CometApp(self._hub, admin)
+        self._node = self._make_node(settings, runtime, fanout, joined, requests, origins)
+        joined.bind(RoomsHost(self._channels, fanout, runtime))
+        self._channels.settle = requests.settle
+        self._lifespan = Lifespan(self._node)
+        self._app = CometApp(self._node, admin)
+        self.app: ASGIApp = self._app
         """The mountable ASGI application: `app.mount("/comet", comet.app)`."""
 
     def lifespan(self, app: object = None) -> AbstractAsyncContextManager[None]:
         """Run while the context lasts: `FastAPI(lifespan=comet.lifespan)`.
 
-        An application with a lifespan of its own enters this in it:
-        `async with comet.lifespan(): yield`, after what the sources of its declared channels need:
-        they are read from here on, and have closed when this ends. `CometMiddleware` does all that
-        by itself, around the application, but sources are read only once that has started, and
-        close before it stops.
+        An application with its own lifespan enters this context there: `async with
+        comet.lifespan(): yield`, after setting up everything that its sources need: the sources of
+        declared channels are read from here on, and have closed when the context ends. With
+        `CometMiddleware` this is not needed: sources are then read after the application has
+        started, and close before the application stops.
 
         Args:
             app: Ignored; servers pass the application.
@@ -125,24 +130,24 @@ class Comet(Declaring, Making, Notifying, People):
         process: ClientProcess | None = None,
         **channels: Channel[Any] | DeclaredChannel[Any, Any] | ExternalChannel,
     ) -> Markup:
-        """Render a client process and channels for a page, where `comet.js` picks them up.
+        """Render a client process and channels into a page, for `comet.js`.
 
-        `comet.channel("news")` there then follows the channel given as `news=` from where it was
-        when this was called, so nothing is lost while the page loads. The page must not be cached:
-        its client process is for one tab.
+        In the page, `comet.channel("news")` follows the channel given as `news=` from its position
+        at this call, so no message is lost while the page loads. The page must not be cached: its
+        client process is for one tab.
 
         Args:
-            process: The page's client process, as `open_process` returns it; `None` lets the page
-                open one when it needs it.
-            **channels: By the names that the page uses.
+            process: The page's client process, from `open_process`; `None` lets the page open one
+                when needed.
+            **channels: The channels, by the names that the page uses.
 
         Returns:
-            A `script` element of data that no browser runs, whatever is in it; template engines
-            insert it as it is.
+            A `script` element of data, which browsers do not run; template engines do not escape
+            it.
 
         Raises:
-            TypeError: An argument is no client process, or no channel; a channel is a family:
-                give `rooms.channel(room=...)`.
+            TypeError: An argument is not a client process or a channel, or a channel is a family:
+                write `rooms.channel(room=...)`.
         """
         if process is not None and not isinstance(process, ClientProcess):
             raise TypeError(
@@ -156,22 +161,14 @@ class Comet(Declaring, Making, Notifying, People):
         opened: dict[str, Any] = {"channels": page}
         if process is not None:
             url = process.url
-            timeout = self._hub.settings.process_timeout
+            timeout = self._node.settings.process_timeout
             opened |= {"process": url.rpartition("/")[2], "url": url, "processTimeout": timeout}
         return render_script(opened)
-
-    def begin_lifespan(self) -> AbstractAsyncContextManager[Lifespan]:
-        """Run while the context lasts, around an application; for `CometMiddleware`."""
-        return self._lifespan.around()
-
-    def begin_visit(self, scope: ASGIScope) -> AbstractContextManager[Visit]:
-        """Make a request the current one; for `CometMiddleware`."""
-        return self._hub.visits.begin(scope)
 
     def _make_site(self) -> Place:
         return Place(Directory(threading.Lock()), "", self._url, SITE)
 
-    def _make_visits(self, identity: Identity, settings: Settings, runtime: Runtime) -> Visits:
+    def _make_requests(self, identity: Identity, settings: Settings, runtime: Runtime) -> Requests:
         household = Household(
             runtime=runtime,
             timeout=settings.process_timeout,
@@ -180,22 +177,22 @@ class Comet(Declaring, Making, Notifying, People):
             close=self._close_process,
             goodbyes=Goodbyes(runtime.background),
         )
-        processes = Processes(settings, household, self.channels.site.directory.lock)
-        users = Users(processes, self.channels, runtime.loop)
+        clients = Clients(settings, household, self._channels.site.directory.lock)
+        users = Users(clients, self._channels, runtime.loop)
         cookie = Cookie(settings.cookie_name, settings.cookie_samesite)
-        return Visits(identity, cookie, processes, users)
+        return Requests(identity, cookie, clients, users)
 
-    def _make_hub(
+    def _make_node(
         self,
         settings: Settings,
         runtime: Runtime,
         fanout: Fanout,
         broker: Broker,
-        visits: Visits,
+        requests: Requests,
         origins: OriginRule,
-    ) -> Hub:
-        declarations = Declarations(settings, self.channels, runtime)
-        return Hub(
+    ) -> Node:
+        declarations = Declarations(settings, self._channels, runtime)
+        return Node(
             settings=settings,
             runtime=runtime,
             clock=runtime.clock,
@@ -204,27 +201,27 @@ class Comet(Declaring, Making, Notifying, People):
             background=runtime.background,
             drain=Drain(fanout, runtime.timers),
             fanout=fanout,
-            channels=self.channels,
+            channels=self._channels,
             declarations=declarations,
-            activation=self.activation,
+            activation=self._switch,
             origins=origins,
             broker=broker,
-            processes=visits.processes,
-            visits=visits,
-            users=visits.users,
-            guard=Guards(self.channels, runtime.loop),
+            clients=requests.clients,
+            requests=requests,
+            users=requests.users,
+            guard=Guards(self._channels, runtime.loop),
             siblings=self._siblings,
         )
 
-    def _close_process(self, process: ClientProcess) -> None:
+    def _close_process(self, process: Client) -> None:
         for feed in process.place.directory.close():
-            self.channels.end(feed, "ended", keep=False)
-        self._hub.processes.forget(process)
-        for forget in list(self._hub.notifiers.values()):
+            self._channels.end(feed, "ended", keep=False)
+        self._node.clients.forget(process)
+        for forget in list(self._node.notifiers.values()):
             forget(process)
 
     def _url(self) -> str:
-        return self._hub.visits.current_root_path() + self.prefix
+        return self._node.requests.current_root_path() + self.prefix
 
 
 def _make_runtime(clock: Clock) -> Runtime:

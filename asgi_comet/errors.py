@@ -1,11 +1,11 @@
-"""The exception tree. Every error says what was expected and what came, and carries the data.
+"""The exception tree. Every error states the expected and the actual value, and has the data.
 
 .. code-block:: text
 
     CometError
     ├── NotRunning              a request, or a wait, without a running lifespan
     ├── SeveralWorkers          another worker serves the application, and there is no broker
-    ├── BrokerUnavailable       what the broker could not store, or could not say
+    ├── BrokerUnavailable       the broker cannot be reached, or its queue is full
     ├── InvalidDeclaration      a declared channel that cannot work            (also a TypeError)
     ├── InvalidName             a channel name outside the alphabet or length  (also a ValueError)
     ├── NonUniqueChannelName    a second live channel of the same name
@@ -14,14 +14,14 @@
     ├── MessageTooLarge         a message over `message_limit`                 (also a ValueError)
     ├── InvalidMessage          a value that does not fit the channel's type   (also a ValueError)
     ├── ChannelClosed           published on a channel that has ended
-    ├── ChannelFull             published on a process channel that nobody reads
-    │   └── NotifierFull        notified faster than it can be handed out
+    ├── ChannelFull             published on a process channel without a reader
+    │   └── NotifierFull        notified faster than notifications can be delivered
     ├── InvalidKey              a key that does not fit the notifier           (also a TypeError)
-    ├── NoClientProcess         no current client process: outside of a request, or an unknown one
-    ├── ProcessClosed           something asked of a client process that has closed
+    ├── NoClientProcess         no current client process: outside a request, or an unknown one
+    ├── ProcessClosed           an operation on a client process that has closed
     ├── TooManyProcesses        more client processes than a session, or the server, may have
     ├── UnknownCommand          a line outside the command language            (also a ValueError)
-    └── BadRequest              a body that is not what the protocol says      (also a ValueError)
+    └── BadRequest              a body that violates the protocol              (also a ValueError)
 """
 
 from __future__ import annotations
@@ -67,6 +67,13 @@ class NotRunning(CometError):
         )
 
 
+WORKERS_ADVICE = (
+    "each worker has its own memory, so a message that is published in one never reaches the "
+    "clients of the other; run one worker (`--workers 1`, or WEB_CONCURRENCY=1), or set "
+    'COMET_SEVERAL_WORKERS=warn (`Settings(several_workers="warn")`) to start all the same'
+)
+
+
 class SeveralWorkers(CometError):
     """Another worker serves this application, and there is no broker between the two.
 
@@ -74,16 +81,10 @@ class SeveralWorkers(CometError):
         process: The other worker's process identifier.
     """
 
-    ADVICE = (
-        "each worker has its own memory, so a message that is published in one never reaches the "
-        "clients of the other; run one worker (`--workers 1`, or WEB_CONCURRENCY=1), or set "
-        'COMET_SEVERAL_WORKERS=warn (`Settings(several_workers="warn")`) to start all the same'
-    )
-
     def __init__(self, process: int) -> None:
         super().__init__(
             f"expected one worker, but process {process} serves this application as well: "
-            f"{self.ADVICE}"
+            f"{WORKERS_ADVICE}"
         )
         self.process = process
 
@@ -92,11 +93,11 @@ class InvalidName(CometError, ValueError):
     """A channel name is not acceptable.
 
     Attributes:
-        name: The name that came.
+        name: The name.
     """
 
     def __init__(self, name: object, reason: str) -> None:
-        if reason.startswith("expected "):  # it says all there is to say
+        if reason.startswith("expected "):  # complete by itself
             super().__init__(f"{reason}, for the name {name!r:.80}")
         else:
             super().__init__(
@@ -108,10 +109,10 @@ class InvalidName(CometError, ValueError):
 
 
 class BrokerUnavailable(CometError):
-    """The broker could not be reached in time, or has no room for what waits to be stored.
+    """The broker could not be reached in time, or too many messages wait to be stored.
 
     Attributes:
-        maybe_stored: Whether it may have done what was asked all the same.
+        maybe_stored: Whether the broker may have stored the message nevertheless.
     """
 
     def __init__(self, reason: str, *, maybe_stored: bool = False) -> None:
@@ -120,11 +121,11 @@ class BrokerUnavailable(CometError):
 
 
 class InvalidDeclaration(CometError, TypeError):
-    """A declared channel cannot work as it was declared.
+    """A declared channel cannot work as declared.
 
     Attributes:
-        name: The name that was declared.
-        reason: What was expected and what came.
+        name: The declared name.
+        reason: The expected and the actual value.
     """
 
     def __init__(self, name: object, reason: str) -> None:
@@ -137,7 +138,7 @@ class NonUniqueChannelName(CometError):
     """A live channel already has this name.
 
     Attributes:
-        name: The name that is taken.
+        name: The name.
     """
 
     def __init__(self, name: str) -> None:
@@ -149,10 +150,10 @@ class NonUniqueChannelName(CometError):
 
 
 class TooManyVirtualChannels(CometError):
-    """As many channels live as `Settings.max_virtual_channels` allows.
+    """There are `Settings.max_virtual_channels` live channels already.
 
     Attributes:
-        limit: The greatest number of live channels.
+        limit: The maximal count of live channels.
     """
 
     def __init__(self, limit: int) -> None:
@@ -163,11 +164,12 @@ class TooManyVirtualChannels(CometError):
 
 
 class TooManyFamilyChannels(CometError):
-    """As many members of families live as the settings allow.
+    """There are as many live members of families as the settings allow.
 
     Attributes:
-        limit: The greatest number of live members.
-        setting: `max_family_channels`, that of all, or `max_family_channels_per_session`.
+        limit: The maximal count of live members.
+        setting: The name of the setting: `max_family_channels` or
+            `max_family_channels_per_session`.
     """
 
     def __init__(self, limit: int, setting: str = "max_family_channels") -> None:
@@ -183,8 +185,8 @@ class MessageTooLarge(CometError, ValueError):
 
     Attributes:
         name: The channel.
-        limit: The greatest size of an encoded message, in bytes.
-        size: The size that came, in bytes.
+        limit: The maximal size of an encoded message, in bytes.
+        size: The size of this message, in bytes.
     """
 
     def __init__(self, name: str, limit: int, size: int) -> None:
@@ -209,16 +211,11 @@ class ChannelClosed(CometError):
         self.name = name
         self.reason = reason
 
-    @classmethod
-    def of(cls, name: str, reason: str) -> CometError:
-        """Make the error for a channel that ended for a reason, `full` being one."""
-        return ChannelFull(name) if reason == "full" else cls(name, reason)
-
 
 class ChannelFull(CometError):
-    """A process channel overflowed: a message that was never sent would have had to go.
+    """A process channel overflowed: a message that was never sent would be displaced.
 
-    Nothing was published, and nothing ever will be; its reader is told `full`.
+    Nothing was published, and the channel has ended; its reader is told `full`.
 
     Attributes:
         name: The channel.
@@ -233,12 +230,12 @@ class ChannelFull(CometError):
 
 
 class NotifierFull(ChannelFull):
-    """As many notifications wait to be handed out as a notifier may have. This one was not taken.
+    """Too many notifications of a notifier wait to be delivered. This one was not accepted.
 
     Attributes:
         name: The notifier.
-        limit: How many may wait.
-        max_bytes: How many bytes they may have.
+        limit: How many notifications may wait.
+        max_bytes: How many bytes the waiting notifications may have.
     """
 
     def __init__(self, name: str, limit: int, max_bytes: int) -> None:
@@ -257,7 +254,7 @@ class InvalidKey(CometError, TypeError):
 
     Attributes:
         name: The notifier.
-        key: The key that came.
+        key: The key.
     """
 
     def __init__(self, name: str, expected: str, key: object) -> None:
@@ -274,7 +271,7 @@ class InvalidMessage(CometError, ValueError):
 
     Attributes:
         name: The channel.
-        problems: For each field that does not fit its path and what was expected.
+        problems: For each invalid field, the path and the expected value.
     """
 
     def __init__(self, name: str, problems: list[tuple[str, str]]) -> None:
@@ -295,7 +292,7 @@ class ProcessClosed(CometError):
     """The client process has closed.
 
     Attributes:
-        process: Its identifier.
+        process: The identifier of the client process.
     """
 
     def __init__(self, process: str) -> None:
@@ -307,9 +304,9 @@ class TooManyProcesses(CometError):
     """No further client process can be opened.
 
     Attributes:
-        limit: The greatest number.
-        of_session: Whether it is the session that has as many, all of them connected; otherwise
-            the server has.
+        limit: The maximal count.
+        of_session: Whether the limit is the session's, with all processes connected; otherwise it
+            is the server's.
     """
 
     def __init__(self, limit: int, *, of_session: bool) -> None:
@@ -320,10 +317,10 @@ class TooManyProcesses(CometError):
 
 
 class UnknownCommand(CometError, ValueError):
-    """A line is not of the command language. Nothing was done.
+    """A line is not a command. Nothing was done.
 
     Attributes:
-        line: The line that came.
+        line: The line.
     """
 
     def __init__(self, line: str) -> None:
@@ -335,4 +332,4 @@ class UnknownCommand(CometError, ValueError):
 
 
 class BadRequest(CometError, ValueError):
-    """A request's body is not what the protocol says; the text is the answer to the client."""
+    """The body of a request violates the protocol; the text is the answer to the client."""

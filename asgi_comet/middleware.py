@@ -23,6 +23,8 @@ __all__ = ["CometMiddleware"]
 
 _logger = logging.getLogger(__name__)
 
+CONNECTIONS = ("http", "websocket")
+
 
 class CometMiddleware:
     """Pure ASGI middleware that serves a `Comet` around an application.
@@ -32,39 +34,44 @@ class CometMiddleware:
     same `scope` and `receive`; `send` adds nothing but the cookie of a client process that the
     application opens in the request.
 
-    Several may be around one application, each with a `Comet` and a PREFIX of its own, and a
-    `comet.app` may be mounted inside. Each answers what is below its own PREFIX or mount. A request
-    of our content types on any other path is for the innermost that knows any of its channels; if
-    none does, for the outermost.
+    Several middlewares may be around one application, each with a `Comet` and a PREFIX of its own,
+    and a `comet.app` may be mounted inside. Each answers the requests below its own PREFIX or
+    mount. A request of our content types on any other path goes to the innermost one that knows any
+    of its channels; if none does, to the outermost.
 
     It runs the lifespan, in this order: the tasks start; the application starts; the sources of
-    declared channels are read; the server serves. When that stops: whoever waits is answered,
-    client processes and sources close; the application stops; the tasks end.
+    declared channels are read; the server serves. When the server stops: held requests are
+    answered, client processes and sources close; the application stops; the tasks end.
 
     Args:
         app: The application.
-        comet: What is served.
+        comet: The `Comet` to serve.
     """
 
     def __init__(self, app: ASGIApp, *, comet: Comet) -> None:
         self.app = app
         self._comet = comet
         self._prefix = comet.prefix
+        self._inside = f"{comet.prefix}/"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a connection, or pass it on."""
-        if scope["type"] == "http" or scope["type"] == "websocket":
-            exchange = self._ours(scope, receive, send)
-            if exchange is not None:
-                if await self._serve(exchange):
-                    return
-                receive = exchange.receive
-            if scope["type"] == "http":
-                await self._visit(scope, receive, send)
-            else:
-                await self.app(scope, receive, send)
-        elif scope["type"] == "lifespan":
+        kind = scope["type"]
+        if kind == "lifespan":
             await self._lifespan(scope, receive, send)
+            return
+        exchange = self._ours(scope, receive, send) if kind in CONNECTIONS else None
+        if exchange is not None:
+            try:
+                if exchange.path or not await self._is_for_inner(exchange):
+                    await self._comet._app.route(exchange)
+                    return
+            except REFUSED as error:
+                await self._comet._app.refuse(exchange, error)
+                return
+            receive = exchange.receive
+        if kind == "http":
+            await self._serve_application(scope, receive, send)
         else:
             await self.app(scope, receive, send)
 
@@ -73,6 +80,9 @@ class CometMiddleware:
 
         The latter has an empty path.
         """
+        path: str = scope["path"]
+        if not scope.get("root_path") and path.startswith(self._inside):
+            return Exchange(scope, receive, send, self._prefix, path[len(self._prefix) :])
         root, path = self._locate(scope)
         if path or _is_intercepted(scope):
             return Exchange(scope, receive, send, root + self._prefix, path)
@@ -90,17 +100,6 @@ class CometMiddleware:
         below = path[len(self._prefix) :] or "/"
         return root, below if below.startswith("/") else ""
 
-    async def _serve(self, exchange: Exchange) -> bool:
-        """Answer a request, unless it is for another `Comet` further in; tell whether it was."""
-        try:
-            others = not exchange.path and len(CometApp.living) > 1
-            if others and await self._is_for_inner(exchange):
-                return False
-            await self._comet.app.route(exchange)
-        except REFUSED as error:
-            await self._comet.app.refuse(exchange, error)
-        return True
-
     async def _is_for_inner(self, exchange: Exchange) -> bool:
         """Tell whether a request is for another `Comet` further in, which looks further in itself.
 
@@ -108,7 +107,7 @@ class CometMiddleware:
         To find out the latter its body is read, which `exchange.receive` gives once more.
         """
         inner: list[Comet] = []
-        for app, scope in ahead(self.app, exchange.scope):
+        for app, scope in ahead(self.app, exchange.scope) if len(CometApp.living) > 1 else ():
             if isinstance(app, CometApp):
                 return True
             if isinstance(app, CometMiddleware):
@@ -117,33 +116,33 @@ class CometMiddleware:
                 inner.append(app._comet)
         if not inner:
             return False
-        hub = self._comet._hub
-        hub.loop.check()
-        body = await read_body(hub, exchange)
+        node = self._comet._node
+        node.loop.check()
+        body = await read_body(node, exchange)
         exchange.receive = replay(body, exchange.receive)
-        asked = names(exchange, body, hub.settings.max_channels_per_request)
-        return any(knows(comet._hub, exchange.scope, name) for comet in inner for name in asked)
+        asked = names(exchange, body, node.settings.max_channels_per_request)
+        return any(knows(comet._node, exchange.scope, name) for comet in inner for name in asked)
 
-    async def _visit(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve_application(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request of the application, which may ask whose it is."""
-        with self._comet.begin_visit(scope) as visit:
-            await visit.recognise()
+        with self._comet._node.requests.begin(scope) as request:
+            await request.recognise()
 
             async def send_with_cookies(message: Message) -> None:
-                if visit.unsettled:
-                    await visit.settle()
+                if request.unsettled:
+                    await request.settle()
                 if message["type"] == "http.response.start":
-                    await visit.identify()
-                    visit.answered = True
-                    if visit.cookies:
-                        headers = [*message.get("headers", ()), *visit.cookies]
+                    await request.identify()
+                    request.answered = True
+                    if request.cookies:
+                        headers = [*message.get("headers", ()), *request.cookies]
                         message = {**message, "headers": headers}
                 await send(message)
 
             try:
                 await self.app(scope, receive, send_with_cookies)
             except HANDLED as error:
-                if visit.answered:
+                if request.answered:
                     raise
                 await make_response(error)(scope, receive, send_with_cookies)
 
@@ -156,7 +155,7 @@ class CometMiddleware:
         """
         conversation = _Conversation(receive, send)
         try:
-            async with self._comet.begin_lifespan() as conversation.lifespan:
+            async with self._comet._lifespan.around() as conversation.lifespan:
                 try:
                     await self.app(scope, conversation.receive, conversation.send)
                 except Exception as error:
@@ -178,7 +177,7 @@ def _is_intercepted(scope: Scope) -> bool:
 
 
 class _Conversation:
-    """What an application and its server say to each other about the lifespan.
+    """The messages between an application and its server about the lifespan.
 
     Attributes:
         lifespan: Ours. It begins when the application has started, and finishes before that stops.

@@ -1,11 +1,11 @@
-"""Which other `Comet` further in is to answer a request of the content types served on any path.
+"""Nested `Comet`s: which inner one answers a request of the content types served on any path.
 
-Owns the look ahead, which calls nothing of the application: the middlewares and routers that a
-request would pass. Must not know how a request is served.
+Owns the search for the middlewares and routers that a request would pass, without calling the
+application. Must not know how a request is served.
 
-It sees through middlewares that keep the application as `app`, as all of Starlette's do, and
-through the routes of Starlette and FastAPI. It cannot see what is inside a function, or a mount of
-a router that FastAPI includes in another.
+The search finds middlewares that keep the application as `app`, as all of Starlette's do, and the
+routes of Starlette and FastAPI. It does not find an application inside a function, or a mount of a
+router that FastAPI includes in another.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from starlette.types import Message, Receive, Scope
 
 from asgi_comet.errors import BadRequest
 from asgi_comet.http.exchange import Exchange
-from asgi_comet.identity.current import Visit
-from asgi_comet.node.build import Hub
+from asgi_comet.identity.current import CurrentRequest
+from asgi_comet.node.build import Node
 from asgi_comet.protocol.events import decode_poll
 from asgi_comet.protocol.registration import CONTENT_TYPE as REGISTRATION
 from asgi_comet.protocol.registration import decode_registration, spellings
@@ -31,20 +31,20 @@ def ahead(app: object, scope: Scope) -> Iterator[tuple[object, Scope]]:
     """Yield the applications that a request would pass, the outermost first.
 
     Args:
-        app: Where it begins.
-        scope: The request, which stays as it is.
+        app: The outermost application.
+        scope: The request; not changed.
 
     Yields:
-        Each application, as far as they can be seen, and the request as it would get it.
+        Each application that the search finds, with the request as the application would get it.
     """
     seen: set[int] = set()
     found: object = app
-    scope = {**scope}  # FastAPI's routes note in it what they are about
+    scope = {**scope}  # FastAPI's routes write into the scope
     while found is not None and id(found) not in seen:
         seen.add(id(found))
         yield found, scope
         if isinstance(found, Starlette):
-            if found.middleware_stack is None:  # its first request would do the same
+            if found.middleware_stack is None:  # as its first request would
                 found.middleware_stack = found.build_middleware_stack()
             found = found.middleware_stack
         elif isinstance(found, Router):
@@ -62,7 +62,7 @@ def _choose(router: Router, scope: Scope) -> tuple[object, Scope]:
 
 
 def names(exchange: Exchange, body: bytes, limit: int) -> list[str]:
-    """Return the names of the channels that a request asks for; none if it is not valid."""
+    """Return the names of the channels in a request; none if the request is not valid."""
     try:
         if exchange.kind == REGISTRATION:
             asked = decode_registration(body, limit)
@@ -72,21 +72,21 @@ def names(exchange: Exchange, body: bytes, limit: int) -> list[str]:
         return []
 
 
-def knows(hub: Hub, scope: Scope, name: str) -> bool:
-    """Tell whether there is a channel of that name, or one is declared, for whoever asks."""
-    channels = hub.channels
+def knows(node: Node, scope: Scope, name: str) -> bool:
+    """Return whether the client of a request can find a live or declared channel of a name."""
+    channels = node.channels
     if channels.reserved.taken(name):
         return True
     if not name.startswith("~"):
         return channels.find(name) is not None
-    id_ = Visit(hub.visits, scope).session()
-    session = None if id_ is None else hub.processes.find_session(id_)
+    id_ = CurrentRequest(node.requests, scope).session_id()
+    session = None if id_ is None else node.clients.find_session(id_)
     process = None if session is None else session._default
     return process is not None and process.place.directory.find(name) is not None
 
 
 def replay(body: bytes, receive: Receive) -> Receive:
-    """Return what gives a body that was read once more, and then whatever comes next."""
+    """Return a `receive` that returns a body again, and then the next messages."""
     first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive_again() -> Message:

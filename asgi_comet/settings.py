@@ -1,4 +1,4 @@
-"""Settings: every figure an operator may change, with its unit, bounds and environment variable.
+"""Settings: the figures that an operator may change, with units, bounds and variables.
 
 The table in `docs/operating.md` is made from this file: from the fields, their annotations and the
 docstrings below them.
@@ -24,7 +24,7 @@ _logger = logging.getLogger(__name__)
 
 TIMEOUT_LIMIT = 3600.0  # seconds: the longest hold
 PREFIX = "COMET_"
-LIKENESS = 0.8  # how close a name must be to one of ours: `TIMEOT` is, `REQUEST_TIMEOUT` is not
+LIKENESS = 0.8  # similarity of a misspelt name: `TIMEOT` is one, `REQUEST_TIMEOUT` is not
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 SecondsOrZero = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -34,11 +34,11 @@ Count = Annotated[int, Field(ge=1)]
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Settings:
-    """The figures an operator may change. Immutable; times in seconds, sizes in bytes.
+    """The figures that an operator may change. Immutable; times in seconds, sizes in bytes.
 
     Raises:
-        TypeError: There is no such setting; the text names the one that was probably meant.
-        ValueError: A value is out of its bounds; the text names the field.
+        TypeError: A setting does not exist; the text names the likely one.
+        ValueError: A value is out of bounds; the text names the field.
     """
 
     timeout: Annotated[Seconds, Field(le=TIMEOUT_LIMIT)] = 20.0
@@ -47,8 +47,8 @@ class Settings:
     An outcome that is awaited is known after this time at the latest."""
 
     jitter: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """The share by which each hold is randomly longer or shorter, so that clients do not all come
-    back at once; at least 0 and less than 1."""
+    """The share by which each hold is randomly longer or shorter, so that clients do not all
+    reconnect at once; at least 0 and less than 1."""
 
     process_timeout: Seconds = 600.0
     """How long a client process may be without a connection before it is closed.
@@ -56,11 +56,11 @@ class Settings:
 
     max_processes_per_session: Count = 32
     """How many client processes a session may have.
-    For one more, the one that has been longest without a connection is closed; if all are
-    connected, the answer is 429."""
+    At the limit, the process that has been longest without a connection is closed to make room; if
+    all are connected, the answer is 429."""
 
     max_processes: Count = 100_000
-    """How many client processes there may be in all; one more is answered 503."""
+    """How many client processes there may be in all; at the limit, the answer is 503."""
 
     cookie_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "comet"
     """The name of the session's cookie: 1 to 64 letters, digits, `-` and `_`.
@@ -78,15 +78,15 @@ class Settings:
     long the messages of a channel that has ended can still be read."""
 
     several_workers: Literal["refuse", "warn"] = "refuse"
-    """What a worker without a broker does that is certain of another one: `refuse` to start, or
-    `warn` in the log."""
+    """How a worker without a broker reacts to another worker: `refuse` to start, or `warn` in the
+    log."""
 
     max_virtual_channels: Count | None = None
     """How many channels may live at a time, of all kinds together; `None` means no limit."""
 
     max_family_channels: Count = 10_000
     """How many members all families may have together.
-    For one more, the one that has been longest without a listener is closed."""
+    At the limit, the member that has been longest without a listener is closed to make room."""
 
     max_family_channels_per_session: Count = 512
     """How many of these may live for one session alone, or for one connection without a session;
@@ -119,7 +119,7 @@ class Settings:
     on a WebSocket with the close code 4400."""
 
     def __new__(cls, **values: object) -> Self:
-        """Refuse a name that is no setting; the validation of the values comes after."""
+        """Check the names of the settings; pydantic then validates the values."""
         names = [field.name for field in fields(cls)]
         for name in values:
             if name not in names:
@@ -141,15 +141,15 @@ class Settings:
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
         """Read the settings from environment variables: `COMET_TIMEOUT` and so on.
 
-        A variable that looks like a misspelt one of these is logged as a warning with the name
-        that was probably meant. Other variables are ignored.
+        A variable that looks like a misspelt one is logged as a warning with the likely name. Other
+        variables are ignored.
 
         Args:
-            environ: Where to read; by default `os.environ`. A variable that is missing leaves the
-                default; an empty one means no limit where `None` is allowed.
+            environ: The variables; by default `os.environ`. A missing variable leaves the default;
+                an empty one means no limit where `None` is allowed.
 
         Raises:
-            ValueError: A value is not of its kind or out of bounds; the text names the variable.
+            ValueError: A value has the wrong type or is out of bounds; the text names the variable.
 
         Source: the configuration file of `Ocsigen_comet`, where `""` is `None`.
         """
@@ -162,7 +162,7 @@ class Settings:
                 values[name] = None if text == "" else text
         _warn_of_misspellings(source, [_variable(name) for name in names])
         try:
-            return cls(**values)  # type: ignore[arg-type]  # pydantic reads numbers from text
+            return cls(**values)  # type: ignore[arg-type]  # pydantic converts text to numbers
         except ValidationError as error:
             raise ValueError(
                 "; ".join(_explain(e["loc"], e["msg"], source) for e in error.errors())
@@ -174,9 +174,9 @@ def _variable(name: str) -> str:
 
 
 def _warn_of_misspellings(found: Iterable[str], known: list[str]) -> None:
-    """Log the variables that are close to one of ours; values are not logged, they may be secret.
+    """Log variables with a similar name to a setting's; not their values, which may be secret.
 
-    Names are compared without the prefix, which all of them share.
+    Names are compared without the common prefix.
     """
     ours = [name.removeprefix(PREFIX) for name in known]
     for name in found:
@@ -187,7 +187,7 @@ def _warn_of_misspellings(found: Iterable[str], known: list[str]) -> None:
 
 
 def _explain(location: tuple[int | str, ...], expected: str, source: Mapping[str, str]) -> str:
-    if not location:  # a rule between fields, which names them
+    if not location:  # a rule for several fields, whose text names them
         return expected.removeprefix("Value error, ")
     name = _variable(str(location[0]))
     return f"{name}: {expected}, got {source[name]!r}"

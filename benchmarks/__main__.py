@@ -1,4 +1,4 @@
-"""What push costs the server, beside others: `python -m benchmarks [--quick] [--only SUBJECT]`.
+"""The cost of push for a server, beside others: `python -m benchmarks [--quick] [--only SUBJECT]`.
 
 Prints one report in markdown, and saves it with all samples in benchmarks/results/.
 """

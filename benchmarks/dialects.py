@@ -1,4 +1,4 @@
-"""What clients of every kind do: open, read what comes, and perhaps ask again.
+"""The interface of all kinds of clients: open, read, and maybe request again.
 
 Owns no connections and measures nothing.
 """
@@ -16,7 +16,7 @@ COOKIE = "Cookie: comet=" + "x" * 80  # where the peer has no sessions: as long 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was read: the messages `first … last`, and what is sent to get more.
+    """A read result: the messages `first … last`, and the bytes to send for more.
 
     Attributes:
         first: Number of the first message; 0 where there is none.

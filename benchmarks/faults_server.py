@@ -70,7 +70,7 @@ async def figures(request: Request) -> JSONResponse:
     """Tell what the process holds, but for caches of a fixed size, after a collection."""
     settle()
     lag.take()
-    for table in known(inside(comet).visits.identity):
+    for table in known(inside(comet).requests.identity):
         table.clear()
     for one in get_objects():
         if isinstance(one, _lru_cache_wrapper) and is_ours(one):
@@ -86,9 +86,9 @@ async def figures(request: Request) -> JSONResponse:
             "listeners": len(inside(comet).fanout.listeners),
             "timers": len(inside(comet).timers),
             "background": len(inside(comet).background),
-            "processes": len(inside(comet).processes),
-            "sessions": inside(comet).processes.known,
-            "channels": len(comet.channels),
+            "processes": len(inside(comet).clients),
+            "sessions": inside(comet).clients.known,
+            "channels": len(inside(comet).channels),
         },
     }
     return JSONResponse(told)

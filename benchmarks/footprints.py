@@ -1,4 +1,4 @@
-"""What an idle listener takes of a server's memory."""
+"""The memory of a server per idle listener."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Tells for each server and transport after how many seconds the listener is gone. Needs Linux and
 root: servers and clients run in network namespaces of their own, joined by a pair of virtual
-cables; the clients' address is taken away, so that whatever is sent to them is dropped in silence.
+cables; the clients' address is removed, so that packets to the clients are dropped silently.
 The slowest cases take a quarter of an hour, all servers at the same time.
 """
 
@@ -27,7 +27,7 @@ from .http import connect, make_head, make_tail, read_head
 from .servers import ROOT
 
 HERE, THERE = "10.99.0.1", "10.99.0.2"
-FIRST_PORT = 8000  # in a namespace of our own nobody else has it
+FIRST_PORT = 8000  # unused in our own network namespace
 APP = "benchmarks.faults_server:app"
 MODULE = "benchmarks.half_open"
 APART = ["/usr/bin/unshare", "--net", sys.executable, "-m", MODULE]  # in a namespace of its own

@@ -25,7 +25,7 @@ AT_ONCE = 500  # connections opened at a time: fewer than the server's backlog
 
 @dataclass(frozen=True)
 class Round:
-    """What one round showed; memory in bytes, blocks as Python allocated, times in seconds."""
+    """The results of one round; memory in bytes, blocks of Python's allocator, times in seconds."""
 
     held: int
     answered: int

@@ -72,7 +72,7 @@ def load_process(dialect: Dialect, served: Served) -> Iterator[LoadProcess]:
 
 
 def serve(connection: Connection, dialect: Dialect, served: Served) -> None:
-    """Do what is asked until nobody is there to ask."""
+    """Run commands until the parent closes the pipe."""
     gc.disable()  # it would pause clients, and what they keep is no garbage
     raise_open_files()
     load = Load(dialect, served)
@@ -81,7 +81,7 @@ def serve(connection: Connection, dialect: Dialect, served: Served) -> None:
             method, arguments = connection.recv()
             try:
                 outcome = (True, getattr(load, method)(*arguments))
-            except Exception as error:  # whatever it is goes to who asked
+            except Exception as error:  # every error is passed to the parent
                 outcome = (False, error)
             connection.send(outcome)
     except EOFError:

@@ -1,9 +1,9 @@
-"""What one notification to many costs the event loop: `python -m benchmarks.notify [LISTENERS]`.
+"""The loop's cost of one notification to many: `python -m benchmarks.notify [LISTENERS]`.
 
-Without sockets: each client process has a connection that is told and reads nothing. Prints for
-each way to prepare how long it took until all had it, the longest time for which nobody else had
-the loop, how much of such a time the loop itself worked at most (the rest is other threads, and
-whatever else the machine does), and how often the value was encoded.
+Without sockets: each client process has a connection that is woken and reads nothing. Prints for
+each way to prepare how long it took until all had it, the longest time for which no other task had
+the loop, how much of such a time the loop itself worked at most (the rest is other threads, and the
+other load of the machine), and how often the value was encoded.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from typing import Any
 import uvloop
 from pydantic import BaseModel, model_serializer
 
-from asgi_comet import Comet, Notifier, Settings
+from asgi_comet import Comet, Notifier, Session, Settings
 from asgi_comet.channels.feed import Feed, Listener
+from asgi_comet.identity.process import Claim
 from asgi_comet.testing._inspect import feed_of, inside
 
 LISTENERS = 10_000
@@ -34,7 +35,7 @@ class Quiet(Listener):
         self.woken = None
 
     def forbid(self, feed: Feed) -> None:
-        """Nobody forbids it anything."""
+        """Not used."""
 
 
 class Value(BaseModel):
@@ -93,7 +94,7 @@ async def measure(way: str, count: int) -> None:
     notifier: Notifier[int] = comet.notifier("bench", key=int, prepare=WAYS[way])
     async with comet.lifespan():
         for number in range(count):
-            process = inside(comet).processes.open(f"session {number}")
+            process = inside(comet).clients.open(Claim.of(Session(f"session {number}"))).process
             feed = feed_of(notifier.listen(1, process))
             inside(comet).fanout.attach(Quiet(), feed)
         gc.collect()

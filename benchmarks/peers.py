@@ -1,4 +1,4 @@
-"""Who is measured, by subject: how each is called, served and spoken."""
+"""The measured peers, by subject: the name, the server and the dialect of each."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ top = 0
 
 
 async def publish(texts: list[str]) -> None:
-    """Answer everybody who waits with the messages."""
+    """Answer all waiting clients with the messages."""
     global top  # noqa: PLW0603 - as simple as can be
     events = []
     for text in texts:

@@ -15,7 +15,7 @@ held = 0
 
 
 async def publish(texts: list[str]) -> None:
-    """Emit the texts to everybody, one after another, as its interface wants it."""
+    """Emit the texts to all clients, one after another, as the interface requires."""
     for text in texts:
         await events.emit("ticker", text)
 

@@ -35,7 +35,7 @@ SOFTWARE = (
 
 @dataclass
 class Results:
-    """What was measured so far."""
+    """The results so far."""
 
     samples: list[Sample] = field(default_factory=list)
     footprints: list[Footprint] = field(default_factory=list)

@@ -109,10 +109,10 @@ async def follow(
 
 
 class Spread(EventSource):
-    """Comes back after a random pause of 1 to so many seconds, whatever it was told.
+    """Reconnects after a random pause of 1 to `seconds` seconds, independent of the server.
 
     Args:
-        seconds: How many.
+        seconds: The longest pause.
     """
 
     kind = "spread"

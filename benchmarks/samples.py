@@ -1,4 +1,4 @@
-"""What was measured, and what follows from it: costs, ratios turn by turn, quantiles."""
+"""Samples and the figures computed from them: costs, ratios turn by turn, quantiles."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .memory import KIB, Memory
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """What some rounds cost.
+    """The cost of some rounds.
 
     Attributes:
         cpu: Seconds of the server's user and system time.
@@ -60,7 +60,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What listeners take of a server's memory.
+    """The memory of a server with listeners.
 
     Attributes:
         subject: `sse` or `websocket`.

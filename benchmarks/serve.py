@@ -2,7 +2,7 @@
 
 APP is `module:name`, DESCRIPTOR the number of a listening TCP socket that the parent opened.
 uvicorn's own `--fd` takes the socket for one of the Unix domain, without `TCP_NODELAY`, so it would
-measure what nobody runs.
+measure an unusual configuration.
 """
 
 from __future__ import annotations

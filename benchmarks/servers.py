@@ -33,7 +33,7 @@ class Served:
 def raise_open_files(count: int = MOST) -> int:
     """Raise the limit of open files, and return how many connections of `count` it allows.
 
-    Processes started afterwards have it too.
+    Clients started afterwards have it too.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = count + SPARE

@@ -60,7 +60,7 @@ http {{
 
 @dataclass
 class Found:
-    """What the well-behaved client saw, in seconds, and how slow ones ended."""
+    """The times of the well-behaved client, in seconds, and how the slow ones ended."""
 
     waited: list[float] = field(default_factory=list)
     failed: Counter[str] = field(default_factory=Counter)

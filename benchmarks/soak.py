@@ -37,7 +37,7 @@ RATIO = 1.1  # memory after the second round to that after the first, at most
 
 @dataclass
 class Round:
-    """What one round showed; memory in bytes, `slope` in shares of it per hour."""
+    """The results of one round; memory in bytes, `slope` in shares of it per hour."""
 
     figures: dict[str, Any] = field(default_factory=dict)
     lag: dict[str, float] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class Crowd:
             self._visitors += await asyncio.gather(*(arrive(self._port, n) for n in numbers))
 
     async def go(self, count: int) -> None:
-        """Let that many go, whoever they are; every second one is reset."""
+        """Disconnect that many random visitors; every second connection is reset."""
         random.shuffle(self._visitors)
         leaving, self._visitors = self._visitors[:count], self._visitors[count:]
         for start in range(0, count, AT_ONCE):
@@ -72,7 +72,7 @@ class Crowd:
             await asyncio.gather(*gone)
 
     async def empty(self) -> None:
-        """Let everybody go."""
+        """Disconnect all visitors."""
         await self.go(len(self._visitors))
 
     async def ask(self, method: str, path: str) -> Any:

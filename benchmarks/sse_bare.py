@@ -19,7 +19,7 @@ top = 0
 
 
 async def publish(texts: list[str]) -> None:
-    """Write the messages to everybody, all in one piece."""
+    """Write the messages to all listeners, all in one piece."""
     global top  # noqa: PLW0603 - as simple as can be
     events = []
     for text in texts:

@@ -1,4 +1,4 @@
-"""What was measured, as tables in markdown."""
+"""The results as tables in markdown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was found beside what it is held against."""
+"""The targets, with the measured values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a delivery costs the servers of one subject: all in turn, a few rounds each.
+"""The cost of a delivery for the servers of one subject: all in turn, a few rounds each.
 
 Machines are noisy, so what counts is how a peer compares with another in the same turn. Every other
 turn goes through the peers backwards, so that none is always measured after the same one.

@@ -1,4 +1,4 @@
-"""python-socketio with nothing but WebSocket: everybody in one room, without pings."""
+"""python-socketio with nothing but WebSocket: all clients in one room, without pings."""
 
 from __future__ import annotations
 

@@ -4,9 +4,10 @@
 
     curl -H 'Content-Type: text/plain' -d 'Hello' http://127.0.0.1:8000/news
 
-The page at /inbox does the same with a channel of its own. The browser comes back by itself and
-says where it was. The page does so itself only where the browser gives up: at any answer but 200,
-which a proxy gives while the server is restarted. Where nothing more can come, it stays away.
+The page at /inbox does the same with a channel of its own. The browser reconnects by itself and
+sends its position. The page reconnects only where the browser gives up: after any status but 200,
+which a proxy sends while the server restarts. If nothing more can come, the page does not
+reconnect.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A database, of which no session is held with a request:
+"""A database without a session during held requests:
 
 uvicorn --ws-max-size 65536 --ws-per-message-deflate false examples.fastapi_database:app
 """

@@ -1,4 +1,4 @@
-"""Who is here, who is away, who has left:
+"""Users that are here, away, or have left:
 
 uvicorn --ws-max-size 65536 --ws-per-message-deflate false examples.leaving:app
 """

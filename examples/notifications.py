@@ -17,7 +17,7 @@ app = FastAPI()
 app.add_middleware(CometMiddleware, comet=comet)
 
 Process = Annotated[ClientProcess, Depends(comet.process)]
-PATIENCE = 30.0  # seconds until somebody who has not got a message is written an e-mail
+PATIENCE = 30.0  # seconds until users without the message get an e-mail
 
 # Stand for your database.
 FOLLOWERS: dict[int, set[str]] = {1: {"ada", "bob", "eve"}}

@@ -38,7 +38,7 @@ def may_enter(connection: HTTPConnection, room: str) -> bool:
 
 @comet.channel("room:{room}", authorize=may_enter)
 async def talk(room: str) -> AsyncIterator[str]:
-    """What is said in a room, and every hour the time, while somebody listens."""
+    """The talk of a room, and the time every hour, while the room has listeners."""
     print(room, "is lit")
     try:
         while True:

@@ -8,12 +8,17 @@ import hypothesis
 import pytest
 
 from asgi_comet import Comet, Settings
+from tests.kit.measuring import measure_only_tests
 from tests.kit.serving import Address, serve
 from tests.kit.stage import ASYNC_BACKENDS, KEY, TOKEN, Made, application
 
 # How long an example takes says more about the machine than about us.
 hypothesis.settings.register_profile("busy", deadline=None)
 hypothesis.settings.load_profile("busy")
+
+
+def pytest_configure() -> None:
+    measure_only_tests()
 
 
 def pytest_collection_finish() -> None:

@@ -31,7 +31,7 @@ PACKAGES = [
 
 MADE_BY_US = {
     *("Activation", "Channel", "Channels", "ClientProcess", "DeclaredChannel", "Delivery"),
-    *("ExternalChannel", "Notification", "Notifier", "Receipt", "Session"),
+    *("ExternalChannel", "Notification", "Notifier", "Receipt", "Session", "View"),
 }
 """Classes that the application does not construct: their constructors may change."""
 

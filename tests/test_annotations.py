@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from asgi_comet import CLIENT_PROCESS, SITE, ClientProcess, Comet, InvalidDeclaration
 from asgi_comet.channels.annotations import item_type, resolve
 from asgi_comet.testing._inspect import inside
+from tests.kit.processes import open_in
 from tests.kit.stage import KEY
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ async def hidden() -> AsyncIterator[Hidden]:
 
 def test_a_channel_is_typed_though_its_iterator_is_for_type_checkers_only() -> None:
     comet = Comet(KEY)
-    process = inside(comet).processes.open("a session")
+    process = open_in(comet, "a session")
     inbox: Any = comet.channel("inbox", scope=CLIENT_PROCESS)(of_process).channel(process)
     created: Any = comet.create(partial(quotes, "a"), scope=SITE)
     for channel in (inbox, created):
@@ -212,7 +213,7 @@ def test_a_channel_whose_type_is_not_known_is_refused_unless_it_is_said() -> Non
     assert inside(comet).declarations.match("hidden") is None
     with pytest.raises(TypeError, match=r"'AsyncIterator\[Hidden\]'.* say type="):
         comet.create(hidden, scope=SITE, name="hidden")
-    assert comet.channels.find("hidden") is None
+    assert inside(comet).channels.find("hidden") is None
     comet.channel("hidden", type=int)(hidden)
     comet.create(hidden, scope=SITE, type=int)
 

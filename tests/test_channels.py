@@ -26,6 +26,7 @@ from asgi_comet.channels.feed import Feed
 from asgi_comet.testing import ManualClock, wait_for_listeners
 from asgi_comet.testing._inspect import awaited, feed_of, inside
 from tests.kit.listening import Ear, attach
+from tests.kit.processes import open_in
 from tests.kit.running import advance, make, running
 from tests.kit.turns import wait_all_tasks_blocked
 
@@ -60,7 +61,7 @@ def test_bad_names_are_refused_and_allocate_nothing() -> None:
     comet = make()
     with pytest.raises(InvalidName):
         comet.channels.create("~inbox")
-    assert len(comet.channels) == 0
+    assert len(inside(comet).channels) == 0
 
 
 def test_max_virtual_channels_at_n_and_n_plus_one() -> None:
@@ -76,7 +77,7 @@ def test_max_virtual_channels_at_n_and_n_plus_one() -> None:
 def test_without_max_virtual_channels_there_is_no_limit() -> None:
     comet = make()
     kept = [comet.channels.create() for _ in range(5000)]
-    assert len(comet.channels) == len(kept)
+    assert len(inside(comet).channels) == len(kept)
 
 
 def test_an_unnamed_channel_that_nobody_holds_is_reclaimed_at_once_and_a_named_one_is_not() -> None:
@@ -85,7 +86,7 @@ def test_an_unnamed_channel_that_nobody_holds_is_reclaimed_at_once_and_a_named_o
     for _ in range(10):
         comet.channels.create()
         gc.collect()
-    assert len(comet.channels) == 1
+    assert len(inside(comet).channels) == 1
 
 
 async def test_reclaiming_needs_no_call_while_the_lifespan_runs() -> None:
@@ -96,7 +97,7 @@ async def test_reclaiming_needs_no_call_while_the_lifespan_runs() -> None:
         gc.collect()
         await wait_all_tasks_blocked()
         assert feed.closed == "ended"
-        assert comet.channels.find(feed.name) is None
+        assert inside(comet).channels.find(feed.name) is None
 
 
 async def test_an_unnamed_channel_with_listeners_lingers_after_the_last_one() -> None:
@@ -118,7 +119,7 @@ async def test_an_unnamed_channel_with_listeners_lingers_after_the_last_one() ->
         assert feed.closed is None
         await advance(clock, 20.2)
         assert feed.closed == "ended"
-        assert len(comet.channels) == 0
+        assert len(inside(comet).channels) == 0
         assert len(inside(comet).timers) == 0
 
 
@@ -148,13 +149,13 @@ async def test_a_dropped_channel_that_was_referred_to_lingers_from_when_the_life
     channel.reference()
     del channel
     gc.collect()
-    assert len(comet.channels) == 1
+    assert len(inside(comet).channels) == 1
     async with comet.lifespan():
         await wait_all_tasks_blocked()
         await advance(clock, 9.9)
-        assert len(comet.channels) == 1
+        assert len(inside(comet).channels) == 1
         await advance(clock, 0.3)
-        assert len(comet.channels) == 0
+        assert len(inside(comet).channels) == 0
 
 
 def drop(comet: Comet, process: ClientProcess, *, refer: bool) -> Feed:
@@ -176,7 +177,7 @@ async def test_an_unnamed_channel_of_a_tab_that_nobody_was_told_of_is_reclaimed_
         yield 1
 
     async with running() as (comet, _):
-        process = inside(comet).processes.open("a session")
+        process = open_in(comet, "a session")
         for _ in range(5):
             drop(comet, process, refer=False)
             comet.create(source(), scope=process)
@@ -184,12 +185,12 @@ async def test_an_unnamed_channel_of_a_tab_that_nobody_was_told_of_is_reclaimed_
             comet.create(scope=process, name="named").close()
         gc.collect()
         await wait_all_tasks_blocked()
-        assert (len(comet.channels), len(inside(comet).background), said) == (0, 0, [])
+        assert (len(inside(comet).channels), len(inside(comet).background), said) == (0, 0, [])
 
 
 async def test_an_unnamed_channel_of_a_tab_that_was_told_of_it_lingers_while_it_is_there() -> None:
     async with running(linger=10) as (comet, clock):
-        process = inside(comet).processes.open("a session")
+        process = open_in(comet, "a session")
         process.connect()
         feed = drop(comet, process, refer=True)
         await wait_all_tasks_blocked()
@@ -204,14 +205,14 @@ async def test_an_unnamed_channel_of_a_tab_that_was_told_of_it_lingers_while_it_
         assert feed.closed is None
         await advance(clock, 20.2)
         assert feed.closed == "ended"
-        assert (len(comet.channels), len(inside(comet).timers)) == (0, 0)
+        assert (len(inside(comet).channels), len(inside(comet).timers)) == (0, 0)
 
 
 async def test_a_tab_that_is_away_keeps_its_unnamed_channels_until_it_comes_back_or_closes() -> (
     None
 ):
     async with running(linger=10, process_timeout=600) as (comet, clock):
-        process = inside(comet).processes.open("a session")
+        process = open_in(comet, "a session")
         process.connect()
         first, second = (drop(comet, process, refer=True) for _ in range(2))
         process.disconnect()
@@ -234,7 +235,7 @@ async def test_a_tab_that_is_away_keeps_its_unnamed_channels_until_it_comes_back
 
 def test_a_channel_tells_what_it_was_made_as() -> None:
     comet = make(history_size=7)
-    process = inside(comet).processes.open("a session")
+    process = open_in(comet, "a session")
 
     async def source() -> AsyncIterator[int]:
         yield 1
@@ -258,10 +259,10 @@ def test_a_channel_tells_what_it_was_made_as() -> None:
 def test_a_finalizer_may_run_while_the_lock_is_held() -> None:
     comet = make()
     channel = comet.channels.create()
-    with comet.channels.site.directory.lock:
+    with inside(comet).channels.site.directory.lock:
         del channel
         gc.collect()
-    assert len(comet.channels) == 0
+    assert len(inside(comet).channels) == 0
 
 
 def test_creating_and_dropping_in_many_threads_leaves_nothing() -> None:
@@ -281,7 +282,7 @@ def test_creating_and_dropping_in_many_threads_leaves_nothing() -> None:
     for thread in threads:
         thread.join()
     assert errors == []
-    assert len(comet.channels) == 0
+    assert len(inside(comet).channels) == 0
 
 
 @pytest.mark.parametrize("wrong", [5, None, ["x"], b"\xff", "ab\ud800c"], ids=repr)

@@ -36,7 +36,17 @@ from asgi_comet.channels.feed import Feed
 from asgi_comet.declare.declarations import Declarations
 from asgi_comet.declare.restarting import PAUSE, PAUSE_AT_LEAST, PAUSE_AT_MOST
 from asgi_comet.declare.shares import GRACE
-from asgi_comet.testing._inspect import CHOOSE_PAUSE, START_SITE, feed_of, inside, point_at, tables
+from asgi_comet.testing._inspect import (
+    CHOOSE_PAUSE,
+    START_SITE,
+    client_of,
+    declaration_of,
+    feed_of,
+    inside,
+    live_feeds,
+    point_at,
+    tables,
+)
 from tests.kit.declaring import Log, declare_rooms
 from tests.kit.listening import Reader
 from tests.kit.processes import open_in
@@ -54,7 +64,7 @@ def find(comet: Comet, name: str) -> Feed:
 
 
 def find_own(comet: Comet, process: ClientProcess, name: str) -> Feed:
-    feed = inside(comet).declarations.find_own(process, name)
+    feed = inside(comet).declarations.find_own(client_of(process), name)
     assert feed is not None
     return feed
 
@@ -102,14 +112,14 @@ def test_the_decorator_leaves_something_that_is_called_like_the_function() -> No
     allowed = partial(may, allowed=True)
     declared = comet.channel("room:{room}", authorize=allowed)(of_room)
     assert isinstance(declared, DeclaredChannel)
-    assert (declared.name, declared.authorize) == ("room:{room}", allowed)
+    assert (declared.name, declaration_of(declared).authorize) == ("room:{room}", allowed)
     assert inspect.isasyncgen(declared("42"))
     assert inspect.unwrap(declared) is of_room
     assert declared.__name__ == "of_room"  # type: ignore[attr-defined]  # so has it this
     assert repr(declared) == "<DeclaredChannel 'room:{room}' live=0>"
     own = comet.unlimited("unread")(of_process)
     assert repr(own) == "<DeclaredChannel '~unread' live=0>"
-    assert own.authorize is None
+    assert declaration_of(own).authorize is None
 
 
 async def coroutine() -> int:
@@ -304,9 +314,9 @@ def test_an_exact_name_wins_over_a_family_whichever_is_declared_first() -> None:
     later = comet.channel("room:hall")(nothing)
     match = inside(comet).declarations.match
     for name, declared, words in [
-        ("room:lobby", exact, {}),
-        ("room:hall", later, {}),
-        ("room:x", family, {"room": "x"}),
+        ("room:lobby", declaration_of(exact), {}),
+        ("room:hall", declaration_of(later), {}),
+        ("room:x", declaration_of(family), {"room": "x"}),
     ]:
         found = match(name)
         assert found is not None
@@ -392,14 +402,17 @@ async def test_a_site_channel_starts_with_each_lifespan() -> None:
     for _ in range(2):
         async with running(made):
             assert log.said == ["started"]
-            (feed,) = inside(comet).declarations.members(declared)
+            (feed,) = live_feeds(comet, declared)
             assert find(comet, "ticker") is feed is feed_of(channel)
             await log.do(1)
             channel.publish(2)
             assert feed.history.top == 2
             epochs.add(feed.history.epoch)
         assert log.said == ["started", "closed"]
-        assert (inside(comet).declarations.members(declared), len(comet.channels)) == ([], 0)
+        assert (live_feeds(comet, declared), len(inside(comet).channels)) == (
+            [],
+            0,
+        )
         log.said.clear()
     assert len(epochs) == 2
 
@@ -514,7 +527,7 @@ async def test_a_member_starts_when_it_is_first_asked_for_and_is_shared() -> Non
         await wait_all_tasks_blocked()
         assert log.said == ["started 42"]
         other = find(comet, "room:43")
-        assert inside(comet).declarations.members(rooms) == [feed, other]
+        assert live_feeds(comet, rooms) == [feed, other]
         await wait_all_tasks_blocked()
         assert log.said == ["started 42", "started 43"]
 
@@ -536,9 +549,9 @@ async def test_a_member_is_stopped_linger_seconds_after_the_last_listener(comes:
         assert log.said == ["started 42"]
         await advance(clock, 0.3)
         assert log.said == ["started 42", "closed 42"]
-        assert (feed.closed, comet.channels.find("room:42")) == ("ended", None)
-        assert (len(inside(comet).timers), inside(comet).declarations.members(rooms)) == (0, [])
-        assert len(comet.channels) == 0
+        assert (feed.closed, inside(comet).channels.find("room:42")) == ("ended", None)
+        assert (len(inside(comet).timers), live_feeds(comet, rooms)) == (0, [])
+        assert len(inside(comet).channels) == 0
         assert find(comet, "room:42") is not feed
         await wait_all_tasks_blocked()
         assert log.said == ["started 42", "closed 42", "started 42"]
@@ -635,7 +648,7 @@ async def test_a_member_that_ends_starts_again_once_what_it_held_is_forgotten() 
         await wait_all_tasks_blocked()
         await log.do("last", StopAsyncIteration)
         leave(comet, reader)
-        assert (feed.closed, inside(comet).declarations.members(rooms)) == ("ended", [])
+        assert (feed.closed, live_feeds(comet, rooms)) == ("ended", [])
         await advance(clock, 9.9)
         assert find(comet, "room:42") is feed
         assert feed_of(rooms.channel(name="42")) is feed
@@ -654,9 +667,9 @@ async def test_a_member_that_ends_before_anybody_comes_is_left_alone() -> None:
         await advance(clock, 5)
         await log.do(StopAsyncIteration)
         await advance(clock, 5.3)
-        assert comet.channels.find("room:42") is feed
+        assert inside(comet).channels.find("room:42") is feed
         await advance(clock, 5)
-        assert comet.channels.find("room:42") is None
+        assert inside(comet).channels.find("room:42") is None
         assert len(inside(comet).timers) == 0
 
 
@@ -677,11 +690,11 @@ async def test_max_family_channels_at_n_and_n_plus_one_disturbs_nobody() -> None
         assert find(comet, "room:2") is feeds[1]
         assert [feed.closed for feed in feeds] == [None] * 3
         assert sorted(log.said) == ["started 1", "started 1", "started 2"]
-        assert comet.channels.find("room:3") is None
+        assert inside(comet).channels.find("room:3") is None
         comet.channels.create("other")  # which is no member
         leave(comet, readers[0])
         await advance(clock, 10.2)
-        assert inside(comet).declarations.members(rooms) == [feeds[1]]
+        assert live_feeds(comet, rooms) == [feeds[1]]
         find(comet, "room:3")
         with pytest.raises(TooManyFamilyChannels):
             find(comet, "room:4")
@@ -698,18 +711,18 @@ async def test_members_that_linger_make_room_the_longest_first() -> None:
         third = find(comet, "room:3")
         leave(comet, readers.pop())
         leave(comet, readers.pop())  # so it lingers since now, and the second since it was made
-        assert len(comet.channels) == 3  # as many as may be
+        assert len(inside(comet).channels) == 3  # as many as may be
         await advance(clock, GRACE)
         fourth = find(comet, "user:4")
         await wait_all_tasks_blocked()
         assert [f.closed for f in (first, second, third, fourth)] == [None, "ended", None, None]
         assert sorted(log.said) == ["closed 2", *(f"started {n}" for n in range(1, 5))]
-        assert (comet.channels.find("room:2"), len(comet.channels)) == (None, 3)
+        assert (inside(comet).channels.find("room:2"), len(inside(comet).channels)) == (None, 3)
         await advance(clock, 5)
         assert feed_of(rooms.channel(name="3")) is third  # which is asked for, and so not the next
         users.channel(name="5")
         assert (first.closed, third.closed, fourth.closed) == ("ended", None, None)
-        assert len(inside(comet).declarations.members(rooms)) == 1
+        assert len(live_feeds(comet, rooms)) == 1
         rooms.channel(name="6")
         assert (third.closed, fourth.closed) == (None, "ended")
 
@@ -747,10 +760,10 @@ async def test_a_stranger_who_asks_for_many_members_keeps_nobody_else_out() -> N
                 leave(comet, come(comet, find(comet, f"room:{n}-{m}")))
             await advance(clock, GRACE)
         assert feed_of(others.channel(name="1")).closed is None
-        assert (read.closed, len(comet.channels)) == (None, 100)
+        assert (read.closed, len(inside(comet).channels)) == (None, 100)
         await wait_all_tasks_blocked()
         await advance(clock, 10.2)
-        assert (len(comet.channels), tables(comet)["members"]) == (1, 1)
+        assert (len(inside(comet).channels), tables(comet)["members"]) == (1, 1)
 
 
 async def test_a_member_that_has_ended_is_not_kept_among_those_that_linger() -> None:
@@ -779,7 +792,7 @@ async def test_a_member_that_is_asked_for_as_the_server_stops_ends_at_once() -> 
     async with running() as (comet, _):
         declare_rooms(comet, log)
         inside(comet).declarations.stop()
-        comet.channels.stop()
+        inside(comet).channels.stop()
         assert find(comet, "room:1").closed == "ended"
     assert log.said == []
 
@@ -800,16 +813,16 @@ async def test_each_process_that_asks_has_its_own_until_it_closes(unlimited: boo
         channel = declared.channel(one)
         assert (feed_of(channel), channel.name, channel.id) == (feed, "own", "~own")
         assert feed_of(declared.channel(process=other)) is not feed
-        assert inside(comet).declarations.find_own(one, "~other") is None
+        assert inside(comet).declarations.find_own(client_of(one), "~other") is None
         inside(comet).broker.want(feed, 1)
         await wait_all_tasks_blocked()
         assert f"started {one.id}" in log.said
-        assert len(inside(comet).declarations.members(declared)) == 2
+        assert len(live_feeds(comet, declared)) == 2
         one.close()
         await wait_all_tasks_blocked()
         assert f"closed {one.id}" in log.said
         assert f"closed {other.id}" not in log.said
-        assert inside(comet).declarations.members(declared) == [feed_of(declared.channel(other))]
+        assert live_feeds(comet, declared) == [feed_of(declared.channel(other))]
         with pytest.raises(ProcessClosed):
             declared.channel(one)
         with pytest.raises(ProcessClosed):
@@ -837,7 +850,7 @@ async def test_a_process_channel_that_nobody_reads_is_full_and_stays_so() -> Non
         channel = declared.channel(process)
         await wait_all_tasks_blocked()
         await log.do(1, 2, 3)
-        assert (feed_of(channel).closed, comet.channels.restarts) == ("full", 0)
+        assert (feed_of(channel).closed, inside(comet).channels.restarts) == ("full", 0)
         assert log.said[-1].startswith("closed")
         with pytest.raises(ChannelFull):
             channel.publish(4)
@@ -850,7 +863,7 @@ async def test_a_reader_that_waited_for_an_unlimited_channel_gets_its_first_valu
         declared = comet.unlimited("own")(log.own)
         process = open_in(comet)
         inside(comet).fanout.listeners.add(reader)
-        process.place.directory.expect("~own", reader)
+        client_of(process).place.directory.expect("~own", reader)
         feed = feed_of(declared.channel(process))
         await wait_all_tasks_blocked()
         await log.do("first", "second")
@@ -864,17 +877,17 @@ async def test_one_that_closes_as_its_channel_starts_leaves_no_source(
         log = Log()
         declared = comet.channel("own", scope=CLIENT_PROCESS)(log.own)
         process = open_in(comet)
-        make_feed = comet.channels.make_feed
+        make_feed = inside(comet).channels.make_feed
 
         def make_late(*args: Any, **more: Any) -> Feed:
             feed = make_feed(*args, **more)
             process.close()
             return feed
 
-        monkeypatch.setattr(comet.channels, "make_feed", make_late)
+        monkeypatch.setattr(inside(comet).channels, "make_feed", make_late)
         assert feed_of(declared.channel(process)).closed == "ended"
         await wait_all_tasks_blocked()
-        assert (log.said, inside(comet).declarations.members(declared)) == ([], [])
+        assert (log.said, live_feeds(comet, declared)) == ([], [])
 
 
 # Failures
@@ -907,10 +920,10 @@ async def test_a_source_that_raises_is_started_again_and_logged_and_counted(
         after = feed_of(channel)
         assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
         assert all("'ticker'" in record.getMessage() for record in caplog.records)
-        assert (comet.channels.restarts, log.said) == (1, ["started", "closed"])
+        assert (inside(comet).channels.restarts, log.said) == (1, ["started", "closed"])
         assert after is find(comet, "ticker") is before.successor
         assert before.closed is not None
-        assert (after.closed, after.history.top, len(comet.channels)) == (None, 0, 2)
+        assert (after.closed, after.history.top, len(inside(comet).channels)) == (None, 0, 2)
         assert after.history.epoch != before.history.epoch
         assert (after.directory, after.history.size) == (before.directory, before.history.size)
         channel.publish("meanwhile")
@@ -919,7 +932,7 @@ async def test_a_source_that_raises_is_started_again_and_logged_and_counted(
         await log.do("c")
         assert after.history.top == 2
         assert feed_of(other).closed is None
-        assert inside(comet).declarations.members(declared) == [after]
+        assert live_feeds(comet, declared) == [after]
 
 
 async def test_the_old_source_has_closed_before_the_next_begins() -> None:
@@ -940,7 +953,7 @@ async def test_the_old_source_has_closed_before_the_next_begins() -> None:
                 said.append("closed")
 
         await wait_all_tasks_blocked()
-        assert comet.channels.restarts == 1
+        assert inside(comet).channels.restarts == 1
         await advance(clock, 5)
         assert said == ["started"]
         closing.set()
@@ -969,7 +982,7 @@ async def test_a_source_that_ran_for_a_minute_counts_as_if_it_had_never_failed(
             await log.do(FAILURE)
             await advance(clock, 1.2)
         assert asked == [1, 2, 1, 2]
-        assert comet.channels.restarts == 4
+        assert inside(comet).channels.restarts == 4
 
 
 async def test_a_newest_channel_goes_on_where_it_was() -> None:
@@ -995,7 +1008,7 @@ async def test_what_waits_to_start_again_can_be_stopped(how: str) -> None:
     own = comet.channel("own", scope=CLIENT_PROCESS)(log.own)
     async with running(made):
         process = open_in(comet)
-        process.connect()
+        client_of(process).connect()
         declared = own if how == "closes" else rooms
         feed = feed_of(declared.channel(process)) if how == "closes" else find(comet, "room:1")
         if how != "closes":
@@ -1016,7 +1029,7 @@ async def test_what_waits_to_start_again_can_be_stopped(how: str) -> None:
         if how != "stops":
             await wait_all_tasks_blocked()
             assert (len(inside(comet).background), feed.latest.closed) == (0, "ended")
-            assert inside(comet).declarations.members(declared) == []
+            assert live_feeds(comet, declared) == []
             await advance(clock, 100)
     assert log.said.count(log.said[0]) == starts
     assert feed.latest.closed == "ended"
@@ -1037,7 +1050,7 @@ async def test_one_that_is_closed_while_its_source_closes_is_not_started_again()
 
         await wait_all_tasks_blocked()
         channel = ticker.channel()
-        assert comet.channels.restarts == 1
+        assert inside(comet).channels.restarts == 1
         channel.close()
         assert feed_of(channel).closed == "ended"
         closing.set()
@@ -1057,7 +1070,7 @@ async def test_readers_of_before_do_not_count_for_the_member_that_was_started_ag
         await log.do(FAILURE)
         after = find(comet, "room:42")
         assert after is before.successor
-        assert (after.authorize, after.visits) == (may, before.visits)
+        assert (after.authorize, after.uses) == (may, before.uses)
         new = come(comet, after)
         leave(comet, old)
         await advance(clock, 30)
@@ -1076,10 +1089,10 @@ async def test_a_failing_member_that_nobody_listens_to_lingers_no_longer() -> No
         for _ in range(3):
             await advance(clock, 3)
             await log.do(FAILURE)
-        assert len(inside(comet).declarations.members(rooms)) == 1
+        assert len(live_feeds(comet, rooms)) == 1
         await advance(clock, 1.2)
-        assert inside(comet).declarations.members(rooms) == []
-        assert len(comet.channels) == 0
+        assert live_feeds(comet, rooms) == []
+        assert len(inside(comet).channels) == 0
 
 
 async def test_the_readers_of_a_member_that_fails_have_a_whole_linger_to_come_back() -> None:
@@ -1090,7 +1103,7 @@ async def test_the_readers_of_a_member_that_fails_have_a_whole_linger_to_come_ba
         await advance(clock, 100)
         await log.do(FAILURE)
         await advance(clock, 9.9)
-        (member,) = inside(comet).declarations.members(rooms)
+        (member,) = live_feeds(comet, rooms)
         assert member.closed is None
         await advance(clock, 0.3)
         assert member.closed == "ended"
@@ -1127,8 +1140,8 @@ async def test_what_ends_in_the_very_moment_its_source_fails_stays_ended() -> No
         feed = feed_of(declared.channel())
         feed.directory.end(feed, keep=True)  # what another thread does first
         await log.do(FAILURE)
-        assert comet.channels.find("ticker") is feed
-        comet.channels.end(feed, "ended")  # and then
+        assert inside(comet).channels.find("ticker") is feed
+        inside(comet).channels.end(feed, "ended")  # and then
         await advance(clock, 100)
         assert log.said == ["started", "closed"]
 
@@ -1160,7 +1173,7 @@ async def test_a_value_that_does_not_fit_is_a_failure() -> None:
         comet.channel("ticker", type=int)(log.source)
         await wait_all_tasks_blocked()
         await log.do("text")
-        assert (comet.channels.restarts, log.said) == (1, ["started", "closed"])
+        assert (inside(comet).channels.restarts, log.said) == (1, ["started", "closed"])
 
 
 async def test_publishing_and_closing_as_a_source_is_started_again_reach_the_next() -> None:
@@ -1170,15 +1183,15 @@ async def test_publishing_and_closing_as_a_source_is_started_again_reach_the_nex
         await wait_all_tasks_blocked()
         channel = declared.channel()
         old = feed_of(channel)
-        new = comet.channels.renew(old)
+        new = inside(comet).channels.renew(old)
         old.lineage = None  # what the publisher saw before
 
         def publish(feed: Feed, data: bytes) -> Any:
             new.succeed(old)
-            del comet.channels.publish  # the real one again
-            return comet.channels.publish(feed, data)
+            del inside(comet).channels.publish  # the real one again
+            return inside(comet).channels.publish(feed, data)
 
-        comet.channels.publish = publish  # type: ignore[method-assign]  # in this very moment
+        inside(comet).channels.publish = publish  # type: ignore[method-assign]  # in this very moment
         channel.publish("x")
         assert (old.history.top, new.history.top) == (0, 1)
 
@@ -1187,10 +1200,10 @@ async def test_publishing_and_closing_as_a_source_is_started_again_reach_the_nex
 
         def end(feed: Feed, reason: str) -> None:
             new.succeed(old)
-            del comet.channels.end  # the real one again
-            comet.channels.end(feed, reason)
+            del inside(comet).channels.end  # the real one again
+            inside(comet).channels.end(feed, reason)
 
-        comet.channels.end = end  # type: ignore[method-assign,assignment]  # the same again
+        inside(comet).channels.end = end  # type: ignore[method-assign,assignment]  # the same again
         channel.close()
         assert new.closed == "ended"
 
@@ -1200,8 +1213,8 @@ async def test_no_incarnation_keeps_those_before_it() -> None:
         declared = comet.channel("ticker")(Log().source)
         await wait_all_tasks_blocked()
         first = feed_of(declared.channel())
-        between = id(comet.channels.renew(first))
-        newest = comet.channels.renew(first.latest)
+        between = id(inside(comet).channels.renew(first))
+        newest = inside(comet).channels.renew(first.latest)
         await wait_all_tasks_blocked()
         gc.collect()
         assert between not in {id(one) for one in gc.get_objects() if type(one) is Feed}
@@ -1223,7 +1236,7 @@ async def test_what_threads_publish_meanwhile_is_in_one_incarnation_each() -> No
                 threads.start_soon(anyio.to_thread.run_sync, publish)
             for _ in range(50):
                 await anyio.lowlevel.checkpoint()
-                feeds.append(comet.channels.renew(feeds[-1]))
+                feeds.append(inside(comet).channels.renew(feeds[-1]))
         assert sum(feed.history.top for feed in feeds) == 10_000
         assert feed_of(channel) is feeds[-1] is feeds[0].latest
 

@@ -22,8 +22,8 @@ from asgi_comet import (
 )
 from asgi_comet.channels.html import make_html
 from asgi_comet.testing import ManualClock, wait_for_listeners
-from asgi_comet.testing._inspect import inside, tables
-from tests.kit.processes import process_of
+from asgi_comet.testing._inspect import inside, live_feeds, tables
+from tests.kit.processes import open_in, process_of
 from tests.kit.running import advance, running
 from tests.kit.serving import Address, Tab, poll
 from tests.kit.stage import KEY
@@ -41,7 +41,7 @@ class Said(BaseModel):
 
 
 def alive(comet: Comet, name: str) -> bool:
-    return comet.channels.find(name) is not None
+    return inside(comet).channels.find(name) is not None
 
 
 # Over real sockets
@@ -411,11 +411,11 @@ async def test_a_thousand_members_leave_nothing_and_cost_no_task() -> None:
         for n in range(1000):
             rooms.publish("x", room=n)
         await wait_all_tasks_blocked()
-        assert len(comet.channels) == 1000
+        assert len(inside(comet).channels) == 1000
         assert len(inside(comet).background) == 0
         await advance(clock, 10.2)
-        assert len(comet.channels) == 0
-        assert inside(comet).declarations.members(rooms) == []
+        assert len(inside(comet).channels) == 0
+        assert live_feeds(comet, rooms) == []
         assert tables(comet)["members"] == 0
 
 
@@ -443,7 +443,7 @@ async def test_publish_of_each_kind_of_declared_channel() -> None:
         async def unread(process: Any) -> AsyncIterator[int]:
             yield 1
 
-        process = inside(comet).processes.open("a session")
+        process = open_in(comet, "a session")
         assert (await news.publish("x").stored()).offset >= 1
         with pytest.raises(TypeError, match="which reads its source as its client asks"):
             unread.publish(5, process)

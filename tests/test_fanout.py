@@ -130,7 +130,7 @@ async def test_counts_are_exact_and_observers_are_told() -> None:
         feed.observers = (told.append,)
         for ear in ears:
             attach(fanout, ear, feed)
-        assert (len(feed.listeners), len(fanout.listeners), feed.visits) == (2, 2, 2)
+        assert (len(feed.listeners), len(fanout.listeners), feed.uses) == (2, 2, 2)
         for ear in [*ears, *ears]:
             fanout.detach(ear)
         assert (len(feed.listeners), len(fanout.listeners)) == (0, 0)

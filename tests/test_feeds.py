@@ -37,10 +37,10 @@ def make(kind: Kind, *messages: bytes, size: int = 10, max_bytes: int = 1000) ->
 
 
 def read(feed: Feed, after: int, max_bytes: int | None = None) -> bytes | None:
-    rendered = feed.render(encode, after, max_bytes)
-    if rendered is None:
+    chunk = feed.render(encode, after, max_bytes)
+    if chunk is None:
         return None
-    data: bytes = rendered.data
+    data: bytes = chunk.data
     return data
 
 
@@ -125,9 +125,9 @@ def test_a_run_is_written_without_the_lock_so_that_its_html_may_use_the_channel(
 
     publishing = Encoder(write_and_publish, b" ".join, gap=1)
     for expected in (b"1:a", b"1:a 2:b"):  # what lacks a message is not kept
-        rendered = feed.render(publishing, 0)
-        assert rendered is not None
-        assert rendered.data == expected
+        chunk = feed.render(publishing, 0)
+        assert chunk is not None
+        assert chunk.data == expected
 
 
 def test_what_was_acknowledged_is_not_kept_in_encoded_form_either() -> None:
@@ -241,9 +241,9 @@ def test_a_run_is_cut_to_size_and_tells_how_far_it_reaches() -> None:
         (0, 1, (b"1:aa", 1)),
         (0, None, (b"1:aa 2:bb 3:cc", 3)),
     ):
-        rendered = feed.render(encode, after, max_bytes)
-        assert rendered is not None
-        assert (rendered.data, rendered.upto) == expected
+        chunk = feed.render(encode, after, max_bytes)
+        assert chunk is not None
+        assert (chunk.data, chunk.upto) == expected
 
 
 def test_publishing_in_threads_gives_dense_offsets_in_each_callers_order() -> None:

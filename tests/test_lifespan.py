@@ -16,8 +16,9 @@ from asgi_comet._runtime.signals import chained_signals
 from asgi_comet.channels.feed import Wake
 from asgi_comet.lifespan import PATIENCE
 from asgi_comet.testing import ManualClock
-from asgi_comet.testing._inspect import feed_of, inside, patience_of, tables
+from asgi_comet.testing._inspect import feed_of, inside, lifespan_of, patience_of, tables
 from tests.kit.listening import Ear, attach
+from tests.kit.processes import open_in
 from tests.kit.stage import KEY
 from tests.kit.turns import wait_all_tasks_blocked
 
@@ -125,7 +126,7 @@ async def test_around_an_application_sources_are_read_from_begin_to_finish() -> 
     said = declare(comet)
     for _ in range(2):
         said.clear()
-        async with comet.begin_lifespan() as lifespan:
+        async with lifespan_of(comet).around() as lifespan:
             await wait_all_tasks_blocked()
             assert said == []
             lifespan.begin()
@@ -144,7 +145,7 @@ async def test_around_one_that_never_starts_no_source_is_read() -> None:
     said = declare(comet)
     channel: Channel[str] = comet.create(scope=SITE, name="other")
     with suppress(LookupError):
-        async with comet.begin_lifespan():
+        async with lifespan_of(comet).around():
             channel.publish("x")
             await wait_all_tasks_blocked()
             raise LookupError("no database")
@@ -155,7 +156,7 @@ async def test_around_one_that_never_starts_no_source_is_read() -> None:
 async def test_entered_within_sources_are_read_from_there_to_the_end_of_the_last() -> None:
     comet = Comet(KEY)
     said = declare(comet)
-    async with comet.begin_lifespan() as lifespan:
+    async with lifespan_of(comet).around() as lifespan:
         async with comet.lifespan():
             await wait_all_tasks_blocked()
             assert said == ["begins"]
@@ -168,7 +169,7 @@ async def test_entered_within_sources_are_read_from_there_to_the_end_of_the_last
         async with comet.lifespan():  # once more: it is as if the server started
             await wait_all_tasks_blocked()
             assert (said, inside(comet).drain.begun) == (["begins"], False)
-            process = inside(comet).processes.open("a session")
+            process = open_in(comet, "a session")
         assert (said, process.closed) == (["begins", "closes"], True)
 
 
@@ -190,7 +191,7 @@ async def test_what_an_application_publishes_as_it_starts_and_stops_goes_through
 
     for _ in range(2):
         said.clear()
-        async with comet.begin_lifespan() as lifespan:
+        async with lifespan_of(comet).around() as lifespan:
             before = news.channel()
             before.publish("we start")
             rooms.channel(room=1).publish("welcome")
@@ -229,7 +230,7 @@ async def test_callbacks_of_tabs_find_the_channels_of_the_site_alive(
     async with comet.lifespan():
         await wait_all_tasks_blocked()
         for number in range(3):
-            inside(comet).processes.open(f"session {number}").on_close(say_goodbye)
+            open_in(comet, f"session {number}").on_close(say_goodbye)
     assert sorted(delivered) == [1, 2, 3]
     assert feed_of(channel).closed == "ended"
     assert caplog.records == []
@@ -248,7 +249,7 @@ async def test_a_source_that_comes_after_the_stop_is_closed_and_never_read() -> 
         async def aclose(self) -> None:
             said.append("closed")
 
-    async with comet.begin_lifespan() as lifespan:
+    async with lifespan_of(comet).around() as lifespan:
         lifespan.begin()
         await lifespan.finish()
         channel = comet.create(Late(), scope=SITE, name="late")
@@ -274,7 +275,7 @@ async def test_callbacks_that_take_long_do_not_keep_the_channels_alive(
 
     monkeypatch.setattr("asgi_comet.lifespan.HEAD_START", 0.01)
     async with comet.lifespan():
-        inside(comet).processes.open("a session").on_close(stay)
+        open_in(comet, "a session").on_close(stay)
         await wait_all_tasks_blocked()
     assert said == ["ended"]
 
@@ -300,12 +301,12 @@ async def test_a_channel_made_before_is_there_again_for_the_next_lifespan_but_em
             attach(inside(comet).fanout, ear, feed_of(news))
         for channel in (news, score, unnamed):
             assert (len(feed_of(channel).history), feed_of(channel).closed) == (0, None)
-            assert comet.channels.find(channel.id) is feed_of(channel)
+            assert inside(comet).channels.find(channel.id) is feed_of(channel)
         assert history.epoch != feed_of(news).history.epoch
         assert ear.woken is Wake.TIMEOUT
     assert len(epochs) == 3
     news.close()
-    assert len(comet.channels) == 2
+    assert len(inside(comet).channels) == 2
 
 
 async def test_a_channel_made_while_it_runs_ends_with_it_and_frees_its_name() -> None:
@@ -317,8 +318,8 @@ async def test_a_channel_made_while_it_runs_ends_with_it_and_frees_its_name() ->
             gone = comet.create(scope=SITE, name="gone")
             gone.publish("kept for a while")
             gone.close()
-            assert comet.channels.find("gone") is not None
-        assert comet.channels.find("gone") is None
+            assert inside(comet).channels.find("gone") is not None
+        assert inside(comet).channels.find("gone") is None
         with pytest.raises(ChannelClosed):
             channel.publish("x")
     early.close()
@@ -326,7 +327,7 @@ async def test_a_channel_made_while_it_runs_ends_with_it_and_frees_its_name() ->
         late = comet.create(scope=SITE, name="early")  # its namesake was there before
     with pytest.raises(ChannelClosed):
         late.publish("x")
-    assert (len(comet.channels), tables(comet)["lasting"]) == (0, 0)
+    assert (len(inside(comet).channels), tables(comet)["lasting"]) == (0, 0)
 
 
 async def test_sources_that_do_not_close_hold_it_up_once() -> None:
@@ -338,13 +339,13 @@ async def test_sources_that_do_not_close_hold_it_up_once() -> None:
         waited.append(patience_of(comet))
         await anyio.sleep(0.01)
 
-    async with comet.begin_lifespan() as lifespan:
+    async with lifespan_of(comet).around() as lifespan:
         inside(comet).background.wait_idle = wait_idle  # type: ignore[method-assign]  # a slow one
         lifespan.begin()
         await lifespan.finish()
     first, second = waited
     assert (first, second < PATIENCE) == (PATIENCE, True)
-    async with comet.begin_lifespan():
+    async with lifespan_of(comet).around():
         pass
     assert waited[2] == PATIENCE
 

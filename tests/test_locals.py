@@ -13,6 +13,7 @@ import pytest
 
 from asgi_comet import ClientProcess, NoClientProcess, ProcessClosed, ProcessLocal
 from asgi_comet.identity.current import current_process
+from asgi_comet.testing._inspect import client_of, inside
 from tests.kit.processes import open_in
 from tests.kit.running import make, running
 
@@ -100,7 +101,7 @@ async def test_the_process_is_by_default_the_current_one() -> None:
         local.set([])
     scope = {"type": "http", "headers": [], "scheme": "http"}
     async with running() as (comet, _):
-        with comet.begin_visit(scope):
+        with inside(comet).requests.begin(scope):
             process = comet.open_process()
             assert current_process() is process
             assert local.get() is local.get(process)
@@ -152,7 +153,7 @@ def test_a_closed_process_has_none() -> None:
         local.get(process)
     with pytest.raises(ProcessClosed):
         local.set([], process)
-    assert process.locals is None
+    assert client_of(process).locals is None
 
 
 def test_a_value_is_freed_when_its_process_closes() -> None:

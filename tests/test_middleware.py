@@ -254,7 +254,7 @@ def serve_pool(comet: Comet, app: ASGIApp, pool: Pool) -> None:
     with serve(app) as server:
         (event,) = poll(server, {"ticker": "last:1"})[:1]
         assert event["channel"] == "ticker"
-    assert comet.channels.restarts == 0
+    assert inside(comet).channels.restarts == 0
     assert not inside(comet).loop.running
 
 

@@ -34,13 +34,15 @@ from asgi_comet import (
     ProcessClosed,
 )
 from asgi_comet._runtime import fairness
-from asgi_comet.identity.registry import SUCCESSION
+from asgi_comet.identity.clients import SUCCESSION
+from asgi_comet.identity.process import Claim
 from asgi_comet.notify import queue
 from asgi_comet.testing._inspect import (
     FORGET_SUBSCRIPTION,
     HAND_OUT_ALL,
     HAND_OUT_JOB,
     NEXT_JOB,
+    client_of,
     feed_of,
     inside,
     is_handing_out,
@@ -51,6 +53,7 @@ from asgi_comet.testing._inspect import (
     tables_of,
 )
 from tests.kit.notifying import House, housing, messages
+from tests.kit.processes import open_in
 from tests.kit.running import advance, make
 from tests.kit.turns import until
 
@@ -72,7 +75,7 @@ def test_one_per_name_and_the_name_must_be_that_of_a_process_channel() -> None:
     with pytest.raises(NonUniqueChannelName, match="'~messages'"):
         comet.notifier("messages")
     with pytest.raises(NonUniqueChannelName, match="'~messages'"):
-        comet.create(scope=inside(comet).processes.open("s"), name="messages")
+        comet.create(scope=open_in(comet, "s"), name="messages")
     for name in ("comet", "", "~x", "open"):
         with pytest.raises(InvalidName):
             comet.notifier(name)
@@ -102,7 +105,7 @@ KEYS = [
 def test_keys_are_validated_by_their_type(type_: Any, key: Any, same: Any, wrong: Any) -> None:
     comet = make()
     notifier = comet.notifier("n", key=type_)
-    process = inside(comet).processes.open("s")
+    process = open_in(comet, "s")
     notifier.listen(same, process)
     assert notifier.listeners(key) == [process]
     calls: list[Callable[[], object]] = [
@@ -123,7 +126,7 @@ def test_keys_are_validated_by_their_type(type_: Any, key: Any, same: Any, wrong
 def test_without_a_type_a_key_is_anything_hashable() -> None:
     comet = make()
     notifier = comet.notifier("n")
-    process = inside(comet).processes.open("s")
+    process = open_in(comet, "s")
     notifier.listen(("a", 1), process)
     assert notifier.listeners(("a", 1)) == [process]
     with pytest.raises(InvalidKey, match="to be hashable, got list"):
@@ -138,7 +141,7 @@ def test_without_a_type_a_key_is_anything_hashable() -> None:
 def test_listening_makes_the_channel_once_and_is_idempotent() -> None:
     comet = make()
     notifier = comet.notifier("n", key=int)
-    process = inside(comet).processes.open("s")
+    process = open_in(comet, "s")
     channel = notifier.listen(1, process)
     assert channel.id == "~n"
     assert channel.reference()["channel"] == "~n"
@@ -148,12 +151,12 @@ def test_listening_makes_the_channel_once_and_is_idempotent() -> None:
     assert notifier.listeners(1) == notifier.listeners(2) == [process]
     notifier.unlisten(1, process)
     notifier.unlisten(1, process)
-    assert (notifier.listeners(1), len(notifier)) == ([], 1)
+    assert ([*notifier.listeners(1)], len(notifier)) == ([], 1)
     notifier.unlisten(2, process)
     assert len(notifier) == 0
     assert bool(notifier)
     assert notifier.listen(1, process) is channel  # it stayed
-    notifier.unlisten(1, inside(comet).processes.open("another, which never listened"))
+    notifier.unlisten(1, open_in(comet, "another, which never listened"))
 
 
 def test_the_process_is_by_default_the_current_one() -> None:
@@ -168,7 +171,10 @@ def test_the_process_is_by_default_the_current_one() -> None:
 
 def test_a_closed_process_cannot_listen_and_a_taken_name_is_told() -> None:
     comet = make()
-    process, other = inside(comet).processes.open("s"), inside(comet).processes.open("s")
+    process, other = (
+        open_in(comet, "s"),
+        open_in(comet, "s"),
+    )
     comet.create(scope=other, name="n")
     notifier = comet.notifier("n", key=int)
     process.close()
@@ -184,15 +190,15 @@ def test_one_that_closes_while_it_begins_to_listen_leaves_nothing(
 ) -> None:
     comet = make()
     notifier = comet.notifier("n", key=int)
-    process = inside(comet).processes.open("s")
-    open_ = comet.channels.open
+    process = open_in(comet, "s")
+    open_ = inside(comet).channels.open
 
     def close_meanwhile(*args: Any, **options: Any) -> Any:
         found = open_(*args, **options)
         process.closed = True  # and nothing else yet, as another thread may do it
         return found
 
-    monkeypatch.setattr(comet.channels, "open", close_meanwhile)
+    monkeypatch.setattr(inside(comet).channels, "open", close_meanwhile)
     with pytest.raises(ProcessClosed):
         notifier.listen(1, process)
     check_empty(notifier)
@@ -201,12 +207,15 @@ def test_one_that_closes_while_it_begins_to_listen_leaves_nothing(
 def test_a_process_that_closes_leaves_nothing() -> None:
     comet = make()
     notifier = comet.notifier("n", key=int)
-    one, other = inside(comet).processes.open("s"), inside(comet).processes.open("s")
+    one, other = (
+        open_in(comet, "s"),
+        open_in(comet, "s"),
+    )
     for key in range(10):
         notifier.listen(key, one)
     notifier.listen(3, other)
     one.close()
-    assert (len(notifier), notifier.listeners(3)) == (1, [other])
+    assert (len(notifier), [*notifier.listeners(3)]) == (1, [other])
     other.close()
     check_empty(notifier)
 
@@ -311,7 +320,7 @@ async def test_its_channel_can_be_had_before_anybody_listens() -> None:
         notifier = house.comet.notifier("n")
         tab = house.open("a")
         channel = notifier.channel(tab)
-        assert (channel.id, len(notifier), notifier.listeners(1)) == ("~n", 0, [])
+        assert (channel.id, len(notifier), [*notifier.listeners(1)]) == ("~n", 0, [])
         assert notifier.listen(1, tab).reference() == channel.reference()
         notifier.notify(1, "x")
         await wait_all_tasks_blocked()
@@ -381,7 +390,7 @@ async def test_a_value_that_is_the_same_for_all_is_encoded_once() -> None:
         encoded.clear()
         assert await notifier.notify(1, Counted()) == 200
         assert encoded == ["x"]
-        data = {id(house.tabs[n].place.directory.find("~n").history.after(0)[0].data)  # type: ignore[union-attr, index]
+        data = {id(client_of(house.tabs[n]).place.directory.find("~n").history.after(0)[0].data)  # type: ignore[union-attr, index]
                 for n in names}  # fmt: skip
         assert len(data) == 1
 
@@ -435,7 +444,7 @@ async def test_the_line_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch)
 async def test_what_was_notified_before_the_lifespan_is_handed_out_with_it() -> None:
     comet = make()
     notifier = comet.notifier("n", key=int, prepare=lambda user, value: value)
-    process = inside(comet).processes.open("s")
+    process = open_in(comet, "s")
     notifier.listen(1, process)
     waiting = [notifier.notify(1, number) for number in range(3)]
     with pytest.raises(NotRunning):
@@ -787,7 +796,7 @@ async def test_a_subscription_that_overflows_ends_that_channel_as_full(
         assert [await one for one in sent] == [1] * 7  # what it was preparing is called off
         assert notifier.listeners(1) == [house.tabs["a"]]
         assert house.values("a") == list(range(7))
-        feed = house.tabs["slow"].place.directory.find("~n")
+        feed = client_of(house.tabs["slow"]).place.directory.find("~n")
         assert feed is not None
         assert feed.closed == "full"
         assert "is prepared too slowly" in caplog.text
@@ -821,7 +830,7 @@ async def test_a_client_that_does_not_read_is_full_and_forgotten_until_it_listen
     async with housing(history_size=3) as house:
         notifier = house.comet.notifier("n", key=int)
         house.open_all(notifier, "a", "b")
-        reader = house.tabs["b"].place.directory.find("~n")
+        reader = client_of(house.tabs["b"]).place.directory.find("~n")
         assert reader is not None
         for number in range(3):
             assert await notifier.notify(1, number) == 2
@@ -960,7 +969,7 @@ async def test_a_process_that_closes_while_it_waits_to_be_prepared_for_is_passed
 def test_two_threads_that_see_a_channel_s_end_forget_it_once() -> None:
     comet = make()
     notifier = comet.notifier("n", key=int)
-    process = inside(comet).processes.open("s")
+    process = open_in(comet, "s")
     notifier.listen(1, process)
     subscription = subscriptions(notifier)[process]
     subscription.channel.close()
@@ -1009,14 +1018,14 @@ async def test_a_lifespan_that_ends_leaves_no_job_and_a_later_one_works() -> Non
     slow = comet.notifier("slow", key=int, prepare=prepare)
     quick = comet.notifier("quick", key=int)
     async with comet.lifespan():
-        process = inside(comet).processes.open("s")
+        process = open_in(comet, "s")
         slow.listen(1, process)
         slow.notify(1, "x")
         await wait_all_tasks_blocked()
     check_empty(slow)
     assert len(inside(comet).background) == 0
     async with comet.lifespan():
-        process = inside(comet).processes.open("s")
+        process = open_in(comet, "s")
         quick.listen(1, process)
         assert await quick.notify(1, "x") == 1
 
@@ -1027,7 +1036,7 @@ async def test_a_lifespan_that_ends_leaves_no_job_and_a_later_one_works() -> Non
 def test_a_notification_that_nobody_keeps_is_gone_and_one_that_is_kept_holds_little() -> None:
     comet = make()
     notifier = comet.notifier("n", key=int)
-    process = inside(comet).processes.open("s")
+    process = open_in(comet, "s")
     notifier.listen(1, process)
     dropped = weakref.ref(notifier.notify(1, "x"))
     assert dropped() is None
@@ -1040,7 +1049,7 @@ async def test_a_thousand_users_who_come_and_go_leave_nothing() -> None:
     async with housing(max_processes=3000) as house:
         notifier = house.comet.notifier("n", key=int)
         held = list[int]()
-        for _ in range(10):
+        for _ in range(4):
             await come_and_go(house, notifier, random)
             check_empty(notifier)
             gc.collect()
@@ -1050,10 +1059,9 @@ async def test_a_thousand_users_who_come_and_go_leave_nothing() -> None:
 
 
 async def come_and_go(house: House, notifier: Notifier[int], random: Random) -> None:
-    open_ = inside(house.comet).processes.open
-    tabs = [open_(f"session of {user}") for user in range(1000) for _ in range(3)]
+    tabs = [open_in(house.comet, f"session of {user}") for user in range(1000) for _ in range(3)]
     for user, tab in enumerate(tabs[::3]):
-        inside(house.comet).users.change(tab.session, user, keep=user % 2 == 0)
+        inside(house.comet).users.change(Claim.of(tab.session), user, keep=user % 2 == 0)
     for tab in tabs:
         for key in random.sample(range(10_000), 5):
             notifier.listen(key, tab)
@@ -1066,7 +1074,7 @@ async def come_and_go(house: House, notifier: Notifier[int], random: Random) -> 
             notifier.unlisten(listened, tab)  # type: ignore[arg-type]  # they are numbers
     assert len(house.comet.sessions()) == 1000
     for session in house.comet.sessions()[::2]:
-        inside(house.comet).users.change(session, None)  # which closes its tabs
+        inside(house.comet).users.change(Claim.of(session), None)  # which closes its tabs
     for tab in random.sample(tabs, len(tabs)):
         tab.close()
     await wait_all_tasks_blocked()
@@ -1077,6 +1085,6 @@ async def come_and_go(house: House, notifier: Notifier[int], random: Random) -> 
 
 def check_users_empty(comet: Comet) -> None:
     for session in logins(comet):  # who logged in and left every tab
-        inside(comet).users.change(session, None)
+        inside(comet).users.change(Claim.of(session), None)
     found = tables(comet)
     assert [found[name] for name in ("processes", "users", "logins", "sessions")] == [0] * 4

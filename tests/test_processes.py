@@ -22,11 +22,19 @@ from asgi_comet import (
 )
 from asgi_comet.channels.feed import Wake
 from asgi_comet.identity import goodbyes
-from asgi_comet.identity.process import Registered
+from asgi_comet.identity.process import Claim, Client, Registered
 from asgi_comet.testing import ManualClock
-from asgi_comet.testing._inspect import belongs_to, buckets, feed_of, inactivity_waits, inside, left
+from asgi_comet.testing._inspect import (
+    belongs_to,
+    buckets,
+    client_of,
+    feed_of,
+    inactivity_waits,
+    inside,
+    left,
+)
 from tests.kit.listening import Ear
-from tests.kit.processes import open_in, processes_of
+from tests.kit.processes import clients_of, open_in
 from tests.kit.running import advance, make, running
 from tests.kit.turns import wait_all_tasks_blocked
 
@@ -48,8 +56,8 @@ def test_a_process_is_open_and_of_its_session_and_its_url_holds_its_signed_id() 
     assert len(process.id) == 24  # 144 bits
     head, _, token = process.url.rpartition("/")
     assert head == "/comet/p"
-    assert inside(comet).visits.identity.unsign_process(token) == process.id
-    assert processes_of(comet).find(process.id) is process
+    assert inside(comet).requests.identity.unsign_process(token) == process.id
+    assert clients_of(comet).find(process.id) is process
     assert process.session.processes == [process]
     process.check_open()
 
@@ -85,7 +93,7 @@ def test_a_closed_one_is_not_found_and_nothing_can_be_made_in_it() -> None:
     channel = comet.create(scope=process, name="inbox")
     process.close()
     assert process.closed
-    assert processes_of(comet).find(process.id) is None
+    assert clients_of(comet).find(process.id) is None
     with pytest.raises(ProcessClosed, match=f"{process.id[:6]}…, which has closed") as caught:
         comet.create(scope=process)
     assert caught.value.process == process.id
@@ -95,7 +103,7 @@ def test_a_closed_one_is_not_found_and_nothing_can_be_made_in_it() -> None:
 
 def test_one_that_speaks_the_registration_protocol_begins_with_nothing() -> None:
     process = open_in(make())
-    assert process.registered is None
+    assert client_of(process).registered is None
     one, other = Registered(), Registered()
     assert (one.number, one.answer) == (None, None)
     assert (one.cursors, one.expected, one.pending) == ({}, set(), {})
@@ -109,9 +117,9 @@ def test_one_that_speaks_the_registration_protocol_begins_with_nothing() -> None
 async def test_it_closes_after_process_timeout_without_a_connection() -> None:
     async with running(process_timeout=600) as (comet, clock):
         process = open_in(comet)
-        process.connect()
+        client_of(process).connect()
         await advance(clock, 5000)
-        process.disconnect()
+        client_of(process).disconnect()
         await advance(clock, 599.9)
         assert not process.closed
         await advance(clock, 0.3)
@@ -161,15 +169,19 @@ async def test_one_opened_before_the_lifespan_closes_30_seconds_after_it_started
 async def test_while_it_is_connected_it_is_not_closed() -> None:
     async with running(process_timeout=1) as (comet, clock):
         process = open_in(comet)
-        process.connect()
-        process.connect()
+        client_of(process).connect()
+        client_of(process).connect()
         await advance(clock, 10_000)
-        process.disconnect()
+        client_of(process).disconnect()
         await advance(clock, 10_000)
-        assert (process.closed, process.connections, process.inactive_for()) == (False, 1, 0.0)
-        process.disconnect()
+        assert (
+            process.closed,
+            client_of(process).connections,
+            client_of(process).inactive_for(),
+        ) == (False, 1, 0.0)
+        client_of(process).disconnect()
         await advance(clock, 0.5)
-        assert process.inactive_for() == 0.5
+        assert client_of(process).inactive_for() == 0.5
         await advance(clock, 0.7)
         assert process.closed
 
@@ -179,11 +191,11 @@ async def test_every_connection_makes_it_wait_anew() -> None:
         process = open_in(comet)
         for _ in range(5):
             await advance(clock, 29)
-            process.connect()
-            process.disconnect()
+            client_of(process).connect()
+            client_of(process).disconnect()
         await advance(clock, 599.9)
-        process.connect()
-        process.disconnect()
+        client_of(process).connect()
+        client_of(process).disconnect()
         await advance(clock, 599.9)
         assert not process.closed
         assert len(inside(comet).timers) == 1
@@ -192,9 +204,9 @@ async def test_every_connection_makes_it_wait_anew() -> None:
 async def test_a_connection_that_closes_after_the_process_leaves_nothing() -> None:
     async with running() as (comet, clock):
         process = open_in(comet)
-        process.connect()
+        client_of(process).connect()
         process.close()
-        process.disconnect()
+        client_of(process).disconnect()
         await advance(clock, 10_000)
         check_nothing_left(comet)
 
@@ -205,7 +217,7 @@ async def test_a_connection_that_closes_after_the_process_leaves_nothing() -> No
 async def test_all_that_is_held_is_told_that_the_process_has_closed() -> None:
     async with running() as (comet, _):
         process, ears = open_in(comet), [Ear(), Ear()]
-        process.listeners.update(ears)
+        client_of(process).listeners.update(ears)
         process.close()
         assert [ear.woken for ear in ears] == [Wake.CLOSED] * 2
 
@@ -213,14 +225,14 @@ async def test_all_that_is_held_is_told_that_the_process_has_closed() -> None:
 async def test_a_newer_reader_replaces_the_older_and_only_it_can_leave() -> None:
     async with running() as (comet, _):
         process, old, new = open_in(comet), Ear(), Ear()
-        process.read_by(old)
-        assert (process.reader, old.woken) == (old, None)
-        process.read_by(new)
-        assert (process.reader, old.woken, new.woken) == (new, Wake.REPLACED, None)
-        process.left_by(old)
-        assert process.reader is new
-        process.left_by(new)
-        assert process.reader is None
+        client_of(process).read_by(old)
+        assert (client_of(process).reader, old.woken) == (old, None)
+        client_of(process).read_by(new)
+        assert (client_of(process).reader, old.woken, new.woken) == (new, Wake.REPLACED, None)
+        client_of(process).left_by(old)
+        assert client_of(process).reader is new
+        client_of(process).left_by(new)
+        assert client_of(process).reader is None
 
 
 async def test_callbacks_sync_and_async_run_with_the_process() -> None:
@@ -357,7 +369,7 @@ async def test_when_the_lifespan_ends_all_are_closed_and_their_callbacks_have_ru
     async with running() as (comet, _):
         opened = [open_in(comet, str(number)) for number in range(3)]
         for process in opened:
-            process.connect()
+            client_of(process).connect()
             process.on_close(told.append)
     assert all(process.closed for process in opened)
     assert sorted(told, key=id) == sorted(opened, key=id)
@@ -378,10 +390,10 @@ async def test_wait_timeout_returns_once_it_has_been_inactive_for_so_long() -> N
 
 async def test_while_a_connection_is_open_it_is_active() -> None:
     async with waiting(5) as (process, clock, told):
-        process.connect()
+        client_of(process).connect()
         await advance(clock, 1000)
         assert told == []
-        process.disconnect()
+        client_of(process).disconnect()
         await advance(clock, 4.9)
         assert told == []
         await advance(clock, 0.3)
@@ -390,15 +402,15 @@ async def test_while_a_connection_is_open_it_is_active() -> None:
 
 async def test_it_counts_from_when_the_last_connection_closed() -> None:
     async with waiting(5) as (process, clock, told):
-        process.connect()
-        process.connect()
+        client_of(process).connect()
+        client_of(process).connect()
         await advance(clock, 3)
-        process.disconnect()
+        client_of(process).disconnect()
         await advance(clock, 3)
-        process.disconnect()
+        client_of(process).disconnect()
         await advance(clock, 3)
-        process.connect()
-        process.disconnect()
+        client_of(process).connect()
+        client_of(process).disconnect()
         await advance(clock, 4.9)
         assert told == []
         await advance(clock, 0.3)
@@ -419,17 +431,30 @@ async def test_what_passed_before_the_wait_counts() -> None:
 async def test_it_returns_at_once_for_a_closed_one() -> None:
     async with running() as (comet, _):
         process = open_in(comet)
-        process.connect()
+        client_of(process).connect()
         process.close()
         await comet.wait_timeout(1000, process)
 
 
 async def test_it_returns_when_the_process_closes() -> None:
     async with waiting(1000) as (process, _, told):
-        process.connect()
+        client_of(process).connect()
         await anyio.to_thread.run_sync(process.close)
         await wait_all_tasks_blocked()
         assert told == ["inactive"]
+
+
+async def test_it_returns_when_the_server_begins_to_stop() -> None:
+    async with running() as (comet, _), anyio.create_task_group() as tasks:
+        process = open_in(comet)
+        tasks.start_soon(comet.wait_timeout, 1000, process)
+        await wait_all_tasks_blocked()
+        assert inactivity_waits(process) == 1
+        inside(comet).drain.begin()
+        await comet.wait_timeout(1000, process)  # nor does a later one wait
+        await wait_all_tasks_blocked()
+        assert inactivity_waits(process) == 0
+        tasks.cancel_scope.cancel()
 
 
 async def test_cancelled_waits_leave_nothing() -> None:
@@ -490,11 +515,11 @@ async def test_of_32_in_a_session_the_33rd_closes_the_one_longest_without_a_conn
     async with running() as (comet, clock):
         opened = [open_in(comet) for _ in range(32)]
         assert not any(process.closed for process in opened)
-        opened[3].connect()  # longer ago than all, but connected
+        client_of(opened[3]).connect()  # longer ago than all, but connected
         for process in opened[:7] + opened[8:]:
             await advance(clock, 0.5)
-            process.connect()
-            process.disconnect()
+            client_of(process).connect()
+            client_of(process).disconnect()
         newest = open_in(comet)
         assert [process for process in opened if process.closed] == [opened[7]]
         assert newest.session.processes == [*opened[:7], *opened[8:], newest]
@@ -524,16 +549,16 @@ async def test_if_all_32_are_connected_the_33rd_is_refused() -> None:
     async with running() as (comet, _):
         opened = [open_in(comet) for _ in range(32)]
         for process in opened:
-            process.connect()
+            client_of(process).connect()
         timers = len(inside(comet).timers)
         with pytest.raises(TooManyProcesses, match=r"32 .* connected in this session") as caught:
             open_in(comet)
         assert (caught.value.limit, caught.value.of_session) == (32, True)
         with pytest.raises(TooManyProcesses):
-            processes_of(comet).default("s")
+            clients_of(comet).default(Claim.of(Session("s")))
         assert (opened[0].session.processes, len(inside(comet).timers)) == (opened, timers)
         open_in(comet, "another")
-        opened[5].disconnect()
+        client_of(opened[5]).disconnect()
         open_in(comet)
         assert [process for process in opened if process.closed] == [opened[5]]
 
@@ -545,7 +570,7 @@ async def test_where_a_session_may_have_one_it_is_replaced_and_the_session_stays
         new = open_in(comet)
         assert (old.closed, new.closed) == (True, False)
         assert old.session is new.session
-        assert processes_of(comet).sessions() == [new.session]
+        assert clients_of(comet).sessions() == [new.session]
         new.close()
         check_nothing_left(comet)
 
@@ -553,16 +578,16 @@ async def test_where_a_session_may_have_one_it_is_replaced_and_the_session_stays
 async def test_max_processes_at_n_and_n_plus_one() -> None:
     async with running(max_processes=3) as (comet, _):
         opened = [open_in(comet, str(number)) for number in range(3)]
-        sessions = processes_of(comet).sessions()
+        sessions = clients_of(comet).sessions()
         for session in ("0", "new"):
             with pytest.raises(TooManyProcesses, match=r"at most 3 .* on this server") as caught:
                 open_in(comet, session)
             assert (caught.value.limit, caught.value.of_session) == (3, False)
-        assert processes_of(comet).sessions() == sessions
+        assert clients_of(comet).sessions() == sessions
         assert sessions[0].processes == [opened[0]]
         opened[1].close()
         open_in(comet, "new")
-        assert len(processes_of(comet)) == 3
+        assert len(clients_of(comet)) == 3
 
 
 async def test_a_session_that_makes_room_may_open_one_on_a_full_server() -> None:
@@ -577,15 +602,15 @@ async def test_a_session_that_makes_room_may_open_one_on_a_full_server() -> None
 
 async def test_the_default_process_is_made_when_first_needed_and_shared() -> None:
     async with running() as (comet, clock):
-        processes = processes_of(comet)
+        processes = clients_of(comet)
         tab = open_in(comet)
-        default = processes.default("s")
+        default = processes.default(Claim.of(Session("s"))).process
         assert default is not tab
-        assert processes.default("s") is default
-        assert processes.default("another") is not default
+        assert processes.default(Claim.of(Session("s"))).process is default
+        assert processes.default(Claim.of(Session("another"))).process is not default
         assert default.session.processes == [tab, default]
         default.close()
-        again = processes.default("s")
+        again = processes.default(Claim.of(Session("s"))).process
         assert again is not default
         await advance(clock, 30.2)
         assert again.closed
@@ -597,11 +622,11 @@ async def test_many_threads_that_need_the_default_process_get_the_same() -> None
         found = list[ClientProcess]()
 
         def need() -> None:
-            found.append(processes_of(comet).default("s"))
+            found.append(clients_of(comet).default(Claim.of(Session("s"))).process)
 
         await anyio.to_thread.run_sync(in_threads, 8, need)
         assert len(set(found)) == 1
-        assert len(processes_of(comet)) == 1
+        assert len(clients_of(comet)) == 1
 
 
 # Nothing is left
@@ -611,9 +636,9 @@ async def test_a_session_vanishes_with_its_last_process() -> None:
     async with running() as (comet, _):
         one, two, other = open_in(comet), open_in(comet), open_in(comet, "other")
         one.close()
-        assert {session.id for session in processes_of(comet).sessions()} == {"s", "other"}
+        assert {session.id for session in clients_of(comet).sessions()} == {"s", "other"}
         two.close()
-        assert processes_of(comet).sessions() == [other.session]
+        assert clients_of(comet).sessions() == [other.session]
         again = open_in(comet)
         assert again.session is not one.session
 
@@ -639,7 +664,7 @@ class Sources:
         return self.endless()
 
 
-async def test_after_1000_came_and_went_nothing_is_left() -> None:
+async def test_after_300_came_and_went_nothing_is_left() -> None:
     sources, told, random = Sources(), list[ClientProcess](), Random(3)
     async with running(max_processes_per_session=8) as (comet, clock):
         waits = 0
@@ -651,16 +676,16 @@ async def test_after_1000_came_and_went_nothing_is_left() -> None:
             waits += 1
 
         async with anyio.create_task_group() as tasks:
-            for number in range(1000):
-                process = open_in(comet, f"s{number % 100}")
+            for number in range(300):
+                process = open_in(comet, f"s{number % 30}")
                 process.on_close(told.append)
                 comet.create(scope=process, name="writable").publish(1)
                 comet.create(sources.make, scope=process)
                 comet.create_unlimited(sources.make, scope=process, name="unread")
                 tasks.start_soon(wait, process)
                 if number % 3:
-                    process.connect()
-                    process.disconnect()
+                    client_of(process).connect()
+                    client_of(process).disconnect()
                 if number % 100 == 0:
                     await advance(clock, random.uniform(0, 60))
                 if number % 5 == 0:
@@ -669,8 +694,8 @@ async def test_after_1000_came_and_went_nothing_is_left() -> None:
                     await anyio.to_thread.run_sync(process.close)
             await advance(clock, 601)
         await wait_all_tasks_blocked()
-        assert (waits, len(told), len(set(told))) == (1000, 1000, 1000)
-        assert (sources.made, sources.began) == (2000, sources.ended)
+        assert (waits, len(told), len(set(told))) == (300, 300, 300)
+        assert (sources.made, sources.began) == (600, sources.ended)
         check_nothing_left(comet)
         there, heap = buckets(inside(comet).timers)
         assert there == set(heap)
@@ -681,7 +706,7 @@ async def test_after_1000_came_and_went_nothing_is_left() -> None:
 
 
 def is_of(found: object, comet: Comet) -> bool:
-    return type(found) is ClientProcess and belongs_to(found, comet)
+    return type(found) is Client and belongs_to(found, comet)
 
 
 def open_ones(session: Session) -> int:
@@ -690,15 +715,14 @@ def open_ones(session: Session) -> int:
 
 async def test_opening_and_closing_in_many_threads_leaves_nothing_and_keeps_the_bounds() -> None:
     async with running(max_processes_per_session=4, max_processes=10) as (comet, _):
-        processes, told, opened = processes_of(comet), list[ClientProcess](), list[int]()
+        processes, told, opened = clients_of(comet), list[ClientProcess](), list[int]()
 
         def work() -> None:
-            random, mine = Random(), list[ClientProcess]()
+            random, mine = Random(), list[Client]()
             for _ in range(100):
                 try:
-                    process = random.choice([processes.open, processes.default])(
-                        random.choice("abc")
-                    )
+                    claim = Claim.of(Session(random.choice("abc")))
+                    process = random.choice([processes.open, processes.default])(claim).process
                 except TooManyProcesses:
                     continue
                 opened.append(1)
@@ -722,7 +746,7 @@ async def test_an_inactivity_that_is_no_time_says_what_is_expected(
     comet: Comet, seconds: float
 ) -> None:
     async with comet.lifespan():
-        process = inside(comet).processes.open("s")
+        process = open_in(comet, "s")
         with pytest.raises(ValueError, match="expected a number of seconds, at least 0, got"):
             await comet.wait_timeout(seconds, process)
         process.close()
@@ -756,7 +780,7 @@ async def test_a_callback_that_hangs_is_cut_off(
 
     monkeypatch.setattr(goodbyes, "CALLBACK_LIMIT", 0.0)
     async with comet.lifespan():
-        process = inside(comet).processes.open("s")
+        process = open_in(comet, "s")
         process.on_close(hang)
         process.close()
         await inside(comet).background.wait_idle()

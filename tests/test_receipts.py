@@ -15,7 +15,7 @@ from asgi_comet._runtime import fairness
 from asgi_comet.brokers.base import Stored
 from asgi_comet.channels.feed import Feed
 from asgi_comet.core.messages import Position
-from asgi_comet.testing._inspect import awaited, inside, notifiers, subscriptions
+from asgi_comet.testing._inspect import awaited, client_of, inside, notifiers, record, subscriptions
 from tests.kit.notifying import House, housing
 from tests.kit.running import advance, make
 
@@ -60,7 +60,7 @@ async def waiting(notification: Notification, seconds: float = 30.0) -> AsyncIte
 
 
 def feed_of(house: House, name: str, channel: str = "~n") -> Feed:
-    feed = house.tabs[name].place.directory.find(channel)
+    feed = client_of(house.tabs[name]).place.directory.find(channel)
     assert feed is not None
     return feed
 
@@ -211,7 +211,7 @@ async def test_a_server_that_stops_ends_the_wait() -> None:
         notifier = house.comet.notifier("n", key=int)
         house.open_all(notifier, "a")
         async with waiting(notifier.notify(1, "x")) as found:
-            inside(house.comet).timers.hasten()
+            inside(house.comet).timers.shut_down()
             await wait_all_tasks_blocked()
             assert found.names(house) == ("", "", "a")
 
@@ -228,7 +228,7 @@ async def test_a_cancelled_wait_leaves_nothing_and_changes_nothing() -> None:
         notifier = house.comet.notifier("n", key=int)
         house.open_all(notifier, "a")
         for tab in house.tabs.values():
-            tab.connect()  # so that it does not expire
+            client_of(tab).connect()  # so that it does not expire
         sent = notifier.notify(1, "x")
         async with waiting(sent):
             assert awaited(feed_of(house, "a")) == 1
@@ -276,11 +276,11 @@ async def test_a_process_that_closes_right_after_it_was_published_did_get_it() -
     async with housing() as house:
         notifier = house.comet.notifier("n", key=int)
         house.open_all(notifier, "a", "b")
-        there = [subscriptions(notifier)[house.tabs[name]] for name in "ab"]
+        there = [subscriptions(notifier)[client_of(house.tabs[name])] for name in "ab"]
         sent = notifier.notify(2, "nobody")
-        sent.record(there[0], 1)
+        record(sent, there[0], 1)
         for subscription in there:
-            sent.record(subscription, None)  # as in another thread
+            record(sent, subscription, None)  # as in another thread
         assert await sent == 1
 
 

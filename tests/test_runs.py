@@ -45,8 +45,8 @@ def write(encode: Encoder, feed: Feed, after: int, max_bytes: int) -> tuple[byte
     """What a listener is written, how many bytes are reckoned for it, and how far it reaches."""
     begun = feed.render(encode.shared, after, max_bytes)
     assert begun is not None
-    data, size, rendered = encode.end(begun, feed.history.epoch, max_bytes)
-    return data if isinstance(data, bytes) else data.encode(), size, rendered.upto
+    data, size, chunk = encode.end(begun, feed.history.epoch, max_bytes)
+    return data if isinstance(data, bytes) else data.encode(), size, chunk.upto
 
 
 @every_encoder

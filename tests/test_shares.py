@@ -10,7 +10,7 @@ import pytest
 
 from asgi_comet import Comet, Session, TooManyFamilyChannels
 from asgi_comet.channels.feed import Feed
-from asgi_comet.identity.process import Caller
+from asgi_comet.identity.process import Claim
 from asgi_comet.testing._inspect import RUN_MEMBER, feed_of, inside, members
 from tests.kit.declaring import Log, declare_rooms
 from tests.kit.listening import Reader
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 def stranger(session: Session | None = None) -> Reader:
     """A connection: of a session, or of nobody that is known."""
     reader = Reader()
-    reader.caller = None if session is None else Caller.of(session)
+    reader.claim = None if session is None else Claim.of(session)
     return reader
 
 
@@ -138,7 +138,7 @@ async def test_a_member_that_has_ended_is_freed_at_once_without_the_collector() 
         gc.collect()
         gc.disable()
         try:
-            comet.channels.end_unused(feed)
+            inside(comet).channels.end_unused(feed)
             del feed
             await wait_all_tasks_blocked()
             assert member() is None

@@ -428,7 +428,7 @@ def test_one_that_was_closed_here_is_known(
 
 def test_a_token_without_a_birth_is_understood(comet: Comet, server: object) -> None:
     """Those that were signed before tokens said it."""
-    identity = inside(comet).visits.identity
+    identity = inside(comet).requests.identity
     assert identity.birth_of(identity.sign_process("p")) == ""
     assert identity.birth_of("p.forged") == ""
     inside(comet).siblings.recognise("")

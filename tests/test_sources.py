@@ -23,7 +23,7 @@ from asgi_comet import (
     Settings,
 )
 from asgi_comet.channels.kind import Kind
-from asgi_comet.testing._inspect import feed_of, inside, tables
+from asgi_comet.testing._inspect import client_of, feed_of, inside, tables
 from tests.kit.processes import open_in
 from tests.kit.running import advance, running
 from tests.kit.stage import KEY
@@ -209,13 +209,13 @@ async def test_a_source_that_ends_can_be_read_for_linger_seconds_then_is_unknown
     async with running(linger=10) as (comet, clock):
         comet.create(Log().count(2), scope=SITE, name="c")
         await wait_all_tasks_blocked()
-        feed = comet.channels.find("c")
+        feed = inside(comet).channels.find("c")
         assert feed is not None
-        assert (feed.closed, len(feed.history), len(comet.channels)) == ("ended", 2, 0)
+        assert (feed.closed, len(feed.history), len(inside(comet).channels)) == ("ended", 2, 0)
         await advance(clock, 9.9)
-        assert comet.channels.find("c") is feed
+        assert inside(comet).channels.find("c") is feed
         await advance(clock, 0.3)
-        assert comet.channels.find("c") is None
+        assert inside(comet).channels.find("c") is None
         assert len(inside(comet).timers) == 0
 
 
@@ -224,9 +224,9 @@ async def test_a_namesake_may_replace_a_channel_that_ended_at_once() -> None:
         comet.create(Log().count(2), scope=SITE, name="c")
         await wait_all_tasks_blocked()
         again = comet.create(scope=SITE, name="c")
-        assert comet.channels.find("c") is feed_of(again)
+        assert inside(comet).channels.find("c") is feed_of(again)
         await advance(clock, 20)
-        assert comet.channels.find("c") is feed_of(again)
+        assert inside(comet).channels.find("c") is feed_of(again)
 
 
 async def test_a_source_that_raises_fails_its_channel_and_no_other(
@@ -368,9 +368,9 @@ async def test_an_unnamed_channel_that_nobody_holds_is_reclaimed_though_its_sour
         gc.collect()
         await wait_all_tasks_blocked()
         await advance(clock, 9.9)
-        assert comet.channels.find(reference["channel"]) is not None
+        assert inside(comet).channels.find(reference["channel"]) is not None
         await advance(clock, 0.3)
-        assert comet.channels.find(reference["channel"]) is None
+        assert inside(comet).channels.find(reference["channel"]) is None
         assert log.said == ["closed"]
 
 
@@ -380,7 +380,7 @@ async def test_a_named_channel_lives_until_its_source_ends() -> None:
         comet.create(log.hang(), scope=SITE, name="c")
         gc.collect()
         await advance(clock, 3600)
-        assert comet.channels.find("c") is not None
+        assert inside(comet).channels.find("c") is not None
         assert log.said == []
 
 
@@ -438,8 +438,8 @@ async def test_when_the_lifespan_ends_no_source_is_left() -> None:
         await wait_all_tasks_blocked()
     assert [log.said for log in logs] == [["closed"], ["closed"], []]
     assert len(inside(comet).background) == 0
-    assert len(inside(comet).processes) == 0
-    assert len(comet.channels) == 0
+    assert len(inside(comet).clients) == 0
+    assert len(inside(comet).channels) == 0
 
 
 async def test_a_process_channel_that_overflows_closes_its_source() -> None:
@@ -462,9 +462,9 @@ async def test_publishing_too_much_on_a_writable_process_channel_says_so() -> No
         channel.publish(2)
         with pytest.raises(ChannelFull, match="'~inbox'"):
             channel.publish(3)
-        assert process.place.directory.find("~inbox") is feed_of(channel)
+        assert client_of(process).place.directory.find("~inbox") is feed_of(channel)
         again = comet.create(scope=process, name="inbox")
-        assert process.place.directory.find("~inbox") is feed_of(again)
+        assert client_of(process).place.directory.find("~inbox") is feed_of(again)
 
 
 @pytest.mark.parametrize("size", [0, -1])
@@ -654,7 +654,7 @@ async def test_a_channel_for_a_process_that_closed_meanwhile_is_refused_its_sour
             comet.create(make, scope=process)
         await wait_all_tasks_blocked()
         assert source.closed == 1
-        assert len(comet.channels) == 0
+        assert len(inside(comet).channels) == 0
 
 
 async def test_a_source_that_comes_while_the_lifespan_ends_is_closed_unread() -> None:
@@ -665,7 +665,7 @@ async def test_a_source_that_comes_while_the_lifespan_ends_is_closed_unread() ->
         late: list[Any] = []
     assert feed_of(late[0]).closed == "ended"
     assert log.said == []
-    assert (len(comet.channels), len(inside(comet).background)) == (0, 0)
+    assert (len(inside(comet).channels), len(inside(comet).background)) == (0, 0)
 
 
 async def test_an_on_demand_channel_is_not_published_on() -> None:
@@ -683,7 +683,7 @@ async def test_a_second_channel_of_a_name_is_refused_and_its_source_closed() -> 
             with pytest.raises(NonUniqueChannelName):
                 comet.create(source, scope=SITE, name="news")
         await wait_all_tasks_blocked()
-        assert (len(comet.channels), len(inside(comet).background)) == (1, 0)
+        assert (len(inside(comet).channels), len(inside(comet).background)) == (1, 0)
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])

@@ -3,12 +3,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import anyio
 import anyio.lowlevel
 import pytest
 
-from asgi_comet._runtime.timers import BATCH, RESOLUTION, Timer, Timers
+from asgi_comet._runtime.timers import BATCH, RESOLUTION, Timeout, Timer, Timers
 from asgi_comet.testing import ManualClock
 from asgi_comet.testing._inspect import buckets, sleepers
 from tests.kit.running import advance
@@ -103,3 +104,45 @@ async def test_nothing_to_wait_for_costs_no_wake_up() -> None:
         assert sleepers(clock) == [sleeper]
         await advance(clock, 3600)
         assert sleepers(clock) != [sleeper]
+
+
+async def test_a_timeout_calls_its_function_once() -> None:
+    clock, expired = ManualClock(), list[str]()
+    async with sweeping(clock) as timers:
+        timers.start(Timeout(lambda: expired.append("x")), 1)
+        timers.shut_down()
+        assert expired == []
+        await advance(clock, 1 + RESOLUTION)
+        assert expired == ["x"]
+
+
+async def test_a_timeout_may_end_at_shutdown() -> None:
+    clock, ended = ManualClock(), list[str]()
+    async with sweeping(clock) as timers:
+        timers.start(Timeout(lambda: ended.append("before"), at_shutdown=True), 1)
+        timers.shut_down()
+        timers.start(Timeout(lambda: ended.append("after"), at_shutdown=True), 1)
+        assert ended == ["before", "after"]
+
+
+@pytest.mark.parametrize("until_shutdown", [True, False])
+async def test_a_wait_for_an_event_ends_in_time(until_shutdown: bool) -> None:
+    clock, event = ManualClock(), anyio.Event()
+    async with sweeping(clock) as timers, anyio.create_task_group() as tasks:
+        tasks.start_soon(partial(timers.wait, event, 1, until_shutdown=until_shutdown))
+        await wait_all_tasks_blocked()
+        timers.shut_down()
+        assert event.is_set() is until_shutdown
+        await advance(clock, 1 + RESOLUTION)
+        assert event.is_set()
+
+
+async def test_a_wait_for_an_event_that_comes_leaves_no_timer() -> None:
+    clock, event = ManualClock(), anyio.Event()
+    async with sweeping(clock) as timers, anyio.create_task_group() as tasks:
+        tasks.start_soon(timers.wait, event, 1)
+        await wait_all_tasks_blocked()
+        assert len(timers) == 1
+        event.set()
+        await wait_all_tasks_blocked()
+        assert len(timers) == 0

@@ -7,7 +7,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from asgi_comet._runtime import fairness
-from asgi_comet._runtime.fairness import STRETCH, Turn
+from asgi_comet._runtime.fairness import STRETCH, Slice
 
 pytestmark = pytest.mark.anyio
 
@@ -21,13 +21,13 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 async def test_a_turn_is_over_after_a_stretch_and_a_rest_begins_the_next(now: list[float]) -> None:
-    turn = Turn()
+    slice_ = Slice()
     now[0] += STRETCH
-    assert not turn.over
+    assert not slice_.used
     now[0] += STRETCH / 2
-    assert turn.over
-    await turn.rest()
-    assert not turn.over
+    assert slice_.used
+    await slice_.yield_()
+    assert not slice_.used
 
 
 async def test_others_run_while_it_rests(now: list[float]) -> None:
@@ -39,7 +39,7 @@ async def test_others_run_while_it_rests(now: list[float]) -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(other)
         for _ in range(2):  # trio runs what is ready in any order
-            await Turn().rest()
+            await Slice().yield_()
         assert seen == ["other"]
 
 
@@ -47,14 +47,14 @@ async def test_others_run_while_it_rests(now: list[float]) -> None:
 async def test_tasks_that_share_a_turn_take_one_stretch_together(
     now: list[float], workers: int
 ) -> None:
-    turn, work, per_turn, stretches = Turn(), STRETCH / 4, list[float](), [0.0]
+    slice_, work, per_turn, stretches = Slice(), STRETCH / 4, list[float](), [0.0]
 
     async def worker() -> None:
         for _ in range(200):
             now[0] += work
             stretches[0] += work
-            if turn.over:
-                await turn.rest()
+            if slice_.used:
+                await slice_.yield_()
 
     async def watch() -> None:
         while True:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+import threading
+from collections.abc import AsyncIterator, Hashable, Iterator
 from http.client import IncompleteRead
 from typing import Any
 
@@ -25,12 +26,14 @@ from asgi_comet import (
 )
 from asgi_comet.channels.directory import Directory
 from asgi_comet.channels.feed import Feed
-from asgi_comet.identity.registry import FORMER_LIMIT, SUCCESSION
+from asgi_comet.identity.clients import FORMER_LIMIT, SUCCESSION
+from asgi_comet.identity.process import Claim, Stale
 from asgi_comet.testing import ManualClock, wait_for_listeners
 from asgi_comet.testing._inspect import inside, left, tables
+from tests.kit.listening import Reader
 from tests.kit.loop import soon
 from tests.kit.people import WHO, people, send, who
-from tests.kit.processes import process_of, session_in
+from tests.kit.processes import clients_of, open_in, process_of, session_in
 from tests.kit.serving import Address, Answer, Held, Tab, serve
 from tests.kit.stage import KEY
 
@@ -70,7 +73,7 @@ def test_logins_without_a_tab_are_bounded(comet: Comet, server: Address) -> None
     for n in range(5):
         answer = server.request("POST", "/login", f"user {n}")
         jars.append(dict([answer.headers["set-cookie"].partition(";")[0].split("=", 1)]))
-    assert inside(comet).processes.known == 4
+    assert inside(comet).clients.known == 4
     assert process_of(comet, Tab(server, jars[0])).user is None
     assert process_of(comet, Tab(server, jars[1])).user == "user 1"
 
@@ -162,18 +165,18 @@ def test_two_logins_that_tell_a_tab_at_once_share_its_monitor(
 
         def find_nothing_once(directory: Directory, name: str) -> Feed | None:
             patched.undo()
-            inside(comet).users.change(session, "alice")  # another thread makes it
+            inside(comet).users.change(Claim.of(session), "alice")  # another thread makes it
             return None
 
         patched.setattr(Directory, "find", find_nothing_once)
-        inside(comet).users.change(session, "alice")
+        inside(comet).users.change(Claim.of(session), "alice")
     assert find is Directory.find
     assert len(tab_of(tab, comet).poll({"~comet": "new.0"}, idle=True)) == 2
 
 
 def tab_of(tab: Tab, comet: Comet) -> Tab:
     """The same tab, with the cookie of its session now."""
-    value = inside(comet).visits.identity.sign_session(process_of(comet, tab).session.id)
+    value = inside(comet).requests.identity.sign_session(process_of(comet, tab).session.id)
     tab.jar["comet"] = value
     return tab
 
@@ -265,7 +268,7 @@ def test_a_page_is_identified_with_the_answer_that_opens_its_process(
         answer = server.request("POST", path, "", {"Cookie": f"{cookie}{WHO}=alice"})
         value = answer.headers["set-cookie"].partition(";")[0].partition("=")[2]
         (session,) = comet.sessions(user="alice")
-        assert inside(comet).visits.identity.unsign_session(value) == session.id
+        assert inside(comet).requests.identity.unsign_session(value) == session.id
         for process in session.processes:
             process.close()
 
@@ -344,9 +347,10 @@ def test_what_identify_says_must_be_able_to_be_a_user(
     assert "expected a user id that is hashable" in caplog.text
 
 
+@pytest.mark.parametrize("told", [None, "alice"])
 @pytest.mark.parametrize("connects", [True, False])
 def test_whoever_is_asked_about_while_somebody_logs_in_comes_back_and_a_page_is_served(
-    comet: Comet, server: Address, connects: bool
+    comet: Comet, server: Address, connects: bool, told: str | None
 ) -> None:
     tab = Tab(server)
     session = process_of(comet, tab).session
@@ -354,8 +358,8 @@ def test_whoever_is_asked_about_while_somebody_logs_in_comes_back_and_a_page_is_
     @comet.identify
     async def slow(connection: HTTPConnection) -> str | None:
         if session.user is None:
-            inside(comet).users.change(session, "alice")
-        return None
+            inside(comet).users.change(Claim.of(session), "alice")
+        return told
 
     asked = {"channels": {"~own": "now"}}
     answer = tab.post(f"{tab.url}/poll", asked) if connects else send(tab, "/page")
@@ -363,28 +367,96 @@ def test_whoever_is_asked_about_while_somebody_logs_in_comes_back_and_a_page_is_
     assert session.user == "alice"
 
 
+def test_an_id_of_before_a_login_never_comes_back(comet: Comet) -> None:
+    """Not by a request either that came before the login and goes on after it."""
+    clients = clients_of(comet)
+    early = clients.claim("s")  # nothing has this id yet
+    tab = open_in(comet)
+    late = clients.claim("s")
+    inside(comet).users.change(late, "alice")
+    for claim in (early, late):
+        with pytest.raises(Stale):
+            clients.connect(Reader(), claim)
+        with pytest.raises(Stale):
+            clients.default(claim)
+        with pytest.raises(Stale):
+            inside(comet).users.change(claim, "mallory")
+        opened = clients.open(claim)
+        assert opened.claim.id not in ("s", tab.session.id)
+        assert opened.process.session is not tab.session
+    assert clients.claim("s").stale
+    assert (tab.user, tab.closed) == ("alice", False)
+
+
+def test_a_login_at_the_moment_of_another_one_begins_a_session_of_its_own(
+    comet: Comet, server: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The later of the two has the cookie of before, which may be planted."""
+    tab = Tab(server)
+    process = process_of(comet, tab)
+    users = inside(comet).users
+    change = users.change
+
+    def change_after_another(claim: Claim, user: Hashable, **more: Any) -> Claim:
+        monkeypatch.undo()
+        change(claim, "alice")
+        return change(claim, user, **more)
+
+    monkeypatch.setattr(users, "change", change_after_another)
+    assert send(tab, "/login", "mallory").status == 204
+    assert (process.user, process.closed) == ("alice", False)
+    assert [session.user for session in comet.sessions()] == ["alice"]
+
+
+def test_a_login_is_of_the_session_that_another_request_has_begun_meanwhile(comet: Comet) -> None:
+    early = clients_of(comet).claim("s")  # nothing has this id yet
+    tab = open_in(comet)
+    inside(comet).users.change(early, "carol")
+    assert (tab.user, tab.closed) == ("carol", False)
+    assert comet.sessions() == [tab.session]
+    assert clients_of(comet).claim("s").stale
+
+
+def test_a_default_process_that_is_just_closing_is_not_found(comet: Comet, server: Address) -> None:
+    tab = Tab(server)
+    clients, claim = clients_of(comet), Claim.of(process_of(comet, tab).session)
+    closing = clients.default(claim).process
+    with inside(comet).channels.site.directory.lock:  # its closing waits for its channels
+        thread = threading.Thread(target=closing.close)
+        thread.start()
+        while not closing.closed:
+            server.request("GET", "/")
+        found = clients.default(claim).process
+    thread.join()
+    assert found is not closing
+    assert clients.default(claim).process is found
+
+
 def test_the_ids_of_before_are_bounded(comet: Comet) -> None:
-    processes = inside(comet).processes
-    process = processes.open("s")
+    processes = inside(comet).clients
+    process = open_in(comet)
+    first = Claim.of(process.session)
     for _ in range(FORMER_LIMIT + 1):
-        processes.succeed(process.session)
+        processes.replace_id(Claim.of(process.session))
+    with pytest.raises(Stale):  # also when its id is remembered no more
+        processes.connect(Reader(), first)
     assert tables(comet)["former ids"] == FORMER_LIMIT
-    assert processes.heir("s") is None
+    assert processes.claim("s").session is not process.session
 
 
 def test_the_sessions_of_connections_end_with_them(comet: Comet, server: Address) -> None:
     channel = comet.channels.create("c")
     tab = Tab(server)
     process_of(comet, tab).close()
-    assert inside(comet).processes.known == 0
+    assert inside(comet).clients.known == 0
     asked = {"channels": {"c": channel.reference()["position"]}}
     held = Held(lambda: tab.post("/comet/poll", asked))
     wait_for_listeners(channel, 1)
-    assert inside(comet).processes.known == 1
+    assert inside(comet).clients.known == 1
     assert comet.sessions() == []
     channel.publish("now")
     assert held.answer().status == 200
-    assert soon(comet, lambda: inside(comet).processes.known == 0)
+    assert soon(comet, lambda: inside(comet).clients.known == 0)
 
 
 def copy_of(tab: Tab) -> Tab:
@@ -519,5 +591,8 @@ def test_once_the_answer_has_begun_it_is_too_late_for_another(
 
 async def test_without_a_lifespan_nobody_logs_in() -> None:
     comet = Comet(KEY)
-    with comet.begin_visit({"type": "http", "headers": []}) as visit, pytest.raises(NotRunning):
+    with (
+        inside(comet).requests.begin({"type": "http", "headers": []}) as visit,
+        pytest.raises(NotRunning),
+    ):
         visit.login("alice")

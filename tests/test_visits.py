@@ -29,7 +29,7 @@ from asgi_comet import (
     Settings,
     TooManyProcesses,
 )
-from asgi_comet.identity.current import Visit
+from asgi_comet.identity.current import CurrentRequest
 from asgi_comet.identity.tokens import Identity
 from asgi_comet.testing._inspect import inside
 from tests.kit.serving import serve
@@ -110,12 +110,12 @@ def test_a_request_opens_a_process_for_its_page_and_the_answer_sets_the_cookie(
     with client(application(comet)) as browser:
         answer = browser.get(f"/{kind}/open")
         opened = answer.json()
-        process = inside(comet).processes.find(opened["id"])
+        process = inside(comet).clients.find(opened["id"])
         assert process is not None
         assert opened["url"] == process.url
         (header,) = answer.headers.get_list("set-cookie")
         morsel = SimpleCookie(header)["comet"]
-        assert inside(comet).visits.identity.unsign_session(morsel.value) == opened["session"]
+        assert inside(comet).requests.identity.unsign_session(morsel.value) == opened["session"]
         assert (morsel["httponly"], morsel["samesite"], morsel["path"]) == (True, "Lax", "/")
         assert (morsel["max-age"], morsel["secure"]) == ("2592000", "")
 
@@ -182,7 +182,7 @@ def test_a_session_that_was_not_made_here_is_never_adopted(comet: Comet, kind: s
 
 @BOTH
 def test_of_several_cookies_the_first_that_is_ours_counts(comet: Comet, kind: str) -> None:
-    identity = inside(comet).visits.identity
+    identity = inside(comet).requests.identity
     values = ["forged", identity.sign_session("first"), identity.sign_session("second")]
     cookies = "; ".join(f"comet={value}" for value in values)
     with client(application(comet)) as browser:
@@ -224,14 +224,14 @@ def test_a_token_that_is_not_ours_is_refused_and_the_default_does_not_take_its_p
             token = browser.cookies["comet"]
         text = told(browser, f"/{kind}/me", token=token)
         assert "the request's Comet-Process header is not one of ours" in text
-        assert len(inside(comet).processes) == 1
+        assert len(inside(comet).clients) == 1
 
 
 @BOTH
 def test_the_token_of_a_closed_process_says_so_whatever_the_cookie(comet: Comet, kind: str) -> None:
     with client(application(comet)) as browser:
         tab = browser.get("/async/open").json()
-        process = inside(comet).processes.find(tab["id"])
+        process = inside(comet).clients.find(tab["id"])
         assert process is not None
         process.close()
         for _ in range(2):
@@ -250,7 +250,7 @@ def test_too_many_are_told_and_set_no_cookie(kind: str) -> None:
         answer = TestClient(browser.app).get(f"/{kind}/open")
         assert answer.text.startswith("TooManyProcesses: ")
         assert "set-cookie" not in answer.headers
-        assert len(inside(comet).processes.sessions()) == 1
+        assert len(inside(comet).clients.sessions()) == 1
 
 
 async def inbox_of(process: ClientProcess) -> AsyncIterator[str]:
@@ -268,7 +268,7 @@ def test_outside_of_a_request_there_is_none(comet: Comet) -> None:
     inbox: Any = comet.channel("inbox", scope=CLIENT_PROCESS)(inbox_of)
     with pytest.raises(NoClientProcess, match=r"; write \.channel\(process\) or \.publish"):
         inbox.publish("x")
-    assert inside(comet).visits.current_root_path() == ""
+    assert inside(comet).requests.current_root_path() == ""
 
 
 def test_where_a_channel_of_the_site_may_be_meant_that_is_said_first(comet: Comet) -> None:
@@ -303,7 +303,7 @@ async def test_of_two_comets_around_one_application_each_has_its_own_process() -
     wrapped = CometMiddleware(CometMiddleware(app, comet=inner), comet=outer)
     async with inner.lifespan(), outer.lifespan():
         await wrapped(scope, None, None)  # type: ignore[arg-type]  # unused
-        assert (len(inside(inner).processes), len(inside(outer).processes)) == (1, 1)
+        assert (len(inside(inner).clients), len(inside(outer).clients)) == (1, 1)
     assert [url.split("/")[1] for url in opened] == ["inner", "outer"]
 
 
@@ -313,7 +313,7 @@ def test_a_request_without_a_running_lifespan_opens_nothing_that_nobody_would_cl
     browser = TestClient(application(comet))  # not entered: as with `--lifespan off`
     with pytest.raises(NotRunning):
         browser.get("/async/open")
-    assert len(inside(comet).processes) == 0
+    assert len(inside(comet).clients) == 0
 
 
 # The answer
@@ -383,7 +383,7 @@ def test_a_process_cannot_be_opened_once_the_answer_has_begun(comet: Comet) -> N
         answer = browser.get("/late")
         assert "set-cookie" not in answer.headers
         assert answer.text.startswith("begun refused: ")
-        assert len(inside(comet).processes) == 0
+        assert len(inside(comet).clients) == 0
 
 
 async def test_the_cookie_is_set_on_an_answer_without_headers_and_only_there(comet: Comet) -> None:
@@ -460,7 +460,7 @@ def test_the_url_includes_where_the_application_is_mounted(comet: Comet, kind: s
     with client(application(comet), root_path="/api") as browser:
         tab = browser.get(f"/{kind}/open").json()
         assert tab["url"].startswith("/api/comet/p/")
-        process = inside(comet).processes.find(tab["id"])
+        process = inside(comet).clients.find(tab["id"])
         assert process is not None
         assert process.url == tab["url"].removeprefix("/api")  # outside of a request
 
@@ -507,7 +507,7 @@ def test_two_requests_at_once_do_not_see_each_others(comet: Comet) -> None:
             found = [answer_of(answer.body) for answer in answers]
             assert all(opened == current for opened, current in found)
             assert len({opened["id"] for opened, _ in found}) == count
-            identity = inside(comet).visits.identity
+            identity = inside(comet).requests.identity
             for answer, (opened, _) in zip(answers, found, strict=True):
                 value = SimpleCookie(answer.headers["set-cookie"])["comet"].value
                 assert identity.unsign_session(value) == opened["session"]
@@ -536,9 +536,9 @@ def test_requests_on_one_connection_do_not_see_each_others(comet: Comet) -> None
 
 
 async def test_the_session_of_a_request_is_read_once(comet: Comet) -> None:
-    value = inside(comet).visits.identity.sign_session("a session")
+    value = inside(comet).requests.identity.sign_session("a session")
     scope: Scope = {"type": "http", "headers": [(b"cookie", f"comet={value}".encode())]}
-    visit = Visit(inside(comet).visits, scope)
-    assert visit.session() == "a session"
+    request = CurrentRequest(inside(comet).requests, scope)
+    assert request.session_id() == "a session"
     scope["headers"].clear()
-    assert visit.session() == "a session"
+    assert request.session_id() == "a session"

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, StringConstraints
 from asgi_comet import Comet, InvalidName
 from asgi_comet.core.pattern import parse_pattern
 from asgi_comet.declare.parameters import Words
-from asgi_comet.testing._inspect import inside
+from asgi_comet.testing._inspect import inside, live_feeds
 from tests.kit.stage import KEY
 
 
@@ -129,7 +129,7 @@ def test_another_spelling_is_no_name_of_a_declared_channel() -> None:
     text: Any = "01"
     assert rooms.channel(room=1) is not rooms.channel(room=text)
     assert rooms.channel(room=text).id == "room:1"
-    assert len(declarations.members(rooms)) == 1
+    assert len(live_feeds(comet, rooms)) == 1
 
 
 @pytest.mark.parametrize(

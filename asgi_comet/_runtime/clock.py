@@ -1,4 +1,4 @@
-"""The clock that everything reads, so that tests can turn it by hand."""
+"""The clock of the package, which tests can replace."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Clock(Protocol):
     """Monotonic time in seconds. `now` is thread-safe."""
 
     def now(self) -> float:
-        """Return the seconds since some fixed moment; never falls."""
+        """Return the seconds since some fixed moment; never decreases."""
         ...
 
     async def sleep_until(self, moment: float) -> None:
-        """Return once `now()` is that much; a checkpoint at least."""
+        """Wait until `now()` has that value; at least a checkpoint."""
         ...
 
 
@@ -30,5 +30,5 @@ class MonotonicClock:
         return time.monotonic()
 
     async def sleep_until(self, moment: float) -> None:
-        """Return at that moment."""
+        """Wait until that moment."""
         await anyio.sleep(max(moment - time.monotonic(), 0))

@@ -1,4 +1,4 @@
-"""Turns of the event loop: how long work goes on before others have theirs. Must not know whose."""
+"""Time slices: how long work continues before other tasks run. Must not know the work."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import time
 
 from anyio.lowlevel import checkpoint
 
-__all__ = ["Turn"]
+__all__ = ["Slice"]
 
 STRETCH = 0.005  # seconds of work between two turns of the loop
 
 
-class Turn:
-    """Shares the loop's time: tasks with one `Turn` take `STRETCH` together, however many."""
+class Slice:
+    """A time slice. All tasks that share a `Slice` take `STRETCH` together."""
 
     __slots__ = ("_began", "_number")
 
@@ -21,14 +21,14 @@ class Turn:
         self._number = 0
 
     @property
-    def over(self) -> bool:
-        """Whether others have waited long enough."""
+    def used(self) -> bool:
+        """Whether the time slice is used up."""
         return time.perf_counter() - self._began > STRETCH
 
-    async def rest(self) -> None:
-        """Let the loop turn."""
+    async def yield_(self) -> None:
+        """Let other tasks run."""
         number = self._number
         await checkpoint()
-        if self._number == number:  # the first of those who rested; its time is for all of them
+        if self._number == number:  # the first task to resume starts the next slice for all
             self._number += 1
             self._began = time.perf_counter()

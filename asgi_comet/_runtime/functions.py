@@ -1,7 +1,7 @@
-"""Calling a function of the user's, sync or async, without holding up the event loop.
+"""Calls of application functions, sync or async, without blocking the event loop.
 
-Owns the convention, which is FastAPI's: what is declared `async` runs in the loop, anything else in
-a worker thread. Must not know what is called.
+Owns the convention, which is FastAPI's: `async` functions run in the loop, other functions in a
+worker thread. Must not know the functions.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ __all__ = ["call", "is_async", "misfit", "name_of"]
 
 
 def is_async(function: Callable[..., Any]) -> bool:
-    """Tell whether a function is async, also behind `partial`, or as the call of an object."""
+    """Return whether a function is async; also a partial function or a callable object."""
     while isinstance(function, partial):
         function = function.func
     return iscoroutinefunction(function) or iscoroutinefunction(type(function).__call__)
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """Return the name of a function for the log: its module, and where it is defined in there."""
+    """Return the name of a function for the log: the module and the qualified name."""
     while isinstance(function, partial):
         function = function.func
     named = function if hasattr(function, "__qualname__") else type(function)
-    parts = filter(None, [named.__module__, named.__qualname__])  # of a builtin, no module
+    parts = filter(None, [named.__module__, named.__qualname__])  # a builtin has no module
     return ".".join(parts).replace("<locals>.", "")
 
 
 def misfit(function: Callable[..., Any], *args: Any, **kwargs: Any) -> str | None:
-    """Tell why a function does not take some arguments, with its signature; `None` if it does.
+    """Return why a function does not take some arguments, with its signature; `None` if it does.
 
-    Of one that has no signature to look at nothing is known.
+    Also `None` if the signature is not available.
     """
     try:
         signature = inspect.signature(function)
@@ -52,22 +52,22 @@ def misfit(function: Callable[..., Any], *args: Any, **kwargs: Any) -> str | Non
 async def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Call a function: in the loop if it is async, else in a worker thread.
 
-    The function sees the caller's context variables. A thread cannot be stopped: who is cancelled,
-    or waits no longer, goes on at once, and the function runs to its end with nobody to hear it.
+    The function sees the caller's context variables. A thread cannot be stopped: a cancelled caller
+    continues at once, the abandoned thread runs to completion, and its result is discarded.
 
     Args:
-        function: Sync or async. What a sync one returns is awaited in the loop if it can be.
-        *args: Its arguments.
-        **kwargs: Its arguments by name.
+        function: Sync or async. An awaitable returned by a sync function is awaited in the loop.
+        *args: Positional arguments.
+        **kwargs: Keyword arguments.
 
     Returns:
-        What it returns in the end; what it raises is raised.
+        The result of the function; its exceptions are raised.
 
     Source: FastAPI, "Concurrency and async / await".
     """
     if is_async(function):
         return await function(*args, **kwargs)
-    # In a tuple, for trio refuses a coroutine from a thread.
+    # In a tuple, because trio refuses a coroutine from a thread.
     (found,) = await to_thread.run_sync(
         lambda: (function(*args, **kwargs),), abandon_on_cancel=True
     )

@@ -13,7 +13,7 @@ def resolver(package: str, modules: Mapping[str, str]) -> Callable[[str], object
     """Return the `__getattr__` of a package.
 
     Args:
-        package: Its name.
+        package: The name of the package.
         modules: The module of each name.
     """
 

@@ -1,6 +1,6 @@
-"""The loop's thread, and how to enter it from any other.
+"""The thread of the event loop, and calls into it from other threads.
 
-Owns the only knowledge of asyncio and trio apart from anyio in this package's core.
+Owns the difference between asyncio and trio where anyio does not suffice.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class LoopThread:
         return self._ident is not None
 
     def enter(self) -> None:
-        """Take the current thread and its running loop."""
+        """Attach to the running loop of the current thread."""
         try:
             self._call_soon = asyncio.get_running_loop().call_soon_threadsafe
             self.asyncio = True
@@ -47,14 +47,14 @@ class LoopThread:
         self._ident = threading.get_ident()
 
     def leave(self) -> None:
-        """Forget the loop; what is asked from now on is not run."""
+        """Detach from the loop. Later calls are dropped."""
         self._ident = None
         self._call_soon = None
 
     def run(self, function: Callable[[], None]) -> None:
-        """Run a function in the loop's thread: at once if this is it, else in its next turn.
+        """Run a function in the loop's thread: at once if called there, else in the next turn.
 
-        Without a running loop nothing is run, for nobody listens then.
+        Without a running loop the call is dropped, since there are no listeners.
         """
         if self._ident == threading.get_ident():
             function()
@@ -62,10 +62,9 @@ class LoopThread:
             self.run_soon(function)
 
     def run_now(self, function: Callable[[], None]) -> None:
-        """Run a function in the loop's thread, and return when that is done.
+        """Run a function in the loop's thread, and return when it is done.
 
-        For what must have happened before the caller goes on. A loop that is blocked is waited for
-        `PATIENCE` seconds at most; the function runs then when the loop comes to it.
+        If the loop is blocked, return after `PATIENCE` seconds; the function still runs later.
         """
         if self._ident == threading.get_ident():
             function()
@@ -88,14 +87,14 @@ class LoopThread:
         if call_soon is not None:
             try:
                 call_soon(function)
-            except RuntimeError:  # the loop ended under us without its lifespan having ended
+            except RuntimeError:  # the loop was closed before its lifespan ended
                 self.leave()
 
     def check_here(self) -> None:
-        """Raise unless the current thread is that of the loop.
+        """Check that the current thread is the loop's thread.
 
         Raises:
-            RuntimeError: It is another one: a `Comet` serves one event loop at a time.
+            RuntimeError: It is another thread: a `Comet` serves one event loop at a time.
         """
         if self._ident != threading.get_ident():
             raise RuntimeError(
@@ -104,10 +103,10 @@ class LoopThread:
             )
 
     def check(self) -> None:
-        """Raise unless the loop runs.
+        """Check that there is a running loop.
 
         Raises:
-            NotRunning: It does not.
+            NotRunning: There is none.
         """
         if self._ident is None:
             raise NotRunning

@@ -1,4 +1,4 @@
-"""What runs beside the requests, in one frozen value that most rooms need. Holds no logic."""
+"""The loop, timers, clock and background tasks, in one frozen value. Holds no logic."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["Runtime"]
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """Where and when things happen. One per `Comet`.
+    """The runtime of one `Comet`.
 
     Attributes:
         loop: The thread of the event loop.
-        timers: What expires.
-        clock: What time it is.
-        background: What runs in tasks of its own.
+        timers: The timers.
+        clock: The clock.
+        background: The background tasks.
     """
 
     loop: LoopThread

@@ -1,6 +1,6 @@
-"""Log lines that a client can cause: one a second, and each says how many were left out.
+"""Rate-limited log lines, for events that clients can cause: one line a second.
 
-Owns the pace of such lines. Must not know what they are about.
+Owns the rate. Must not know the texts.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ PAUSE = 1.0  # seconds between two lines
 
 
 class Seldom:
-    """Logs at most one warning a second. Thread-safe.
+    """Logs at most one warning a second, with the count of skipped ones. Thread-safe.
 
     Args:
         logger: Where the warnings go.
-        now: The time in seconds, from any beginning.
+        now: Returns the time in seconds, since any moment.
     """
 
     def __init__(self, logger: logging.Logger, now: Callable[[], float] = time.monotonic) -> None:

@@ -1,9 +1,9 @@
-"""Hearing a stop signal before the server waits for its last request.
+"""Stop signals, handled before the server waits for its last request.
 
 uvicorn ends the lifespan only after the last request has ended, and held requests do not end by
-themselves. So while the lifespan runs, the handlers that the server installed are chained: ours
-first, then the server's. Nothing is patched, and nothing is done where the loop is not in the main
-thread, or where a signal still has its default action.
+themselves. So while the lifespan runs, signal handlers are chained: ours first, then the server's.
+Nothing is patched. Nothing is done if the loop is not in the main thread, or for a signal with its
+default action.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ Handler = Callable[[int, FrameType | None], object]
 
 @contextmanager
 def chained_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` on SIGTERM and SIGINT, before whoever handles them now.
+    """Call `stop` on SIGTERM and SIGINT, before the present handlers.
 
     Args:
-        stop: Called in a signal handler: it may only hand work to the loop.
+        stop: Called in a signal handler: may only schedule work in the loop.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -45,7 +45,7 @@ def chained_signals(stop: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         for number, (ours, previous) in chained.items():
-            if signal.getsignal(number) is ours:  # else somebody chained us in turn
+            if signal.getsignal(number) is ours:  # else another handler was chained after ours
                 signal.signal(number, previous)
 
 

@@ -1,7 +1,7 @@
-"""The tasks beside the requests that come and go: pumps of sources, callbacks.
+"""Background tasks: pumps of sources, callbacks.
 
-Owns them all: each runs in one task group of the lifespan, a crash is logged, and none is left when
-the lifespan ends. Must not know what they do.
+Owns all of them: they run in one task group of the lifespan, a crash is logged, and none is left
+when the lifespan ends. Must not know their work.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Job = Callable[[], Awaitable[None]]
 
 
 class Background:
-    """Runs jobs while the lifespan does.
+    """Runs jobs during the lifespan.
 
     Args:
-        loop: The thread they run in.
+        loop: The thread of the jobs.
     """
 
     def __init__(self, loop: LoopThread) -> None:
@@ -42,10 +42,10 @@ class Background:
         return len(self._waiting) + self._running
 
     def start(self, job: Job) -> None:
-        """Have a job run: soon, or as soon as the lifespan runs. Thread-safe.
+        """Run a job soon, or as soon as the lifespan has started. Thread-safe.
 
         Args:
-            job: Called once, in a task of its own; what it raises is logged.
+            job: Called once, in a task of its own; an exception is logged.
         """
         self._waiting.append(job)
         self._loop.run(self._nudge)
@@ -59,7 +59,7 @@ class Background:
                 await self._work.wait()
 
     async def wait_idle(self) -> None:
-        """Return once no job runs or waits to."""
+        """Wait until no job is running or waiting."""
         while len(self):
             idle = anyio.Event()
             self._idle.append(idle)
@@ -77,7 +77,7 @@ class Background:
         try:
             await job()
         except (Exception, asyncio.CancelledError) as error:
-            # One that ends as cancelled would have the whole group cancelled, and all other jobs.
+            # A task that ends as cancelled would cancel the whole group and all other jobs.
             pass_cancellation(error)
             _logger.exception("a background job failed: %s", job)
         finally:

@@ -1,29 +1,30 @@
-"""One task for every deadline there is: held requests, awaited outcomes, lingering channels.
+"""Timers: one task for all deadlines, of held requests, awaited outcomes and lingering channels.
 
-A deadline costs a set entry in a bucket of `RESOLUTION` seconds, not a timer of the event loop,
-and forgetting it leaves nothing but the bucket, where cancelled timers of a loop would pile up.
-Used only in the loop's thread. Must not know what its timers are for.
+A deadline costs a set entry in a bucket of `RESOLUTION` seconds, not a timer of the event loop.
+Stopping a timer removes the entry, whereas cancelled timers of a loop pile up. Used only in the
+loop's thread. Must not know the purpose of its timers.
 """
 
 from __future__ import annotations
 
 import heapq
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import anyio
 from anyio.lowlevel import checkpoint
 
 from asgi_comet._runtime.clock import Clock
 
-__all__ = ["RESOLUTION", "Timer", "Timers"]
+__all__ = ["RESOLUTION", "Timeout", "Timer", "Timers"]
 
-RESOLUTION = 0.1  # seconds: a timer expires at most this much late, never early
-BATCH = 256  # expirations between two turns of the loop: keeps a stretch well under 50 ms
-FOREVER = 3600.0  # seconds: how long the sweeper sleeps when there is nothing to wait for
+RESOLUTION = 0.1  # seconds: a timer expires at most this late, never early
+BATCH = 256  # expirations between two turns of the loop: well under 50 ms
+FOREVER = 3600.0  # seconds that the sweeper sleeps without any timer
 
 
 class Timer(ABC):
-    """Something that expires. It is in at most one bucket at a time."""
+    """A deadline. A timer is in at most one bucket at a time."""
 
     __slots__ = ("_bucket",)
 
@@ -32,17 +33,42 @@ class Timer(ABC):
 
     @abstractmethod
     def expire(self) -> None:
-        """Called once, in the loop's thread, when the deadline has passed. Must not raise."""
+        """Called once, in the loop's thread, after the deadline. Must not raise."""
 
-    def hasten(self) -> None:  # noqa: B027 - most can wait
-        """The server stops: let nobody wait for this any more. Must not raise."""
+    def shut_down(self) -> None:  # noqa: B027 - most timers do nothing at shutdown
+        """Called when the server stops: end the wait for this timer. Must not raise."""
+
+
+class Timeout(Timer):
+    """A timer that calls a function.
+
+    Args:
+        function: Called in the loop's thread after the deadline. Must not raise.
+        at_shutdown: Whether the function is called when the server stops, too.
+    """
+
+    __slots__ = ("_at_shutdown", "_function")
+
+    def __init__(self, function: Callable[[], object], *, at_shutdown: bool = False) -> None:
+        super().__init__()
+        self._function = function
+        self._at_shutdown = at_shutdown
+
+    def expire(self) -> None:
+        """Call the function."""
+        self._function()
+
+    def shut_down(self) -> None:
+        """Call the function now, if required."""
+        if self._at_shutdown:
+            self._function()
 
 
 class Timers:
-    """The deadlines, and the sweeper that sees them pass.
+    """The timers, and the sweeper that expires them.
 
     Args:
-        clock: What time it is.
+        clock: The clock.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -52,13 +78,13 @@ class Timers:
         self._order: list[int] = []  # a heap of the buckets' numbers
         self._nap: anyio.CancelScope | None = None
         self._wake_at = 0
-        self.hastened: bool = False  # whether the server stops
+        self.stopping: bool = False  # whether the server is stopping
 
     def __len__(self) -> int:
         return sum(map(len, self._buckets.values()))
 
     def start(self, timer: Timer, seconds: float) -> None:
-        """Let a timer expire after that many seconds; one that runs already is set anew."""
+        """Start a timer that expires after that many seconds; a running timer is restarted."""
         if timer._bucket is not None:
             self.stop(timer)
         number = int((self._now() + seconds) / RESOLUTION) + 1
@@ -70,23 +96,40 @@ class Timers:
             if self._nap is not None and number < self._wake_at:
                 self._nap.cancel()
         bucket.add(timer)
-        if self.hastened:
-            timer.hasten()
+        if self.stopping:
+            timer.shut_down()
 
     def stop(self, timer: Timer) -> None:
-        """Forget a timer; nothing happens if it does not run."""
+        """Stop a timer, if it is running."""
         if timer._bucket is not None:
             self._buckets[timer._bucket].discard(timer)
             timer._bucket = None
 
-    def hasten(self) -> None:
-        """The server stops: what holds that up, for an endpoint awaits it, ends now."""
-        self.hastened = True
+    async def wait(
+        self, event: anyio.Event, seconds: float, *, until_shutdown: bool = False
+    ) -> None:
+        """Wait for an event, which is set after that many seconds at the latest.
+
+        Args:
+            event: The event.
+            seconds: The time limit.
+            until_shutdown: Whether the event is set when the server stops, too.
+        """
+        timer = Timeout(event.set, at_shutdown=until_shutdown)
+        self.start(timer, seconds)
+        try:
+            await event.wait()
+        finally:
+            self.stop(timer)
+
+    def shut_down(self) -> None:
+        """Shut down: settle the timers that endpoints may be awaiting."""
+        self.stopping = True
         for timer in [timer for bucket in self._buckets.values() for timer in bucket]:
-            timer.hasten()
+            timer.shut_down()
 
     async def run(self) -> None:
-        """Sweep until cancelled: the one task that expires timers."""
+        """Sweep until cancelled. Only this task expires timers."""
         while True:
             await self._sweep()
             self._wake_at = self._order[0] if self._order else int(1e18)

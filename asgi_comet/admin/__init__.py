@@ -1,1 +1,1 @@
-"""Operating a running server over HTTP."""
+"""Operation of a running server over HTTP."""

@@ -1,7 +1,6 @@
 """The admin endpoints: status, activate, deactivate, timeout, command.
 
-Owns the credential and docs/operating.md#the-admin-endpoint. What the actions do is
-`Activation`'s.
+Owns the credential and docs/operating.md#the-admin-endpoint. `Activation` owns the actions.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from starlette.requests import HTTPConnection
 
 from asgi_comet._runtime.functions import call
 from asgi_comet.http.exchange import JSON, Exchange, Refusal, answer, read_body
-from asgi_comet.node.build import Hub
+from asgi_comet.node.build import Node
 from asgi_comet.transports.checking import Route
 
 __all__ = ["TOKEN_MINIMUM", "Admin", "Credential"]
@@ -39,17 +38,17 @@ class Admin:
     """Serves `PREFIX/admin/…`.
 
     Args:
-        hub: What is operated.
+        node: The parts of the Comet.
         credential: `None` switches admin off: every path is 404. A token of at least 32 ASCII
             characters is expected as `Authorization: Bearer`. A function of the connection, sync
             or async, allows a request by returning `True`; any other result refuses it.
 
     Raises:
         ValueError: The token is too short.
-        TypeError: The credential is something else.
+        TypeError: The credential has another type.
     """
 
-    def __init__(self, hub: Hub, credential: Credential | None) -> None:
+    def __init__(self, node: Node, credential: Credential | None) -> None:
         if isinstance(credential, str):
             if len(credential) < TOKEN_MINIMUM or not credential.isascii():
                 raise ValueError(
@@ -60,14 +59,14 @@ class Admin:
             raise TypeError(
                 f"expected admin to be None, a token or a function, got {type(credential).__name__}"
             )
-        self._hub = hub
+        self._node = node
         self._credential = credential
 
     def routes(self) -> list[Route]:
-        """Return the endpoints; none while admin is off. They are served while deactivated, too."""
+        """Return the endpoints; none if admin is off. They also work while deactivated."""
         if self._credential is None:
             return []
-        activation = self._hub.activation
+        activation = self._node.activation
         return [
             self._route("status", "GET", lambda body: None),
             self._route("activate", "POST", lambda body: activation.activate()),
@@ -77,8 +76,8 @@ class Admin:
         ]
 
     def _route(self, name: str, method: str, act: Callable[[bytes], None], *kinds: bytes) -> Route:
-        async def serve(hub: Hub, _: None, exchange: Exchange) -> None:
-            body = await read_body(hub, exchange)
+        async def serve(node: Node, _: None, exchange: Exchange) -> None:
+            body = await read_body(node, exchange)
             try:
                 act(body)
             except ValueError as error:
@@ -86,32 +85,33 @@ class Admin:
             if method == "POST":
                 client = exchange.scope.get("client") or ("an unknown client",)
                 _logger.info("%s by %s", name, client[0])
-            await answer(hub, exchange, JSON, json.dumps(self.status()).encode())
+            await answer(node, exchange, JSON, json.dumps(self.status()).encode())
 
         gate = self._authenticate
         return Route(f"/admin/{name}", (method,), serve, kinds, gate, active=False)
 
     def status(self) -> dict[str, object]:
-        """Return the figures of this worker, as of now.
+        """Return the current figures of this worker.
 
         Returns:
             `active`: whether comet requests are served. `timeout`: how long a poll is held, in
             seconds before jitter. `channels`: live channels of all kinds. `listeners`: open
             connections, each counted once. `processes`: open client processes. `restarts`: how
-            often the source of a declared channel was started again after a failure.
+            often sources of declared channels were restarted after a failure. `several_workers`:
+            whether another worker is known.
         """
-        hub = self._hub
+        node = self._node
         return {
-            "active": hub.activation.active,
-            "timeout": hub.activation.timeout,
-            "channels": len(hub.channels),
-            "listeners": len(hub.fanout.listeners),
-            "processes": len(hub.processes),
-            "restarts": hub.channels.restarts,
-            "several_workers": hub.siblings.found,
+            "active": node.activation.active,
+            "timeout": node.activation.timeout,
+            "channels": len(node.channels),
+            "listeners": len(node.fanout.listeners),
+            "processes": len(node.clients),
+            "restarts": node.channels.restarts,
+            "several_workers": node.siblings.found,
         }
 
-    async def _authenticate(self, hub: Hub, exchange: Exchange, _: str | None) -> None:
+    async def _authenticate(self, node: Node, exchange: Exchange, _: str | None) -> None:
         credential, connection = self._credential, HTTPConnection(exchange.scope)
         authorization = connection.headers.get("authorization")
         if callable(credential):
@@ -133,7 +133,7 @@ class Admin:
             raise ValueError(
                 'expected {"seconds": 5, "kill": true}, "kill" being optional'
             ) from None
-        self._hub.activation.set_timeout(asked.seconds, reset=asked.kill)
+        self._node.activation.set_timeout(asked.seconds, reset=asked.kill)
 
     def _command(self, body: bytes) -> None:
-        self._hub.activation.command(body.decode(errors="replace"))
+        self._node.activation.command(body.decode(errors="replace"))

@@ -1,1 +1,1 @@
-"""What users call on a Comet, one file for each page of the docs."""
+"""The methods of `Comet`, one file for each page of the docs."""

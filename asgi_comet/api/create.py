@@ -1,4 +1,4 @@
-"""Making channels: the calls of `Comet` that create one where they are called."""
+"""Creating channels: the methods of `Comet` that return a new channel."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from asgi_comet.channels.channels import Channel, ExternalChannel, Options, Sour
 from asgi_comet.channels.directory import Place
 from asgi_comet.channels.feed import Authorize
 from asgi_comet.channels.kind import Kind
-from asgi_comet.channels.scope import SITE, Scope
+from asgi_comet.channels.scope import CLIENT_PROCESS, SITE, Scope
 from asgi_comet.channels.source import check_ahead
 from asgi_comet.core.names import check_name
-from asgi_comet.identity.process import ClientProcess
-from asgi_comet.node.build import Hub
+from asgi_comet.identity.process import ClientProcess, client_of
+from asgi_comet.node.build import Node
 
 __all__ = ["Making"]
 
@@ -25,9 +25,9 @@ _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 
 
 class Making:
-    """Makes channels."""
+    """The methods of `Comet` that create channels."""
 
-    _hub: Hub
+    _node: Node
 
     # What a type checker knows: the type given by `type=`, else that of the source's values.
 
@@ -79,41 +79,41 @@ class Making:
     ) -> Channel[Any]:
         """Make a channel that reads its source as soon as values come.
 
-        Thread-safe; also before the lifespan runs, with which the source begins to be read.
+        Thread-safe. The server reads the source as soon as the lifespan runs.
 
         Args:
-            source: An async iterator, or a function that makes one; it is closed in the end,
-                whatever happens. Without one the channel is written with `publish`.
-            scope: `SITE`: all who know the name read one history. A client process, by default the
-                current one: only that tab reads it, and if it does not, the channel is full when a
-                message that was never sent would have to go.
-            name: How clients know it, without the `~` of a process channel; by default an
+            source: An async iterator, or a function that makes one. The server always closes the
+                source in the end. Without a source, the application calls `publish`.
+            scope: `SITE`: every client that knows the name reads one history. A client process, by
+                default the current one: only that tab reads the channel. If the tab does not read,
+                the channel is full once a new message would displace one that was never sent.
+            name: The name that clients use, without the `~` of a process channel; by default an
                 identifier of 144 random bits. An unnamed channel is reclaimed when neither the
                 application nor a client holds it.
-            size: How many messages it holds; by default `Settings.history_size`.
-            type: The type of its values, anything pydantic knows; by default that of the function
-                `source`, or else any value.
-            authorize: Called with the connection: tells whether somebody may read it, sync or
-                async. Asked at each subscription and each resume; `None` is everyone. Only at the
-                site: a process channel has one reader.
+            size: How many messages the channel holds; by default `Settings.history_size`.
+            type: The type of the values, anything pydantic knows; by default the type annotated on
+                the function `source`, or else any value.
+            authorize: Called with the connection, sync or async; returns whether the client may
+                read. Called at each subscription and each resume; `None` admits every client. Only
+                for the site: a process channel has one reader.
 
         Raises:
-            NoClientProcess: There is no current one.
+            NoClientProcess: There is no current client process.
             ProcessClosed: The client process has closed.
             InvalidName: No channel may have that name.
-            NonUniqueChannelName: A live channel has it, or it is declared.
+            NonUniqueChannelName: A live channel has the name, or the name is declared.
             TooManyVirtualChannels: There are `Settings.max_virtual_channels` already.
             ValueError: `size` is less than 1, `authorize` is for a process channel, or another
                 channel was given the same iterator.
-            TypeError: `source` is no async iterator, pydantic does not know `type`, or `authorize`
-                is no function.
+            TypeError: `source` is not an async iterator, pydantic does not know `type`, `authorize`
+                is not a function, or `scope` is neither a scope nor a client process.
 
         Source: `Eliom_comet.Channel.create`.
         """
         if size is None:
-            size = self._hub.settings.history_size
+            size = self._node.settings.history_size
         if scope is SITE:
-            kind, place = Kind.SITE, self._hub.channels.site
+            kind, place = Kind.SITE, self._node.channels.site
         else:
             if authorize is not None:
                 raise ValueError(
@@ -123,7 +123,7 @@ class Making:
             kind, place = Kind.PROCESS, self._place(scope, "did you mean scope=SITE? ")
         _check_authorize(authorize)
         options = Options(name=name, size=size, type=type, authorize=authorize)
-        return self._hub.channels.make(kind, place, source, options)
+        return self._node.channels.make(kind, place, source, options)
 
     @overload
     def create_unlimited(
@@ -169,18 +169,18 @@ class Making:
     ) -> Channel[Any]:
         """Make a channel of a client process that reads its source only while the client asks.
 
-        The source is never read further than `ahead` messages beyond what the client has
-        acknowledged, so the channel is never full and no value is lost: the source waits. What the
-        source itself keeps meanwhile is the caller's risk. For the rest see `create`.
+        The server reads the source at most `ahead` messages beyond the last message that the client
+        has acknowledged. So the channel is never full and no value is lost: the source waits. The
+        source must bound the values that it keeps meanwhile. For the rest see `create`.
 
         Args:
             source: An async iterator, or a function that makes one.
             scope: The client process, by default the current one.
-            name: How clients know it, without the `~`.
-            type: The type of its values.
+            name: The name that clients use, without the `~`.
+            type: The type of the values.
             ahead: How many messages to read before the client acknowledges them, at least 1. With
-                1 a client gets one value per round trip; more is faster over a slow network. All
-                of them together are held within `Settings.history_bytes`.
+                1, a client gets one value per round trip; more is faster over a slow network. The
+                messages together take at most `Settings.history_bytes`.
 
         Raises:
             ValueError: `ahead` is less than 1.
@@ -192,7 +192,7 @@ class Making:
         check_ahead(ahead)
         place = self._place(scope)
         options = Options(name=name, size=ahead, type=type)
-        return self._hub.channels.make(Kind.UNLIMITED, place, source, options)
+        return self._node.channels.make(Kind.UNLIMITED, place, source, options)
 
     @overload
     def create_newest(
@@ -232,32 +232,34 @@ class Making:
         type: Any = None,  # noqa: A002 - the word users know from pydantic
         authorize: Authorize | None = None,
     ) -> Channel[Any]:
-        """Make a site channel of which clients get only the last message, otherwise as `create`.
+        """Make a site channel whose clients get only the newest message; else as `create`.
 
         Source: `Eliom_comet.Channel.create_newest`.
         """
-        site = self._hub.channels.site
+        site = self._node.channels.site
         _check_authorize(authorize)
         options = Options(name=name, size=1, type=type, authorize=authorize)
-        return self._hub.channels.make(Kind.NEWEST, site, source, options)
+        return self._node.channels.make(Kind.NEWEST, site, source, options)
 
     def external_channel(
         self, *, prefix: str, name: str, history: int = 1, newest: bool = False
     ) -> ExternalChannel:
         """Refer to a channel of another server that speaks `comet.v1`; clients connect there.
 
-        That server decides who may: its `allowed_origins` must have this one's origin.
+        The other server decides which clients may read: its `allowed_origins` must contain the
+        origin of this server.
 
         Args:
-            prefix: The URL where its comet is mounted, like `https://live.example.com/comet`; or
-                the path, like `/live/comet`, where a proxy serves it on the same host as the page.
-            name: The channel's name there.
+            prefix: The URL where the other server mounts comet, like
+                `https://live.example.com/comet`; or a path, like `/live/comet`, if a proxy serves
+                the other server on the same host as the page.
+            name: The channel's name on the other server.
             history: With how many of the last messages clients begin.
-            newest: Whether it is a newest channel, of which there is one at most.
+            newest: Whether the channel is a newest channel, which holds one message at most.
 
         Raises:
-            InvalidName: No channel has that name.
-            ValueError: `prefix` is no such URL or path, or `history` is negative.
+            InvalidName: No channel can have that name.
+            ValueError: `prefix` is not such a URL or path, or `history` is negative.
 
         Source: `Eliom_comet.Channel.external_channel`.
         """
@@ -269,10 +271,10 @@ class Making:
     def _place(self, scope: Scope | ClientProcess | None, advice: str = "") -> Place:
         if scope is SITE:
             raise ValueError("expected a client process as scope, got SITE")
-        if isinstance(scope, ClientProcess):
-            process = scope
+        if scope is None or scope is CLIENT_PROCESS:
+            process = self._node.requests.current(advice, instead="write scope=process").process()
         else:
-            process = self._hub.visits.current(advice, instead="write scope=process").process()
+            process = client_of(scope)
         process.check_open()
         return process.place
 

@@ -25,8 +25,8 @@ from asgi_comet.core.pattern import Pattern, parse_pattern
 from asgi_comet.declare.declared import Declaration, DeclaredChannel
 from asgi_comet.declare.parameters import Words, check_process_source, check_source
 from asgi_comet.errors import InvalidDeclaration, InvalidMessage, NonUniqueChannelName
-from asgi_comet.identity.process import ClientProcess
-from asgi_comet.node.build import Hub
+from asgi_comet.identity.process import Client
+from asgi_comet.node.build import Node
 from asgi_comet.protocol.sse import Html
 from asgi_comet.settings import Settings
 
@@ -37,9 +37,9 @@ T = TypeVar("T")
 
 
 class Declaring:
-    """Declares channels."""
+    """The methods of `Comet` that declare channels."""
 
-    _hub: Hub
+    _node: Node
 
     def channel(
         self,
@@ -51,35 +51,38 @@ class Declaring:
         type: Any = None,  # noqa: A002 - the word users know from pydantic
         authorize: Authorize | None = None,
     ) -> Callable[[Callable[P, AsyncIterator[T]]], DeclaredChannel[P, T]]:
-        """Declare a channel that reads what a function yields, as soon as values come.
+        """Declare a channel that publishes the values of a function as soon as they come.
 
-        - `@comet.channel("ticker")`: a channel of the site, started when the application has.
-        - `@comet.channel("room:{room}")`: a family. A member starts with its first listener, is
-          shared by all who ask for its name, and is stopped `linger` seconds after its last
-          listener and the last `publish`, whichever is later. `{word}` is one or more characters
-          other than `:` and `/`; the function has a parameter for each word; a value that does not
-          fit its type names no channel, nor does another spelling of one that does.
-        - `@comet.channel("inbox", scope=CLIENT_PROCESS)`: `~inbox` of each client process that asks
-          for it, until that closes. The function gets the `ClientProcess`.
+        - `@comet.channel("ticker")`: a channel of the site. The server starts it with the
+          application.
+        - `@comet.channel("room:{room}")`: a family. A member starts with its first listener; all
+          clients that subscribe to its name share it. The server stops a member `linger` seconds
+          after its last listener and the last `publish`, whichever is later. `{word}` is one or
+          more characters other than `:` and `/`. The function has a parameter for each word. If a
+          word does not fit its type, or is another spelling of a value, the name belongs to no
+          channel.
+        - `@comet.channel("inbox", scope=CLIENT_PROCESS)`: the channel `~inbox` of each client
+          process that subscribes to it, until the client process closes. The function gets the
+          `ClientProcess`.
 
-        A source that raises is started again after a random pause: at most 0.5 s at first, twice as
-        long with each further failure, never over 30 s. Readers are told `full`, for that is
-        another incarnation of the channel. One that ends, ends its channel: it comes again
-        with the next start of the application, or with the next first listener once what remained
-        is forgotten.
+        If a source raises, the server starts it again after a random pause: at most 0.5 s at first,
+        twice as long with each further failure, never over 30 s. This is another incarnation of the
+        channel, so the server tells the readers `full`. If a source ends, the channel ends. The
+        channel starts again with the application, or with the next first listener once its
+        remaining messages are forgotten.
 
         Args:
-            name: How clients know it, without the `~` of a process channel.
+            name: The name that clients use, without the `~` of a process channel.
             scope: `SITE` or `CLIENT_PROCESS`.
-            size: How many messages it holds; by default `Settings.history_size`.
-            linger: For how many seconds a member of a family stays without listeners, and for how
-                many what remains of a channel can be read after its end; by default
-                `Settings.linger`.
-            type: The type of its values, anything pydantic knows; by default that of the function,
-                or else any value.
-            authorize: Called with the connection, and the words of the name by their own names:
-                tells whether somebody may read it, sync or async. Asked at each subscription and
-                each resume; `None` is everyone. Not for a process channel, which has one reader.
+            size: How many messages the channel holds; by default `Settings.history_size`.
+            linger: How many seconds a member of a family lives without listeners, and how many
+                seconds the messages of an ended channel can be read; by default `Settings.linger`.
+            type: The type of the values, anything pydantic knows; by default the type annotated on
+                the function, or else any value.
+            authorize: Called with the connection, and the words of the name as keyword arguments,
+                sync or async; returns whether the client may read. Called at each subscription and
+                each resume; `None` admits every client. Not for a process channel, which has one
+                reader.
 
         Returns:
             A decorator of an async generator function.
@@ -87,13 +90,13 @@ class Declaring:
         Raises:
             InvalidDeclaration: The declaration cannot work; the text says why.
             InvalidName: No channel may have that name.
-            NonUniqueChannelName: Another one has it.
+            NonUniqueChannelName: Another channel has the name.
         """
         if scope not in (SITE, CLIENT_PROCESS):
             reason = f"expected scope to be SITE or CLIENT_PROCESS, got {scope!r}"
             raise InvalidDeclaration(name, reason)
         kind = Kind.SITE if scope is SITE else Kind.PROCESS
-        size = self._hub.settings.history_size if size is None else size
+        size = self._node.settings.history_size if size is None else size
         options = Options(size=size, linger=linger, type=type, authorize=authorize)
         return self._declare(name, kind, options)
 
@@ -105,9 +108,9 @@ class Declaring:
         type: Any = None,  # noqa: A002 - the word users know from pydantic
         authorize: Authorize | None = None,
     ) -> Callable[[Callable[P, AsyncIterator[T]]], DeclaredChannel[P, T]]:
-        """Declare a channel, or a family, of which clients get only the last message.
+        """Declare a channel, or a family, whose clients get only the newest message.
 
-        Its readers do not notice that a source was started again. For the rest see `channel`.
+        The readers do not notice when the server starts a source again. For the rest see `channel`.
         """
         options = Options(size=1, linger=linger, type=type, authorize=authorize)
         return self._declare(name, Kind.NEWEST, options)
@@ -121,13 +124,13 @@ class Declaring:
     ) -> Callable[[Callable[P, AsyncIterator[T]]], DeclaredChannel[P, T]]:
         """Declare a channel of each client process that is read only while its client asks.
 
-        Its source is never read further than `ahead` messages beyond what the client has
-        acknowledged. For the rest see `channel`, with the scope `CLIENT_PROCESS`, and
+        The server reads the source at most `ahead` messages beyond the last message that the client
+        has acknowledged. For the rest see `channel`, with the scope `CLIENT_PROCESS`, and
         `create_unlimited`.
 
         Args:
-            name: How clients know it, without the `~`.
-            type: The type of its values.
+            name: The name that clients use, without the `~`.
+            type: The type of the values.
             ahead: How many messages to read before the client acknowledges them, at least 1.
 
         Raises:
@@ -199,31 +202,32 @@ class Declaring:
         authorize: Authorize | None = None,
         render: Callable[[Any], str] | None = None,
     ) -> DeclaredChannel[..., Any]:
-        """Declare a family of channels that are only published to.
+        """Declare a family of channels without sources: the application publishes.
 
         `rooms = comet.family("room:{room}", type=Said)`, and then
-        `rooms.publish(Said(...), room="kitchen")` from anywhere. A member begins to live with its
-        first listener or its first `publish`. It costs no task.
+        `rooms.publish(Said(...), room="kitchen")` from anywhere. A member starts with its first
+        listener or its first `publish`, and costs no task.
 
         Args:
             pattern: The name, with at least one `{word}`. A word has the type with which
                 `authorize` annotates it, by default text; text also takes a number.
             type: The type of the values, anything pydantic knows; by default any value.
             size: How many messages a member holds; by default `Settings.history_size`.
-            linger: For how many seconds a member lives after its last listener and its last
-                `publish`, whichever is later; by default `Settings.linger`. What it held is gone
-                then.
-            authorize: As of `channel`.
+            linger: How many seconds a member lives after its last listener and its last `publish`,
+                whichever is later; by default `Settings.linger`. The messages of the member are
+                gone then.
+            authorize: As for `channel`.
             render: Makes the HTML of a value, for clients that ask for `format=text`, as htmx does.
-                Escape what people wrote: use a template, or `markupsafe.escape`. All other clients
-                get the value as JSON. It is called once per value, by `publish`, in the caller's
-                thread; and again, in the event loop, for a value that is read much later, so it
-                must be fast. Its result is at most `Settings.message_limit` bytes.
+                Escape texts that users wrote: use a template, or `markupsafe.escape`. All other
+                clients get the value as JSON. `publish` calls `render` once per value, in the
+                caller's thread. The server calls `render` again, in the event loop, for a value
+                that a client reads much later, so `render` must be fast. The result has at most
+                `Settings.message_limit` bytes.
 
         Raises:
             InvalidDeclaration: The declaration cannot work; the text says why.
             InvalidName: No channel may have that name.
-            NonUniqueChannelName: Another one has it.
+            NonUniqueChannelName: Another channel has the name.
         """
         parsed = parse_pattern(pattern)
         if not parsed.words:
@@ -232,8 +236,8 @@ class Declaring:
                 'expected a {word}, as in "room:{room}"; for one channel use '
                 f'comet.create(scope=SITE, name="{pattern}")',
             )
-        size = self._hub.settings.history_size if size is None else size
-        settings = self._hub.settings
+        size = self._node.settings.history_size if size is None else size
+        settings = self._node.settings
         html = None if render is None else _make_html(pattern, type, render, settings)
         options = Options(size=size, linger=linger, type=type, authorize=authorize, html=html)
         _check_options(parsed, options)
@@ -241,13 +245,7 @@ class Declaring:
         if html is not None:
             encode = partial(_encode_with_html, encode, html)
         words = Words.of_family(parsed, authorize)
-        declaration = Declaration(parsed, Kind.SITE, options, words, encode)
-        declarations = self._hub.declarations
-        declared: DeclaredChannel[..., Any] = DeclaredChannel(
-            None, declaration, declarations, self._current
-        )
-        declarations.add(declared)
-        return declared
+        return self._add(Declaration(parsed, Kind.SITE, options, words, encode, None))
 
     def _declare(
         self, name: str, kind: Kind, options: Options
@@ -271,27 +269,31 @@ class Declaring:
                 self._check_free(f"~{name}")
             words = None if own else Words.of_source(pattern, function)
             encode = _make_encode(name, options.type, function)
-            declaration = Declaration(pattern, kind, options, words, encode)
-            declarations = self._hub.declarations
-            declared = DeclaredChannel(function, declaration, declarations, self._current)
-            declarations.add(declared)
-            return declared
+            return self._add(Declaration(pattern, kind, options, words, encode, function))
 
         return declare
 
+    def _add(self, declaration: Declaration) -> DeclaredChannel[Any, Any]:
+        declarations = self._node.declarations
+        declared: DeclaredChannel[Any, Any] = DeclaredChannel(
+            declaration, declarations, self._current
+        )
+        declarations.add(declaration)
+        return declared
+
     def _check_free(self, name: str) -> None:
-        for process in self._hub.processes.processes():
+        for process in self._node.clients.processes():
             if name in process.place.directory.names():
                 raise NonUniqueChannelName(name)
 
-    def _current(self) -> ClientProcess:
+    def _current(self) -> Client:
         instead = "write .channel(process) or .publish(value, process)"
-        return self._hub.visits.current(instead=instead).process()
+        return self._node.requests.current(instead=instead).process()
 
 
 def _check_once(name: str, function: object) -> None:
     if isinstance(function, DeclaredChannel):
-        known = ("~" if function.own else "") + function.name
+        known = ("~" if function._declaration.own else "") + function.name
         raise InvalidDeclaration(
             name,
             f"expected an async generator function, got one that is declared already, as {known!r}"

@@ -6,7 +6,7 @@ from typing import Any, TypeVar, overload
 
 from asgi_comet._runtime.functions import misfit
 from asgi_comet.core.names import check_own_name
-from asgi_comet.node.build import Hub
+from asgi_comet.node.build import Node
 from asgi_comet.notify.notifier import Notifier, Prepare
 
 __all__ = ["Notifying"]
@@ -15,9 +15,9 @@ K = TypeVar("K")
 
 
 class Notifying:
-    """Makes notifiers."""
+    """The method of `Comet` that makes notifiers."""
 
-    _hub: Hub
+    _node: Node
 
     @overload
     def notifier(
@@ -58,16 +58,16 @@ class Notifying:
         problem = None if prepare is None else misfit(prepare, None, None)
         if problem is not None:
             raise TypeError(f"expected prepare to take a user and a value, got {problem}")
-        hub = self._hub
+        node = self._node
         notifier: Notifier[Any] = Notifier(
             name,
             key,
             prepare,
-            channels=hub.channels,
-            settings=hub.settings,
-            runtime=hub.runtime,
-            current=lambda instead: hub.visits.current(instead=instead).process(),
+            channels=node.channels,
+            settings=node.settings,
+            runtime=node.runtime,
+            current=lambda instead: node.requests.current(instead=instead).process(),
         )
-        hub.channels.reserved.add_own(name, None)
-        hub.notifiers[name] = notifier.forget
+        node.channels.reserved.add_own(name, None)
+        node.notifiers[name] = notifier._forget_process
         return notifier

@@ -1,4 +1,4 @@
-"""Who is there: the calls of `Comet` about client processes, sessions and their users."""
+"""Client processes, sessions and their users: the methods of `Comet` about these."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 from asgi_comet._runtime.functions import misfit
 from asgi_comet.channels.channels import Channel
 from asgi_comet.channels.feed import Feed, Listener
-from asgi_comet.declare.declarations import DeclaredChannel
-from asgi_comet.identity.process import ClientProcess, Session
+from asgi_comet.core.view import View
+from asgi_comet.declare.declared import Declaration, DeclaredChannel
+from asgi_comet.identity.process import ClientProcess, Session, client_of
 from asgi_comet.identity.users import Identify
-from asgi_comet.node.build import Hub
+from asgi_comet.node.build import Node
 
 __all__ = ["People"]
 
@@ -19,67 +20,78 @@ F = TypeVar("F", bound=Identify)
 
 
 class People:
-    """Knows client processes, sessions and users."""
+    """The methods of `Comet` about client processes, sessions and users."""
 
-    _hub: Hub
+    _node: Node
 
     def open_process(self) -> ClientProcess:
         """Open a client process for the page that the current request serves.
 
-        The answer sets the session's cookie. Works in sync endpoints, too.
+        The answer sets the session's cookie. Sync endpoints can open a process, too.
 
         Raises:
-            NoClientProcess: This is outside of a request that `CometMiddleware` serves.
-            TooManyProcesses: The session, or the server, has as many as it may.
+            NoClientProcess: This is outside of a request that `CometMiddleware` serves, or its
+                answer has begun.
+            NotRunning: The lifespan does not run.
+            TooManyProcesses: The session, or the server, has its maximum of client processes.
         """
-        return self._hub.visits.current().open_process()
+        return self._node.requests.current().open_process()
 
     def process(self) -> ClientProcess:
         """Return the current client process.
 
-        It is the one that was opened in the request, or that the header `Comet-Process` names, or
-        the default one of the session's cookie. In FastAPI:
+        The current client process was opened in the request, or the header `Comet-Process` names
+        it, or it is the default client process of the cookie's session. In FastAPI:
         `process: Annotated[ClientProcess, Depends(comet.process)]`.
 
         Raises:
-            NoClientProcess: There is none; the text says why. Not handled, the answer is 403.
-            ProcessClosed: The one that the header names has closed. Not handled, it is 410.
-            TooManyProcesses: There are too many for a default one. Not handled, it is 429 or 503.
+            NoClientProcess: The request has no client process; the text says why. Not handled, the
+                answer is 403.
+            NotRunning: The lifespan does not run.
+            ProcessClosed: The client process that the header names has closed. Not handled, the
+                answer is 410.
+            TooManyProcesses: There are too many client processes to open a default one. Not
+                handled, the answer is 429 or 503.
         """
-        return self._hub.visits.current().process()
+        return self._node.requests.current().process()
 
     def session(self) -> Session | None:
         """Return the session of the current request.
 
-        Also in `authorize`, where it is that of the connection that is asked about; `process()`
-        works there, too.
+        In `authorize`, this is the session of the connection that asks to read; `process()` works
+        there, too.
 
         Returns:
-            `None` if it has neither an open client process nor a user, so nobody knows it.
+            The session; `None` if the session has neither an open client process nor a user, so
+            the server does not know it.
 
         Raises:
             NoClientProcess: This is outside of a request that `CometMiddleware` serves.
         """
-        return self._hub.visits.current().known_session()
+        return self._node.requests.current().known_session()
 
-    def processes(self, user: Hashable = None) -> list[ClientProcess]:
-        """Return the open client processes of this worker. Thread-safe.
+    def processes(self, user: Hashable = None) -> View[ClientProcess]:
+        """Return the open client processes. Thread-safe.
 
         Args:
             user: Only those of this user; `None` means all.
 
         Returns:
-            A copy, the oldest of a session first.
+            A view, as of now, the oldest of a session first: a sequence, which can also be awaited
+            or read with `async for`.
         """
-        return self._hub.processes.processes(user)
+        return View([*self._node.clients.processes(user)])
 
-    def sessions(self, user: Hashable = None) -> list[Session]:
-        """Return the sessions of this worker that have an open client process. Thread-safe.
+    def sessions(self, user: Hashable = None) -> View[Session]:
+        """Return the sessions that have an open client process. Thread-safe.
 
         Args:
             user: Only those of this user; `None` means all.
+
+        Returns:
+            A view, as of now: a sequence, which can also be awaited or read with `async for`.
         """
-        return self._hub.processes.sessions(user)
+        return View(self._node.clients.sessions(user))
 
     async def wait_timeout(self, seconds: float, process: ClientProcess | None = None) -> None:
         """Return once a client process has been inactive for that many seconds, or has closed.
@@ -94,10 +106,13 @@ class People:
         Raises:
             NoClientProcess: There is no current one.
             NotRunning: The lifespan does not run.
+            TypeError: `process` is no client process.
+            ValueError: `seconds` is negative or not finite.
 
         Source: `Eliom_comet.Channel.wait_timeout`.
         """
-        await (process if process is not None else self.process()).wait_inactive(seconds)
+        client = self._node.requests.current().process() if process is None else client_of(process)
+        await client.wait_inactive(seconds)
 
     def identify(self, function: F) -> F:
         """Declare the function that says who a connection belongs to; a decorator.
@@ -123,12 +138,12 @@ class People:
         problem = misfit(function, None)
         if problem is not None:
             raise TypeError(f"expected a function of the connection, got {problem}")
-        if self._hub.users.identify is not None:
+        if self._node.users.identify is not None:
             raise ValueError(
                 f"expected one function to identify, got {function!r} "
-                f"beside {self._hub.users.identify!r}"
+                f"beside {self._node.users.identify!r}"
             )
-        self._hub.users.identify = function
+        self._node.users.identify = function
         return function
 
     def login(self, user: Hashable) -> None:
@@ -147,7 +162,7 @@ class People:
             NotRunning: The lifespan does not run.
             TypeError: It is `None`, or not hashable.
         """
-        self._hub.visits.current().login(user)
+        self._node.requests.current().login(user)
 
     def logout(self) -> None:
         """Let the session of the current request be a visitor's; its client processes close.
@@ -159,7 +174,7 @@ class People:
                 answer has begun.
             NotRunning: The lifespan does not run.
         """
-        self._hub.visits.current().logout()
+        self._node.requests.current().logout()
 
     def revoke(
         self,
@@ -169,10 +184,11 @@ class People:
         session: Session | None = None,
         process: ClientProcess | None = None,
     ) -> None:
-        """End the delivery of a site channel to somebody, on every transport. Thread-safe.
+        """End the delivery of a site channel to some clients, on every transport. Thread-safe.
 
-        They are told `forbidden`; what is published once this has returned does not reach them.
-        When they ask again `authorize` is asked, so let it say no before you call this.
+        The server tells these clients `forbidden`. Messages published after this call do not reach
+        them. When a client subscribes again, the server calls `authorize` again, so let `authorize`
+        refuse before you call this.
 
         Args:
             channel: The channel or its name; a family, or its name with the words, means all of
@@ -182,32 +198,37 @@ class People:
             process: All connections of this client process.
 
         Raises:
-            TypeError: Not exactly one of `user`, `session` and `process` is given.
-            ValueError: The name is not of a channel that lives, or is declared.
+            TypeError: Not exactly one of `user`, `session` and `process` is given, or `process` is
+                no client process.
+            ValueError: No live or declared channel has the name.
         """
         given = [one for one in (user, session, process) if one is not None]
         if len(given) != 1:
             raise TypeError(f"expected one of user, session and process, got {len(given)} of them")
 
+        client = None if process is None else client_of(process)
+
         def concerns(listener: Listener) -> bool:
-            if process is not None:
-                return listener in process.listeners
-            caller = listener.caller
-            if caller is None:
+            if client is not None:
+                return listener in client.listeners
+            claim = listener.claim
+            if claim is None:
                 return False
-            of = caller.session
+            of = claim.session
             return of is session if session is not None else of.user == user
 
-        self._hub.guard.revoke(self._feeds(channel), concerns)
+        self._node.guard.revoke(self._feeds(channel), concerns)
 
     def _feeds(self, channel: Channel[Any] | DeclaredChannel[Any, Any] | str) -> list[Feed]:
         if isinstance(channel, Channel):
             return [channel._feed]
-        declarations, channels = self._hub.declarations, self._hub.channels
-        declared = channels.reserved.named(channel) if isinstance(channel, str) else channel
-        if isinstance(declared, DeclaredChannel):
-            return declarations.members(declared)
+        declarations, channels = self._node.declarations, self._node.channels
+        if isinstance(channel, DeclaredChannel):
+            return declarations.members(channel._declaration)
         name = str(channel)
+        declared = channels.reserved.named(name)
+        if isinstance(declared, Declaration):
+            return declarations.members(declared)
         feed = channels.find(name)
         if feed is None and declarations.match(name) is None:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Brokers: where the messages of channels live, and how workers hear of each other's messages."""
+"""Brokers: the storage of messages, and their transport between workers."""
 
 from asgi_comet.brokers.base import (
     Broker,

@@ -1,18 +1,19 @@
-"""The interface of brokers, which make channels of the same name in several workers one channel.
+"""The interface of brokers, which join channels of the same name in several workers.
 
-A broker keeps logs: the messages of channels, with their offsets and epochs, which it alone gives.
-A worker keeps a window of each log that it follows: the newest messages. The window is a `Log`.
+A broker keeps logs: the messages of channels, with offsets and epochs, which only the broker
+assigns. A worker keeps a window of each log that it follows: the newest messages. The window is a
+`Log`.
 The worker calls its `Broker`; the broker calls the worker's `Host`, always in the loop's thread.
 
 A broker promises:
 
 1. `append` stores the messages of one caller in the order of its calls, with dense offsets.
-2. A window that is followed gets every message in order, or is told of a gap. A broker that cannot
-   prove that no message was lost on its way reads every followed log again.
-3. Only the broker says that a position is beyond the newest message, that it is of another epoch,
-   or that there is no channel of a name. A window that is behind knows none of these.
+2. A followed window gets every message in order, or is told of a gap. A broker that cannot prove
+that no message was lost in transit reads every followed log again.
+3. Only the broker decides that a position is beyond the newest message, that a position is of
+another epoch, or that a channel does not exist. A window that is behind cannot decide so.
 
-The memory of one worker is a broker, too: there the window is the log, so nothing ever waits.
+The memory of one worker is also a broker: its window is the log, so no operation waits.
 """
 
 from __future__ import annotations
@@ -42,22 +43,24 @@ __all__ = [
 ]
 
 Stored = int | Callable[[], Awaitable[Position]]
-"""The offset of a message that is stored in the epoch of the window, or a function that waits until
-the message is stored, and returns its position. The function raises what `append` raises."""
+"""The offset of a stored message in the epoch of the window, or a function that waits for it.
+
+The function returns the position once the message is stored, and raises the errors of `append`.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelSpec:
-    """What the workers must agree about of a channel.
+    """The properties of a channel that all workers must agree on.
 
     Attributes:
-        name: Its name, as clients say it.
-        kind: How it is read: `site`, `newest`, `process` or `unlimited`.
-        size: How many messages its log holds at most.
-        max_bytes: How many bytes its log holds at most, one message at least.
-        owner: The id of the client process that it belongs to; `None` for one of the site.
-        adopt: Whether every worker makes it by the same line of code, so that a worker which is
-            not the first takes it as it is.
+        name: The name, as clients write it.
+        kind: The kind: `site`, `newest`, `process` or `unlimited`.
+        size: How many messages the log holds at most.
+        max_bytes: How many bytes the log holds at most, but at least one message.
+        owner: The id of the client process of the channel; `None` for a site channel.
+        adopt: Whether every worker makes the channel by the same line of code, so that all but the
+            first worker adopt the existing one.
     """
 
     name: str
@@ -70,11 +73,11 @@ class ChannelSpec:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A change of the state of a keyed channel, which is stored together with its message.
+    """A change of the state of a keyed channel, stored together with its message.
 
     Attributes:
         changed: Values as JSON, by key.
-        deleted: Keys that are gone.
+        deleted: Removed keys.
     """
 
     changed: Mapping[str, bytes] = field(default_factory=dict)
@@ -82,15 +85,15 @@ class State:
 
 
 class Log(Protocol):
-    """The window of a worker on one log: what a broker sees of a channel."""
+    """The window of a worker on one log: a channel as the broker uses it."""
 
     @property
     def name(self) -> str:
-        """The name of the channel, as clients say it."""
+        """The name of the channel, as clients write it."""
 
     @property
     def spec(self) -> ChannelSpec:
-        """What the workers must agree about."""
+        """The properties that all workers must agree on."""
 
     @property
     def epoch(self) -> str:
@@ -98,30 +101,30 @@ class Log(Protocol):
 
     @property
     def first(self) -> int:
-        """The offset of the oldest message that the window holds, or of the next to come."""
+        """The offset of the oldest message in the window, or of the next one if it is empty."""
 
     @property
     def top(self) -> int:
         """The offset of the newest message."""
 
     def append(self, data: bytes) -> int:
-        """Give a message the next offset and hold it; for a broker whose log is the window.
+        """Store a message under the next offset; for a broker whose log is the window.
 
         Raises:
             ChannelClosed: The channel has ended.
-            ChannelFull: It is full.
+            ChannelFull: The channel is full.
         """
 
     def locate(self, start: Start) -> int | None:
-        """Return the offset after which a reader begins, as the window knows it.
+        """Return the offset after which a reader begins, according to the window.
 
         Returns:
-            `None`, if the window knows no such place: it is beyond the top, or of another epoch, or
-            the first message has gone.
+            The offset; `None` if the position is beyond the top or of another epoch, or if the
+            first message is no longer held.
         """
 
     def receive(self, epoch: str, first: int, run: Sequence[Message]) -> Received:
-        """Take messages of the log; those that the window has already are left out.
+        """Add messages of the log; messages that the window has already are skipped.
 
         Args:
             epoch: The epoch of the log.
@@ -130,11 +133,11 @@ class Log(Protocol):
         """
 
     def reset(self, epoch: str, first: int) -> None:
-        """Forget all messages, before the window is filled.
+        """Drop all messages, before the window is filled.
 
         Args:
             epoch: The epoch of the log.
-            first: The offset of the next message that `receive` is given.
+            first: The offset of the next message passed to `receive`.
         """
 
 
@@ -143,8 +146,8 @@ class Opened:
     """A channel that was opened.
 
     Attributes:
-        epoch: The epoch of its log.
-        first: The offset of the oldest message that the log holds, or of the next to come.
+        epoch: The epoch of the log.
+        first: The offset of the oldest message in the log, or of the next one if it is empty.
         top: The offset of the newest message.
     """
 
@@ -155,7 +158,7 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """Where a reader begins: after `after`, which the window proves by now."""
+    """A located position: the reader begins after `after`, which the window now proves."""
 
     after: int
 
@@ -178,38 +181,38 @@ class Unknown:
 
 
 class Host(Protocol):
-    """What a broker may call, in the thread of the loop that its `run` runs in."""
+    """The functions that a broker may call, in the thread of the loop that runs `Broker.run`."""
 
     def now(self) -> float:
-        """Return what time it is, in seconds."""
+        """Return the time, in seconds."""
 
     def run_soon(self, function: Callable[[], None]) -> None:
-        """Run a function in the loop's next turn. Thread-safe; dropped where no loop runs."""
+        """Run a function in the loop's next turn; dropped without a loop. Thread-safe."""
 
     def appended(self, log: Log) -> None:
-        """`Log.append` has added a message: wake its listeners. Thread-safe."""
+        """Wake the listeners after `Log.append` has added a message. Thread-safe."""
 
     def received(self, log: Log, epoch: str, first: int, run: Sequence[Message]) -> Received:
-        """Offer messages to a window, and wake its listeners; see `Log.receive`."""
+        """Add messages to a window, and wake its listeners; see `Log.receive`."""
 
     def moved(self, log: Log, epoch: str, first: int) -> Log:
-        """The log has another epoch: the readers of the window are told `full`.
+        """Report that the log has another epoch: the readers of the window are told `full`.
 
         Returns:
-            The window to be filled from now on, which begins as after `Log.reset`.
+            The window to fill from now on, which is as after `Log.reset`.
         """
 
     def cut(self, log: Log, first: int) -> None:
-        """The window has missed messages that the log no longer holds: it begins anew with `first`.
+        """Restart the window at `first`: it missed messages that the log no longer holds.
 
-        Readers that have not what comes before are told `full`.
+        Readers that lack messages before `first` are told `full`.
         """
 
     def ended(self, log: Log, reason: str) -> None:
-        """The channel has ended: `ended`, `failed` or `full`."""
+        """Report that the channel has ended: `ended`, `failed` or `full`."""
 
     def wanted(self, log: Log, offset: int) -> None:
-        """A reader asks the source of an on-demand channel, which this worker reads."""
+        """Report that a reader asks for a message of an on-demand channel of this worker."""
 
 
 class Bus(ABC):
@@ -217,7 +220,7 @@ class Bus(ABC):
 
     @abstractmethod
     async def broadcast(self, event: str) -> int:
-        """Tell an event, as JSON, to all workers, and return how many have confirmed it."""
+        """Send an event, as JSON, to all workers; return how many workers confirmed it."""
 
     @abstractmethod
     async def ask(self, question: str, seconds: float) -> list[str]:
@@ -225,10 +228,10 @@ class Bus(ABC):
 
 
 class Broker(ABC):
-    """Carries channels between workers. One belongs to one `Comet`.
+    """Carries channels between workers. A broker belongs to one `Comet`.
 
     Attributes:
-        shared: Whether other workers may see its channels. If not, nothing below ever waits.
+        shared: Whether other workers may see the channels. If not, no operation waits.
     """
 
     shared: bool = True
@@ -236,16 +239,16 @@ class Broker(ABC):
 
     @property
     def host(self) -> Host:
-        """The worker that it belongs to."""
+        """The worker of the broker."""
         if self._host is None:
             raise RuntimeError("expected a broker of a Comet: Comet(key, broker=...)")
         return self._host
 
     def bind(self, host: Host) -> None:
-        """Belong to a worker. Called once, by `Comet`; does no input or output.
+        """Bind the broker to a worker. Called once, by `Comet`; does no input or output.
 
         Raises:
-            ValueError: It belongs to another `Comet`.
+            ValueError: The broker belongs to another `Comet`.
         """
         if self._host is not None:
             raise ValueError(
@@ -256,11 +259,11 @@ class Broker(ABC):
 
     @abstractmethod
     async def run(self) -> None:
-        """Carry messages until cancelled; started again where it raises. Only if it is shared."""
+        """Carry messages until cancelled; restarted after an error. Only called if `shared`."""
 
     @abstractmethod
     async def hand_over(self) -> None:
-        """Store what is still on its way, and leave: the server stops."""
+        """Store the pending messages, and disconnect: the server stops."""
 
     @abstractmethod
     def append(
@@ -276,80 +279,81 @@ class Broker(ABC):
         Args:
             log: The channel.
             data: The value as JSON.
-            id: The same id within ten minutes is the same message: the offset is that of the first.
-            state: What changes with it in the state of a keyed channel.
+            id: A second message with the same id within ten minutes is not stored: the offset of
+                the first is returned.
+            state: The change of the state of a keyed channel.
 
         Returns:
-            Its offset, or how to wait for it.
+            The offset, or a function that waits for it.
 
         Raises:
-            BrokerUnavailable: There is no room for what waits to be stored.
+            BrokerUnavailable: Too many messages wait to be stored.
             ChannelClosed: The channel has ended.
-            ChannelFull: It is full.
+            ChannelFull: The channel is full.
         """
 
     @abstractmethod
     async def open(self, log: Log) -> Opened:
-        """Make the channel of a new log, or adopt the one that there is.
+        """Make the channel of a new log, or adopt the existing one.
 
         Raises:
-            NonUniqueChannelName: A live channel has the name, and is not to be adopted.
+            NonUniqueChannelName: A live channel has the name, and may not be adopted.
         """
 
     @abstractmethod
     async def find(self, name: str) -> ChannelSpec | None:
-        """Return what there is of a site channel of another worker; `None` if there is none."""
+        """Return the properties of a site channel of another worker; `None` if there is none."""
 
     @abstractmethod
     async def follow(self, log: Log) -> None:
-        """Return once the window gets all messages, from the newest ones that are held on."""
+        """Follow a log; return once the window receives all messages, after the held ones."""
 
     @abstractmethod
     def unfollow(self, log: Log) -> None:
-        """The window needs no more messages."""
+        """Stop sending messages to the window."""
 
     @abstractmethod
     async def place(self, log: Log, start: Start) -> Placed | Full | Closed | Unknown:
-        """Find where a reader begins, where the window alone does not prove it.
+        """Locate a start position that the window alone cannot prove.
 
-        Once it returns `Placed`, the window holds what comes after that offset, or `recover` does.
+        After `Placed`, the messages after that offset are in the window, or `recover` returns them.
         """
 
     @abstractmethod
     async def recover(self, log: Log, after: int, max_bytes: int) -> list[Message] | None:
-        """Read what the window no longer holds.
+        """Read messages that the window no longer holds.
 
         Args:
             log: The channel.
-            after: The last offset the reader has.
-            max_bytes: How many bytes of data to read, one message at least.
+            after: The last offset that the reader has.
+            max_bytes: How many bytes of data to read at most, but at least one message.
 
         Returns:
-            The gapless run that begins right after it; `None` if its first message is held nowhere.
+            The gapless run right after the offset; `None` if its first message is no longer stored.
         """
 
     @abstractmethod
     async def end(self, log: Log, reason: str) -> None:
-        """End a channel in all workers: `ended` or `failed`."""
+        """End a channel in all workers, with the reason `ended` or `failed`."""
 
     @abstractmethod
     def acknowledge(self, log: Log, offset: int) -> None:
-        """The client of a channel of its own has all up to an offset."""
+        """Record that the client process of a channel has all messages up to an offset."""
 
     @abstractmethod
     def mark_sent(self, log: Log, offset: int) -> None:
-        """The client of a channel of its own was sent all up to an offset."""
+        """Record that the client process of a channel was sent all messages up to an offset."""
 
     @abstractmethod
     def want(self, log: Log, offset: int) -> None:
-        """Tell the worker that reads an on-demand source that a reader asks for a message."""
+        """Ask the worker that reads an on-demand source for messages up to an offset."""
 
     @property
     def bus(self) -> Bus | None:
-        """How workers talk to each other; `None` where there is one only."""
+        """The messages between workers; `None` with one worker."""
         return None
 
     @property
     def people(self) -> None:
-        """Where sessions and client processes are shared; `None` until they are."""
+        """The sharing of sessions and client processes; not implemented, so `None`."""
         return None

@@ -1,4 +1,4 @@
-"""Which messages of a channel were published with an id, so that none is published twice.
+"""The ids of messages, so that no message is published twice.
 
 Owns the bounds: ten minutes, and 10,000 ids for each channel. Not thread-safe.
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 __all__ = ["Ids"]
 
-KEPT = 600.0  # seconds that an id is known
-LIMIT = 10_000  # ids known for each channel; the oldest go first
+KEPT = 600.0  # seconds that an id is remembered
+LIMIT = 10_000  # ids for each channel; the oldest are dropped first
 
 
 class Ids:
@@ -23,7 +23,7 @@ class Ids:
         return len(self._offsets)
 
     def find(self, id_: str, now: float) -> int | None:
-        """Return the offset of the message that was published with an id, if it is known."""
+        """Return the offset of the message published with an id; `None` if the id is new."""
         while self._offsets:
             oldest = next(iter(self._offsets))
             if now - self._offsets[oldest][1] < KEPT:

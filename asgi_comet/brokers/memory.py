@@ -1,4 +1,4 @@
-"""The broker of one worker: its windows are the logs, so there is nothing to carry."""
+"""The broker of one worker: its windows are the logs, so it carries nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["MemoryBroker"]
 
 
 class MemoryBroker(Broker):
-    """Keeps everything in the memory of one worker. It never waits."""
+    """Keeps everything in the memory of one worker. No operation waits."""
 
     shared = False
 
@@ -39,7 +39,7 @@ class MemoryBroker(Broker):
         state: State | None = None,
     ) -> Stored:
         """Append to the window, which is the log."""
-        del state  # a keyed channel keeps its own
+        del state  # a keyed channel keeps its own state
         if id is not None:
             return self._append_once(log, data, id)
         offset = log.append(data)
@@ -59,7 +59,7 @@ class MemoryBroker(Broker):
         return offset
 
     async def open(self, log: Log) -> Opened:
-        """Return where the window stands: the directory of names has seen to its name."""
+        """Return the state of the window; the directory has checked the name already."""
         return Opened(log.epoch, log.first, log.top)
 
     async def find(self, name: str) -> ChannelSpec | None:
@@ -70,16 +70,16 @@ class MemoryBroker(Broker):
         """Return at once: the window is the log."""
 
     async def place(self, log: Log, start: Start) -> Placed | Full:
-        """Return what the window says, which is all there is."""
+        """Locate the position in the window."""
         offset = log.locate(start)
         return Full() if offset is None else Placed(offset)
 
     async def recover(self, log: Log, after: int, max_bytes: int) -> list[Message] | None:
-        """Return `None`: what the window does not hold is held nowhere."""
+        """Return `None`: all stored messages are in the window."""
         return None
 
     async def end(self, log: Log, reason: str) -> None:
-        """Return at once: the window has ended."""
+        """Return at once: the feed has ended."""
 
     async def run(self) -> None:
         """Return at once: there is nothing to carry."""
@@ -91,10 +91,10 @@ class MemoryBroker(Broker):
         """Do nothing: the window is the log."""
 
     def acknowledge(self, log: Log, offset: int) -> None:
-        """Do nothing: the window knows."""
+        """Do nothing: the feed has recorded it."""
 
     def mark_sent(self, log: Log, offset: int) -> None:
-        """Do nothing: the window knows."""
+        """Do nothing: the feed has recorded it."""
 
     def want(self, log: Log, offset: int) -> None:
         """Ask the source, which this worker reads."""

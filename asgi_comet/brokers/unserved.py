@@ -1,12 +1,12 @@
-"""Messages that are published in a process that has served nothing, so that no client gets them.
+"""Messages published in a process that never served, which no client gets.
 
-Owns the warning about them. A script that imports the application has channels of its own, in its
-own memory; clients are connected to another process, the server. Publishing before the lifespan
-starts is allowed, so the warning waits until the process ends.
+Owns the warning about such messages. A script that imports the application has its own channels in
+its own memory, but clients are connected to another process, the server. Publishing before the
+lifespan starts is allowed, so the warning is logged when the process ends.
 
-A process that a task queue has forked ends by `os._exit`, which runs no exit handlers. There the
-warning comes with the first message: a server that forks after the import starts the lifespan
-before anything is published.
+A process forked by a task queue ends by `os._exit`, which runs no exit handlers, so there the
+warning is logged with the first message. A server that forks after the import starts the lifespan
+before publishing.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ _every: weakref.WeakSet[Unserved] = weakref.WeakSet()
 
 
 class Unserved:
-    """Counts the messages that are published before the first lifespan. Thread-safe.
+    """Counts the messages published before the first lifespan. Thread-safe.
 
     Args:
-        broker: Where the messages go.
+        broker: Stores the messages.
     """
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._process = os.getpid()
-        self._warned = False  # of a message in a process that was forked from that
+        self._warned = False  # in a process forked from that one
         self._count = 0
 
     @property
@@ -52,7 +52,7 @@ class Unserved:
         return self._count if self._process == os.getpid() else 0
 
     def append(self, log: Log, data: bytes) -> Stored:
-        """Append a message to a channel, as `Broker.append`, and count it."""
+        """Append a message to a channel, like `Broker.append`, and count the message."""
         stored = self._broker.append(log, data)
         with _lock:
             if self._process != os.getpid():
@@ -66,7 +66,7 @@ class Unserved:
         return stored
 
     def serve(self) -> None:
-        """The first lifespan starts: clients get the messages, so no warning is needed."""
+        """Cancel the warning: the first lifespan starts, so clients get the messages."""
         with _lock:
             _every.discard(self)
 

@@ -1,1 +1,1 @@
-"""What is sent: channels, their messages, their names and their listeners."""
+"""Channels, their messages, their names and their listeners."""

@@ -1,10 +1,10 @@
-"""What the annotations of a source say: the type of what it yields, and of its parameters.
+"""Annotations of sources: the type of the items, and of the parameters.
 
-Owns where their names are looked up. Must not know channels, or what a type is used for.
+Owns where names in annotations are looked up. Must not know channels, or the use of a type.
 
-An annotation may be a text, for the whole module (`from __future__ import annotations`) or in
-part, and its names need not exist at run time: `AsyncIterator` is often imported for type checkers
-only. So each annotation is read by itself, and of what is returned the item is enough.
+An annotation may be a string, as a whole (`from __future__ import annotations`) or in part, and its
+names may not exist at run time: `AsyncIterator` is often imported for type checkers only. So each
+annotation is evaluated alone, and of a returned type the item suffices.
 """
 
 from __future__ import annotations
@@ -19,29 +19,32 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 __all__ = ["item_type", "name_type", "resolve"]
 
-_ASYNC = {"AsyncGenerator", "AsyncIterable", "AsyncIterator"}  # what need not exist at run time
+_ASYNC = {
+    "AsyncGenerator",
+    "AsyncIterable",
+    "AsyncIterator",
+}  # may not exist at run time
 
 
 def name_type(type_: Any) -> str:
-    """Return how an error names a type: a class by its name, any other type as it is written."""
+    """Return the name of a type for an error: the name of a class, else the type as written."""
     return type_.__name__ if isinstance(type_, type) else str(type_)
 
 
 def item_type(source: Callable[..., Any]) -> Any:
-    """Return what a function that makes a source yields, by its annotation; `None` if it is mute.
+    """Return the item type annotated on a source function, or `None` if it has no annotation.
 
     Args:
-        source: Annotated to return an `AsyncIterator[T]`, or one of its kind; also a partial one,
-            or an object that is called.
+        source: A function annotated to return an `AsyncIterator[T]` or similar; also a partial
+            function or a callable object.
 
     Raises:
-        TypeError: The annotation names what is not known where the function is: silence would
-            leave the channel without a type.
+        TypeError: The annotation has a name that is unknown where the function is defined.
     """
     annotation = getattr(_find_function(source), "__annotations__", {}).get("return")
     try:
         returned = resolve(annotation, source)
-    except Exception as error:  # whatever evaluating an annotation comes to
+    except Exception as error:  # evaluating an annotation can raise anything
         return _find_item(annotation, source, error)
     origin, items = get_origin(returned), get_args(returned)
     if items and isinstance(origin, type) and issubclass(origin, AsyncIterable):
@@ -52,11 +55,11 @@ def item_type(source: Callable[..., Any]) -> Any:
 def resolve(annotation: Any, function: Callable[..., Any]) -> Any:
     """Return the type that an annotation of a function means.
 
-    Its names are looked up in the module of the function, and in what the function has from around
-    it: not a class that is local there, and that the function does not use.
+    Names are looked up in the module of the function and in its closure. A local class that the
+    function does not use is not found.
 
     Raises:
-        Exception: Whatever evaluating it raises; a `NameError` for what is not known.
+        Exception: Evaluating the annotation raised; a `NameError` for an unknown name.
     """
     found = inspect.unwrap(_find_function(function))
     names = getattr(found, "__globals__", {})
@@ -101,7 +104,7 @@ def _find_item(annotation: Any, source: Callable[..., Any], error: Exception) ->
 
 
 def _take_apart(annotation: str) -> tuple[str, str | None]:
-    """Return the last name of what is annotated, and the first of its parameters."""
+    """Return the last name of an annotation, and its first parameter."""
     outer = ast.parse(annotation.strip(), mode="eval").body
     item = outer.slice if isinstance(outer, ast.Subscript) else None
     if isinstance(item, ast.Tuple):

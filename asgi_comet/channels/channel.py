@@ -1,6 +1,6 @@
-"""Channel and ExternalChannel: what the application holds of a channel.
+"""Channel and ExternalChannel: the objects by which the application uses a channel.
 
-Owns nothing: a `Channel` is a feed and what it takes to publish on it. Must not know transports,
+Owns nothing: a `Channel` is a feed and the means to publish on it. Must not know transports,
 requests, sessions or the wire.
 """
 
@@ -35,7 +35,7 @@ class Channel(Referring, Generic[T]):
     def __init__(
         self, registry: Registry, feed: Feed, place: Place, name: str | None, encode: Encode
     ) -> None:
-        self.name: str | None = name  # as declared; None for one that was given an identifier only
+        self.name: str | None = name  # as declared; `None` for an unnamed channel
         self._registry = registry
         self._newest = feed
         self._place = place
@@ -55,52 +55,53 @@ class Channel(Referring, Generic[T]):
     def id(self) -> str:
         """The identifier that clients subscribe to: the name, or 144 random bits.
 
-        Those of a client process begin with `~`.
+        Identifiers of a client process's channels begin with `~`.
         """
         return self._feed.name
 
     @property
     def scope(self) -> Scope | Owner:
-        """Who reads it: `SITE`, or the `ClientProcess` that it belongs to."""
+        """The audience: `SITE`, or the `ClientProcess` that the channel belongs to."""
         return self._place.scope
 
     @property
     def kind(self) -> str:
-        """How it is read: `"site"`, `"process"`, `"newest"` or `"unlimited"`."""
+        """The kind of channel: `"site"`, `"process"`, `"newest"` or `"unlimited"`."""
         name: str = self._feed.kind.value
         return name
 
     @property
     def size(self) -> int:
-        """How many messages it holds at most: 1 for a newest channel, `ahead` for one on demand."""
+        """How many messages the channel holds at most: 1 for newest, `ahead` for on demand."""
         return self._feed.history.size
 
     @property
     def listeners(self) -> int:
-        """How many client connections are open on the channel right now, as the server knows.
+        """How many client connections are open on the channel now, as far as the server knows.
 
-        A client that vanished without a word still counts until its connection breaks; the
-        outcome of a write tells.
+        A client that vanished without closing counts until its connection breaks. The outcome of a
+        write is more exact.
         """
         return len(self._feed.listeners)
 
     def publish(self, value: T) -> Delivery:
-        """Send a value to everyone who listens, and keep it in the history.
+        """Send a value to all listeners, and keep it in the history.
 
-        Values published by one caller arrive in that order. Thread-safe; never waits.
+        Values published by one caller arrive in the order of publishing. Thread-safe; never waits.
 
         Args:
-            value: What to send.
+            value: The value to send.
 
         Returns:
             The delivery: `await` it for the outcome, or drop it.
 
         Raises:
             InvalidMessage: The value does not fit the channel's type, or has no JSON form.
-            MessageTooLarge: It is over `Settings.message_limit` bytes as JSON.
+            MessageTooLarge: The value has more than `Settings.message_limit` bytes as JSON.
             ChannelClosed: The channel has ended.
-            ChannelFull: It belongs to a client process that did not ask for what it holds.
-            TypeError: It reads its source on demand, so nothing else may come between.
+            ChannelFull: The client process does not read, and the history is full of unsent
+                messages.
+            TypeError: The channel reads its source on demand, so only the source may publish.
         """
         if self._feed.kind.on_demand:
             raise TypeError(
@@ -114,21 +115,21 @@ class Channel(Referring, Generic[T]):
             try:
                 return self._registry.publish(feed, data)
             except ChannelClosed:
-                if feed.successor is None:  # else it was started again in this very moment
+                if feed.successor is None:  # else the channel was restarted at this moment
                     raise
 
     write = publish
-    """`publish` by the name it has in `Ocsigen_comet.Channels`."""
+    """`publish` under its name in `Ocsigen_comet.Channels`."""
 
     def reference(self, start: str | None = None) -> dict[str, str]:
-        """Tell a client where to subscribe and from which position: nothing is lost in between.
+        """Return where a client subscribes and from which position, so that no message is lost.
 
         Args:
-            start: `"now"`: the end of the history. `"last:N"`: before the last N messages that are
-                held. `"first"`: before the first message of a site channel, the last message of a
-                newest one, and the first message that a client process has not acknowledged; a
-                client is told `full` if that message is no longer held. `None` is the end of a site
-                channel, and before the first message that is held of any other.
+            start: `"now"` is the end of the history. `"last:N"` is before the last N messages that
+                are held. `"first"` is before the first message of a site channel, before the last
+                message of a newest channel, and before the first unacknowledged message of a client
+                process; the client is told `full` if that message is no longer held. `None` is the
+                end of a site channel, and before the first held message of any other channel.
 
         Returns:
             `{"url": "/comet/p/TOKEN", "channel": "~inbox", "position": "k3x9Qp.0"}`, for JSON.
@@ -146,30 +147,32 @@ class Channel(Referring, Generic[T]):
             place = Last(feed.history.size) if every else Now()
         self._registry.touch(feed)
         with feed.lock:
-            feed.visits += 1
+            feed.uses += 1
         offset = feed.locate(place)
-        # Where the first message has gone, the reader is told `full` from the place before it.
+        # If the first message is gone, the position before it makes the server answer `full`.
         position = str(feed.position(feed.acknowledged if offset is None else offset))
         return {"url": self._place.url(), "channel": feed.name, "position": position}
 
     def close(self) -> None:
-        """End the channel: listeners get what remains and are told. Idempotent, thread-safe.
+        """End the channel: listeners get the remaining messages and `closed`.
 
-        Its name is free at once; what it holds can be read for another `Settings.linger` seconds.
+        Idempotent, thread-safe.
+
+        The name is free at once; the messages can be read for another `Settings.linger` seconds.
         """
         feed = self._feed
         self._registry.end(feed, "ended")
-        if feed.successor is not None:  # it was started again in this very moment
+        if feed.successor is not None:  # the channel was restarted at this moment
             self.close()
 
 
 class ExternalChannel(Referring):
-    """A channel of another server, which clients connect to there.
+    """A channel of another server. Clients connect to that server.
 
     Attributes:
-        prefix: The URL where that server's comet is mounted.
-        name: The channel's name there.
-        start: Where clients begin: `last:N`.
+        prefix: The URL where the comet of that server is mounted.
+        name: The name of the channel on that server.
+        start: The start position of clients: `last:N`.
     """
 
     __slots__ = ("name", "prefix", "start")
@@ -183,5 +186,5 @@ class ExternalChannel(Referring):
         return f"<ExternalChannel {self.prefix!r} {self.name!r} {self.start}>"
 
     def reference(self) -> dict[str, str]:
-        """Tell a client where to subscribe, as `Channel.reference` does."""
+        """Return where a client subscribes, as `Channel.reference` does."""
         return {"url": self.prefix, "channel": self.name, "position": self.start}

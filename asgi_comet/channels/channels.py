@@ -1,14 +1,14 @@
-"""Channels of all kinds, as the application makes them.
+"""The making of channels of all kinds.
 
 Must not know transports, requests, sessions or the wire.
 
 Divergences from `Ocsigen_comet.Channels` and `Eliom_comet.Channel`:
 
-1. A named channel lives until its source ends or it is closed, whether or not the application
-   keeps the `Channel`; CPython would reclaim a dropped result at once, where OCaml took its time.
-2. An unnamed one that had listeners or references is reclaimed at the earliest `linger` seconds
-   after the last. A tab that is away keeps its own until it comes back or closes.
-3. A client that missed messages learns so from positions, not from the absence of an answer.
+1. A named channel lives until its source ends or the application closes it, even if the application
+drops the `Channel`: CPython reclaims a dropped object at once, OCaml later.
+2. An unnamed channel that had listeners or references is reclaimed at the earliest `linger` seconds
+after the last one. A disconnected tab keeps its channels until it returns or closes.
+3. A client detects missed messages by positions, not by the absence of an answer.
 """
 
 from __future__ import annotations
@@ -29,50 +29,24 @@ from asgi_comet.channels.registry import Options, Registry
 from asgi_comet.channels.source import Pump, close_source
 from asgi_comet.core.names import check_name, check_own_name
 
-__all__ = ["Channel", "Channels", "ExternalChannel", "Options", "Source"]
+__all__ = ["AllChannels", "Channel", "Channels", "ExternalChannel", "Options", "Source"]
 
 T = TypeVar("T")
 
 Source = AsyncIterator[T] | Callable[[], AsyncIterator[T]]
-"""An async iterator, or a function without parameters that makes one; its annotation then tells
-the type of the channel."""
+"""An async iterator, or a function without parameters that makes one.
+
+The annotation of the function then gives the type of the channel.
+"""
 
 
-class Channels(Registry):
-    """All channels, and the low-level way to make one: `create`. Thread-safe.
-
-    Args:
-        settings: Bounds, and how long a forgotten channel lingers.
-        site: Where site channels live.
-        broker: Where messages go.
-        fanout: Who is told when a channel ends.
-        runtime: Where sources are read and deadlines pass.
-
-    Source: `Ocsigen_comet.Channels`.
-    """
-
-    def create(self, name: str | None = None) -> Channel[str]:
-        """Make a writable site channel of text.
-
-        Args:
-            name: Its identifier; by default a fresh one of 144 random bits, which only those
-                can know whom the application tells.
-
-        Returns:
-            The channel. Keep it if it is unnamed: one that nobody holds is reclaimed.
-
-        Raises:
-            InvalidName: No channel may have that name.
-            NonUniqueChannelName: A live channel has it, or it is declared.
-            TooManyVirtualChannels: There are `Settings.max_virtual_channels` already.
-        """
-        options = Options(name=name, size=self._settings.history_size, type=str)
-        return self.make(Kind.SITE, self.site, None, options)
+class AllChannels(Registry):
+    """All channels, and how to make one of any kind. Thread-safe; arguments as `Registry`."""
 
     def make(
         self, kind: Kind, place: Place, source: Source[Any] | None, options: Options
     ) -> Channel[Any]:
-        """Make a channel of any kind for the application, see `Comet.create` and its sisters."""
+        """Make a channel of any kind for the application, see `Comet.create`."""
         self._check_name(place, options.name)
         return self._open(kind, place, source, options)
 
@@ -86,7 +60,7 @@ class Channels(Registry):
         size: int,
         type_: Any,
     ) -> Channel[Any]:
-        """Make a channel of our own, which may have a name that is reserved or declared."""
+        """Make a channel for the package itself, whose name may be reserved or declared."""
         return self._open(kind, place, source, Options(name=name, size=size, type=type_))
 
     def _check_name(self, place: Place, name: str | None) -> None:
@@ -108,7 +82,7 @@ class Channels(Registry):
         try:
             feed = self.make_feed(kind, place, options, sourced=source is not None)
         except Exception:
-            if iterator is not None:  # it is ours by now
+            if iterator is not None:  # this function has to close it
                 self._runtime.background.start(partial(close_source, iterator))
             raise
         if iterator is not None:
@@ -160,3 +134,39 @@ class Channels(Registry):
                 "`create(prices())`, or let all clients read one channel of the site"
             )
         return iterator
+
+
+class Channels:
+    """The low-level way to make a channel: `comet.channels`. Thread-safe.
+
+    Args:
+        channels: Where they live.
+        size: How many messages a channel holds.
+
+    Source: `Ocsigen_comet.Channels`.
+    """
+
+    __slots__ = ("_channels", "_size")
+
+    def __init__(self, channels: AllChannels, size: int) -> None:
+        self._channels = channels
+        self._size = size
+
+    def create(self, name: str | None = None) -> Channel[str]:
+        """Make a writable site channel of text.
+
+        Args:
+            name: The identifier; by default 144 random bits, which only clients can know that the
+                application gave the identifier to.
+
+        Returns:
+            The channel. Keep an unnamed channel: the server reclaims it once the application and
+            the clients hold it no longer.
+
+        Raises:
+            InvalidName: No channel may have that name.
+            NonUniqueChannelName: A live channel has it, or it is declared.
+            TooManyVirtualChannels: There are `Settings.max_virtual_channels` already.
+        """
+        options = Options(name=name, size=self._size, type=str)
+        return self._channels.make(Kind.SITE, self._channels.site, None, options)

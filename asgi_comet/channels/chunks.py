@@ -1,47 +1,47 @@
-"""What was encoded of a channel, kept for the next listener at the same place.
+"""Encoded messages of a channel, cached for the next listener at the same place.
 
-Owns how much is kept: at most one run, or a few answers. Not thread-safe: the feed holds its lock.
+Owns the size of the cache: one run, or a few answers. Not thread-safe: the feed holds its lock.
 """
 
 from __future__ import annotations
 
-from asgi_comet.core.runs import Encoder, Rendered
+from asgi_comet.core.runs import Chunk, Encoder
 
 __all__ = ["Chunks", "Place"]
 
-KEPT = 4  # answers of the greatest size that are kept
+KEPT = 4  # answers of maximal size to keep
 
 Place = tuple[Encoder, int, int | None]
-"""How messages are written, the offset before the first one, and how many bytes may be written."""
+"""The encoder, the offset before the first message, and the limit in bytes."""
 
 
 class Chunks:
-    """Encoded runs of one channel; forgotten on publish and with the last listener.
+    """Encoded runs of one channel; dropped on publish and with the last listener.
 
     Attributes:
         kept: The runs, by place.
-        size: How many bytes they have.
+        size: The bytes of all runs.
     """
 
     __slots__ = ("kept", "size")
 
     def __init__(self) -> None:
-        self.kept: dict[Place, Rendered] = {}
+        self.kept: dict[Place, Chunk] = {}
         self.size: int = 0
 
-    def find(self, place: Place) -> Rendered | None:
-        """Return what was encoded for a place."""
+    def find(self, place: Place) -> Chunk | None:
+        """Return the encoded run of a place, if kept."""
         return self.kept.get(place)
 
-    def keep(self, place: Place, rendered: Rendered) -> None:
-        """Keep what was encoded for a place."""
-        # Without a limit there is no telling how much an answer has.
-        if self.size + rendered.size > KEPT * (place[2] or 0):
+    def keep(self, place: Place, chunk: Chunk) -> None:
+        """Keep the encoded run of a place."""
+        # Without a limit, the size of an answer is unknown.
+        if self.size + chunk.size > KEPT * (place[2] or 0):
             self.forget()
-        self.kept[place] = rendered
-        self.size += rendered.size
+        self.kept[place] = chunk
+        self.size += chunk.size
 
     def forget(self) -> None:
-        """Forget all."""
+        """Drop all runs."""
         self.kept.clear()
         self.size = 0

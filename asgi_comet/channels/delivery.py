@@ -1,6 +1,6 @@
-"""What `publish` returns: a message on its way, and what became of it for those who ask.
+"""Deliveries: the result of `publish`, awaited for the outcome.
 
-Owns nothing: a `Delivery` that nobody awaits is three references.
+Owns nothing: a `Delivery` that is not awaited is a few references.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ __all__ = ["Delivery"]
 
 
 class Delivery:
-    """A published message. Await it to learn its outcome; nothing happens if nobody does.
+    """A published message. Await it for the outcome, or drop it.
 
-    Awaiting gives `Outcome.SUCCESS` once one listener has the message, `Outcome.FAILURE` when the
-    connection of every listener there was broke first, or when nobody had it `Settings.timeout`
-    seconds after the write, and `Outcome.UNKNOWN` when it was only sent to clients that acknowledge
-    nothing. A client with positions has a message once it comes back with the message's position; a
-    registration request without a client process once the answer was handed to the server.
+    Awaiting returns `Outcome.SUCCESS` once one client has the message; `Outcome.FAILURE` if the
+    connection of every listener broke first, or if no client had the message `Settings.timeout`
+    seconds after the write; `Outcome.UNKNOWN` if the message was sent only to clients that do not
+    acknowledge. A client with positions has a message once its next request carries the message's
+    position; a registration request without a client process, once the server took the answer.
 
-    Awaited in the lifespan's event loop, any number of times, at once or later. A cancelled wait
-    changes nothing.
+    Await it in the lifespan's event loop, any number of times, at once or later. Cancelling a wait
+    has no other effect.
 
     Source: `Ocsigen_comet.Channels.write`.
     """
@@ -48,6 +48,10 @@ class Delivery:
         """Return the position of the message, once the broker has it.
 
         In memory that is at once: `publish` itself stored it.
+
+        Raises:
+            BrokerUnavailable: The broker could not be reached in time.
+            ChannelClosed: Another worker had ended the channel.
         """
         offset = self._offset
         return self._feed.position(offset) if isinstance(offset, int) else await offset()
@@ -59,7 +63,7 @@ class Delivery:
         offset = self._offset
         if not isinstance(offset, int):
             offset = (await offset()).offset
-            feed = feed.latest  # its log may have got another epoch meanwhile
+            feed = feed.latest  # the log may have another epoch by now
         outcomes = feed.outcomes
         known = outcomes.of(offset)
         if known is Outcome.SUCCESS:

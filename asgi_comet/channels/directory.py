@@ -1,8 +1,8 @@
-"""The channels of one scope by name: those of the site, or those of one client process.
+"""The channels of one scope by name: of the site, or of one client process.
 
-Owns which names are taken, what can still be read of a channel that ended, and who waits for a
-channel that does not exist yet. Bounded by the channels themselves and by `ENDED_NAMES`.
-Thread-safe but for `expect` and `unexpect`, which belong to the loop's thread.
+Owns which names are taken, which ended channels can still be read, and which listeners wait for a
+channel that does not exist yet. Bounded by the count of channels and by `ENDED_NAMES`.
+Thread-safe, except for `expect` and `unexpect`, which belong to the loop's thread.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from asgi_comet.errors import NonUniqueChannelName, ProcessClosed
 
 __all__ = ["Directory", "Place"]
 
-ENDED_NAMES = 1000  # kept per directory: channels that ended, and names of those that are gone
+ENDED_NAMES = 1000  # per directory: ended channels, and also names of forgotten ones
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a channel lives: at the site, or in a client process.
+    """The place of a channel: the site, or a client process.
 
     Attributes:
-        directory: The names there.
-        prefix: What its names begin with: nothing, or `~`.
-        url: Tells under which URL clients subscribe there, as the current request sees it.
+        directory: The names of the place.
+        prefix: The prefix of its names: empty, or `~`.
+        url: Returns the URL where clients subscribe, as seen by the current request.
         scope: `SITE`, or the client process.
     """
 
@@ -41,8 +41,8 @@ class Directory(Names):
     """Names and feeds.
 
     Args:
-        lock: Shared by all directories, so that their channels can be counted together.
-        owner: The client process they belong to; `None` for the site.
+        lock: Shared by all directories, so that all channels are counted together.
+        owner: The client process; `None` for the site.
     """
 
     __slots__ = ("_closed", "_ended", "_expected", "_live", "_owner", "_past", "lock")
@@ -52,21 +52,21 @@ class Directory(Names):
         self._closed = False
         self.lock: threading.Lock = lock
         self._live: dict[str, Feed] = {}
-        self._ended: dict[str, Feed] = {}  # readable until they have lingered long enough
-        self._past: dict[str, None] = {}  # names of channels that are gone, the oldest first
+        self._ended: dict[str, Feed] = {}  # readable for their `linger` time
+        self._past: dict[str, None] = {}  # names of forgotten channels, the oldest first
         self._expected: dict[str, set[Listener]] = {}
 
     def __len__(self) -> int:
         return len(self._live)
 
     def add(self, feed: Feed) -> set[Listener]:
-        """Add a live feed, in place of an ended namesake. The caller holds the lock.
+        """Add a live feed; it replaces an ended one of the same name. The caller holds the lock.
 
         Returns:
-            Those who waited for it.
+            The listeners that waited for the feed.
 
         Raises:
-            NonUniqueChannelName: A live one has its name.
+            NonUniqueChannelName: A live feed has the name.
             ProcessClosed: The client process has closed.
         """
         if self._closed:
@@ -79,7 +79,7 @@ class Directory(Names):
         return self._expected.pop(feed.name, set())
 
     def replace(self, feed: Feed, successor: Feed) -> bool:
-        """Let a live feed be followed by its next incarnation; tell whether it was live."""
+        """Replace a live feed by its next incarnation; return whether it was live."""
         with self.lock:
             if self._closed or self._live.get(feed.name) is not feed:
                 return False
@@ -88,11 +88,11 @@ class Directory(Names):
             return True
 
     def find(self, name: str) -> Feed | None:
-        """Return the feed of a channel that lives, or can still be read."""
+        """Return the feed of a channel that is live or still readable."""
         return self._live.get(name) or self._ended.get(name)
 
     def close(self) -> list[Feed]:
-        """Take no more feeds, and return all there are."""
+        """Refuse further feeds, and return all present ones."""
         with self.lock:
             self._closed = True
         return self.feeds()
@@ -108,11 +108,11 @@ class Directory(Names):
             return [*self._live.values(), *self._ended.values()]
 
     def end(self, feed: Feed, *, keep: bool) -> bool:
-        """Free the name of a feed that ended; tell whether it was live."""
+        """Free the name of a feed that ended; return whether it was live."""
         with self.lock:
             if self._live.get(feed.name) is not feed:
                 return False
-            if keep:  # first: who looks without the lock finds it in one of the two
+            if keep:  # first: a reader without the lock finds the feed in one table
                 self._ended[feed.name] = feed
                 if len(self._ended) > ENDED_NAMES:
                     oldest = next(iter(self._ended))
@@ -122,7 +122,7 @@ class Directory(Names):
             return True
 
     def forget(self, feed: Feed) -> None:
-        """Forget a feed that ended, but not that there was one of its name."""
+        """Forget a feed that ended, but remember its name."""
         with self.lock:
             if self._ended.get(feed.name) is feed:
                 del self._ended[feed.name]
@@ -130,18 +130,18 @@ class Directory(Names):
                 self._remember(feed.name)
 
     def is_past(self, name: str) -> bool:
-        """Tell whether a channel of that name came and went since somebody asked for `now`."""
+        """Return whether a channel of that name was forgotten since the last `begin_anew`."""
         return name in self._past
 
     def begin_anew(self, name: str) -> None:
-        """Somebody asked for `now`: what came and went before is not for them."""
+        """Forget past incarnations of this name: a `now` subscription starts fresh."""
         self._past.pop(name, None)
 
     def expect(self, name: str, listener: Listener) -> Feed | None:
-        """Let a listener wait for a channel that does not exist yet.
+        """Add a listener to those that wait for a channel.
 
         Returns:
-            The feed, if another thread has made it by now; then there is nothing to wait for.
+            The feed, if another thread has made it by now; the listener then does not wait.
         """
         with self.lock:
             feed = self.find(name)
@@ -151,7 +151,7 @@ class Directory(Names):
             return feed
 
     def unexpect(self, name: str, listener: Listener) -> None:
-        """Let a listener wait no more."""
+        """Remove a listener from those that wait for a channel."""
         with self.lock:
             waiting = self._expected.get(name)
             if waiting is not None:
@@ -160,7 +160,7 @@ class Directory(Names):
                     del self._expected[name]
 
     def _remember(self, name: str) -> None:
-        if self._owner is not None:  # at the site nobody asks
+        if self._owner is not None:  # the names of the site are not asked for
             self._past[name] = None
             if len(self._past) > ENDED_NAMES:
                 del self._past[next(iter(self._past))]

@@ -1,10 +1,10 @@
-"""Values to JSON, once per message: validated and encoded by the channel's type.
+"""Encoding of values as JSON, once per message, by the channel's type.
 
-Owns what a value looks like on the wire. Must not know channels or transports.
+Owns the JSON of a value. Must not know channels or transports.
 
 pydantic writes bytes as text unless a model says otherwise, and not all bytes are text. So a value
-that holds bytes is taken apart in Python first, and its bytes are written as base64 (the alphabet
-of URLs). Serializers that a model has for JSON only are not asked then.
+that holds bytes is dumped to Python first, and its bytes are written as base64 (the alphabet of
+URLs). Serializers that a model has for JSON only are then not used.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from asgi_comet.errors import InvalidMessage
 __all__ = ["Encode", "make_encode"]
 
 Encode = Callable[[str, Any], bytes]
-"""Encodes a value for the channel of a name, or raises `InvalidMessage`."""
+"""Encode a value for the channel with a name, or raise `InvalidMessage`."""
 
 _PLAIN = ConfigDict(ser_json_bytes="base64", ser_json_inf_nan="null")
 _NOT_FINITE = (b"NaN", b"Infinity")
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|-?Infinity|NaN')
-_OPAQUE = {"bytes", "any", "is-instance", "callable", "custom-error"}  # what may hold bytes
+_OPAQUE = {"bytes", "any", "is-instance", "callable", "custom-error"}  # schemas that may hold bytes
 
 Dump = Callable[[Any], bytes]
 
@@ -37,15 +37,15 @@ def make_encode(type_: Any) -> Encode:
     """Make the encoder of a channel.
 
     Args:
-        type_: What its values are: anything pydantic knows. `None` is any value that has a JSON
-            form: models, dataclasses, dates, UUIDs, bytes (as base64) and what contains them.
+        type_: The type of the values, anything pydantic knows. `None` is any value that has a JSON
+            form: models, dataclasses, dates, UUIDs, bytes (as base64) and containers of these.
 
     Returns:
-        A function of the channel's name and a value, which returns strict JSON in UTF-8: what is
-        not finite becomes `null`.
+        A function of the channel's name and a value, which returns strict JSON in UTF-8; a number
+        that is not finite becomes `null`.
 
     Raises:
-        TypeError: pydantic knows no such type; the text holds its reason.
+        TypeError: pydantic does not know the type; the text holds the reason.
     """
     if type_ is None or type_ is Any:
         return partial(_encode, _dump_any)
@@ -80,13 +80,13 @@ def _dump_any(value: Any) -> bytes:
 def _make_adapter(type_: Any) -> TypeAdapter[Any]:
     try:
         return TypeAdapter(type_, config=_PLAIN)
-    except PydanticUserError:  # it has a configuration of its own, or is none of pydantic's
+    except PydanticUserError:  # a type with its own configuration, or unknown to pydantic
         return TypeAdapter(type_)
 
 
 def _make_dump(adapter: TypeAdapter[Any]) -> Dump:
     def dump(value: Any) -> bytes:
-        # A value that was spoiled after it was made is an error, where pydantic only warns.
+        # A value changed to a wrong type after validation is an error; pydantic only warns.
         return _strict(adapter.dump_json(value, by_alias=True, warnings="error"))
 
     def dump_apart(value: Any) -> bytes:
@@ -108,7 +108,7 @@ def _may_hold_bytes(schema: Any, seen: set[int]) -> bool:
         return False
     seen.add(id(schema))
     if isinstance(schema, Mapping):
-        tag = schema.get("type")  # not of a schema where this maps the names of fields
+        tag = schema.get("type")  # not a text where a mapping of fields has a field `type`
         return (isinstance(tag, str) and tag in _OPAQUE) or any(
             _may_hold_bytes(inner, seen) for inner in schema.values()
         )
@@ -124,7 +124,7 @@ def _holds_bytes(plain: Any) -> bool:
 
 
 def _strict(data: bytes) -> bytes:
-    """Write `null` for what JSON has no number for; a text that says so is left alone."""
+    """Replace NaN and infinities by `null`, except inside strings."""
     if any(word in data for word in _NOT_FINITE):
         return _TOKEN.sub(lambda found: found[0] if found[0][:1] == b'"' else b"null", data)
     return data

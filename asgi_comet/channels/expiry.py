@@ -1,6 +1,6 @@
-"""How long a channel stays that nobody holds, or that has ended.
+"""Expiry of channels that are unused or have ended.
 
-Owns the waits of `Settings.linger` seconds. Must not know how a channel is ended.
+Owns the waits of `Settings.linger` seconds. Must not know how a channel ends.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from asgi_comet._runtime.clock import Clock
 from asgi_comet._runtime.timers import Timer, Timers
 from asgi_comet.channels.feed import Feed
 
-__all__ = ["Forget", "Leave", "Linger"]
+__all__ = ["Leave", "Linger"]
 
 
 class Linger(Timer):
-    """A dropped channel that had listeners: ended after a whole `linger` without any.
+    """Ends a dropped channel that had listeners after `linger` seconds without any.
 
     Args:
         feed: The feed of the channel.
-        timers: Where it waits.
-        linger: For how many seconds.
+        timers: The timers.
+        linger: The time to wait, in seconds.
         end: Ends the channel.
-        away: Tells whether the only client that may read it has no connection right now. It keeps
-            the channel until it has been there for a whole `linger`, at its beginning and its end.
+        away: Returns whether the only client that may read has no connection. The channel is kept
+            until that client is connected both at the beginning and at the end of a wait.
     """
 
-    __slots__ = ("_away", "_end", "_feed", "_linger", "_timers", "_visits", "_was_away")
+    __slots__ = ("_away", "_end", "_feed", "_linger", "_timers", "_uses", "_was_away")
 
     def __init__(
         self,
@@ -43,54 +43,34 @@ class Linger(Timer):
         self._feed = feed
         self._timers = timers
         self._linger = linger
-        self._visits = -1
+        self._uses = -1
 
     def begin(self) -> None:
-        """Wait for another `linger` seconds."""
-        self._visits = self._feed.visits
+        """Wait another `linger` seconds."""
+        self._uses = self._feed.uses
         self._was_away = self._away()
         self._timers.start(self, self._linger)
 
     def expire(self) -> None:
-        """End the channel if nobody came, nobody is there, and its reader is not just away."""
+        """End the channel if it had no listener and its client was not away; else wait again."""
         feed = self._feed
         if feed.closed is not None:
             return
-        used = feed.listeners or feed.visits != self._visits
+        used = feed.listeners or feed.uses != self._uses
         if used or self._was_away or self._away():
             self.begin()
         else:
             self._end(self._feed)
 
 
-class Forget(Timer):
-    """A channel that ended: what it holds can be read until this expires."""
-
-    __slots__ = ("_feed", "_linger", "_timers")
-
-    def __init__(self, feed: Feed, timers: Timers, linger: float) -> None:
-        super().__init__()
-        self._feed = feed
-        self._timers = timers
-        self._linger = linger
-
-    async def begin(self) -> None:
-        """Wait for `linger` seconds."""
-        self._timers.start(self, self._linger)
-
-    def expire(self) -> None:
-        """Forget the channel."""
-        self._feed.directory.forget(self._feed)
-
-
 class Leave(Timer):
-    """A member of a family: ended `linger` seconds after its last listener and its last use.
+    """Ends a member of a family `linger` seconds after its last listener and its last use.
 
     Args:
-        feed: Tells the feed of the member now.
-        timers: Where it waits.
-        clock: What time it is.
-        end: Ends it.
+        feed: Returns the current feed of the member.
+        timers: The timers.
+        clock: The clock.
+        end: Ends the member.
     """
 
     __slots__ = ("_clock", "_end", "_feed", "_timers")
@@ -109,14 +89,14 @@ class Leave(Timer):
         self._timers = timers
 
     def observe(self, listeners: int) -> None:
-        """Wait from when the last listener has left. In the loop's thread."""
+        """Start the wait when the last listener has left. Call in the loop's thread."""
         if listeners:
             self._timers.stop(self)
         elif self._feed().closed is None:
             self._timers.start(self, self._feed().linger)
 
     def expire(self) -> None:
-        """End the member, unless the application has used it since the last listener left."""
+        """End the member, unless the application has used it meanwhile."""
         feed = self._feed()
         if feed.closed is not None:
             return

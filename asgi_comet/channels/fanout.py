@@ -1,11 +1,10 @@
-"""From a published message to the connections that listen: one flush for all transports.
+"""The fan-out: one flush wakes the listeners of published messages, for all transports.
 
-Owns who is woken, and when: a publish marks its feed, one task wakes the listeners of all marked
-feeds, in batches, and never builds a task, timer or queue item per channel or per delivery.
-Must not know names, sources, identities, or what bytes a transport sends.
+Owns which listeners wake, and when: a publish marks its feed, and one task wakes the listeners of
+all marked feeds in batches, without a task, timer or queue item per channel or delivery.
+Must not know names, sources, identities, or the bytes that a transport sends.
 
-A listener that woke reads all its channels, so messages written in the same instant go out in one
-answer whatever their number.
+A listener that woke reads all its channels, so messages published together go out in one answer.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ class Fanout:
     """All listeners, and the flush that wakes them.
 
     Args:
-        loop: The thread that listeners live in.
-        clock: What time it is.
+        loop: The thread of the listeners.
+        clock: The clock.
     """
 
     def __init__(self, loop: LoopThread, clock: Clock) -> None:
@@ -44,17 +43,17 @@ class Fanout:
         self.listeners: set[Listener] = set()
 
     def appended(self, feed: Feed) -> None:
-        """Have the listeners of a feed woken, which has a new message. Thread-safe; never waits."""
-        # A listener adds itself before it reads the history, so a listener that is missing here
-        # sees the message when it reads.
+        """Schedule the listeners of a feed with a new message. Thread-safe; never waits."""
+        # A listener adds itself before it reads the history, so a listener that is not added yet
+        # reads the message anyway.
         if feed.listeners:
             self.mark(feed)
 
     def close(self, feed: Feed, reason: str) -> bool:
-        """End a feed: its listeners read what remains and are told. Thread-safe.
+        """End a feed: its listeners get the remaining messages and `closed`. Thread-safe.
 
         Returns:
-            Whether it had not ended before.
+            Whether the feed was still open.
         """
         with feed.lock:
             if feed.closed is not None:
@@ -64,19 +63,19 @@ class Fanout:
         return True
 
     def mark(self, feed: Feed) -> None:
-        """Have the listeners of a feed woken by the next flush. Thread-safe."""
+        """Schedule the listeners of a feed for the next flush. Thread-safe."""
         if not feed.marked:
             feed.marked = True
             self._marked.append(feed)
             self._loop.run(self._nudge)
 
     def attach(self, listener: Listener, feed: Feed) -> None:
-        """Count a listener in on a feed, from what it holds now on."""
-        feed.add(listener)  # first: what is published from now on wakes it
+        """Attach a listener to a feed, at its current end."""
+        feed.add(listener)  # first: a message published from now on wakes the listener
         listener.cursors[feed] = feed.history.top
 
     def join(self, listeners: Iterable[Listener], feed: Feed) -> None:
-        """Count those in who wait for a feed that now exists, from its first message on."""
+        """Attach the listeners that waited for a new feed, from its first message on."""
         place = feed.directory, feed.name
         for listener in listeners:
             if listener in self.listeners and place in listener.expected:
@@ -84,18 +83,18 @@ class Fanout:
                 self.begin(listener, feed)
 
     def begin(self, listener: Listener, feed: Feed) -> None:
-        """Count a listener in on a feed from its first message on."""
+        """Attach a listener to a feed, from its first message on."""
         feed.add(listener)
         listener.cursors[feed] = 0
         self.mark(feed)
 
     def leave(self, listener: Listener, feed: Feed) -> None:
-        """Count a listener out on one feed."""
+        """Detach a listener from one feed."""
         feed.remove(listener)
         del listener.cursors[feed]
 
     def detach(self, listener: Listener) -> None:
-        """Count a listener out everywhere. Idempotent."""
+        """Detach a listener from all feeds. Idempotent."""
         self.listeners.discard(listener)
         for feed in listener.cursors:
             feed.remove(listener)
@@ -104,19 +103,19 @@ class Fanout:
         listener.expected = ()
 
     def end(self, why: Wake) -> None:
-        """Have every listener that is attached now woken, in batches. Idempotent."""
+        """Wake every current listener, in batches. Idempotent."""
         self._ending.append((list(self.listeners), why))
         self._nudge()
 
     async def run(self) -> None:
-        """Flush until cancelled: the one task that wakes listeners."""
+        """Flush until cancelled. Only this task wakes listeners."""
         while True:
             self._work = anyio.Event()
             await self.flush()
             await self._work.wait()
 
     async def flush(self) -> None:
-        """Wake all listeners of marked feeds, and those to be ended, a batch per turn."""
+        """Wake the listeners of marked feeds and those to end, one batch per turn of the loop."""
         while self._ending or self._marked:
             if self._ending:
                 listeners, why = self._ending.popleft()
@@ -132,7 +131,7 @@ class Fanout:
                     for listener in batch:
                         try:
                             listener.notice(feed, now)
-                        except Exception:  # is one's own, and must not reach the others
+                        except Exception:  # of one listener; the others must still be woken
                             _logger.exception("a listener failed and is dropped")
                             listener.wake(Wake.GONE)
                     await checkpoint()

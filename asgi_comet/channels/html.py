@@ -1,6 +1,6 @@
 """HTML of a channel's values, for clients that ask for it.
 
-Owns that a value is rendered once, however many clients read it. Must not know channels.
+Renders each value once for all clients. Must not know channels.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ __all__ = ["HtmlTooLarge", "make_html"]
 
 
 class HtmlTooLarge(ValueError):
-    """The HTML of a value is larger than a message may be."""
+    """The HTML of a value exceeds the limit of a message."""
 
 
 class Renderer:
-    """Renders values, and keeps what it rendered last. Thread-safe.
+    """Renders values, and caches the latest results. Thread-safe.
 
     Args:
-        render: Makes the HTML of a value that is given as JSON.
-        most: How many bytes may be kept, values and HTML together.
+        render: Returns the HTML of a value given as JSON.
+        most: How many bytes to cache at most, values and HTML together.
         limit: How many bytes the HTML of one value may have.
     """
 
@@ -35,16 +35,16 @@ class Renderer:
         self._most = most
         self._limit = limit
         self._lock = threading.Lock()
-        self._kept: dict[bytes, bytes] = {}  # the one that was read last comes last
+        self._kept: dict[bytes, bytes] = {}  # the least recently used first
         self._bytes = 0
 
     def __call__(self, data: bytes) -> bytes:
         """Return the HTML of a value.
 
         Raises:
-            TypeError: It is no text.
-            HtmlTooLarge: It is too large.
-            Exception: What `render` raises.
+            TypeError: The result of `render` is not a string.
+            HtmlTooLarge: The HTML is too large.
+            Exception: `render` raised.
         """
         with self._lock:
             found = self._kept.pop(data, None)
@@ -62,7 +62,7 @@ class Renderer:
 
     def _keep(self, data: bytes, html: bytes) -> None:
         with self._lock:
-            if data in self._kept:  # another thread has rendered it in this very moment
+            if data in self._kept:  # another thread rendered the value at this moment
                 return
             self._kept[data] = html
             self._bytes += len(data) + len(html)
@@ -72,17 +72,17 @@ class Renderer:
 
 
 def make_html(type_: Any, render: Callable[[Any], str], *, most: int, limit: int) -> Html:
-    """Return what makes the HTML of a value.
+    """Return a function that renders values as HTML.
 
     Args:
-        type_: The type of the values, which `render` gets; `Any` gives it what JSON has.
-        render: Returns the HTML as text.
-        most: How many bytes of values and their HTML may be kept.
+        type_: The type of the values passed to `render`; `Any` passes the decoded JSON.
+        render: Returns the HTML as a string.
+        most: How many bytes of values and their HTML to cache at most.
         limit: How many bytes the HTML of one value may have.
 
     Returns:
-        A function that raises what `render` raises, `TypeError` for a result that is no text, and
-        `HtmlTooLarge`.
+        A function that raises the exceptions of `render`, `TypeError` for a result that is not a
+        string, and `HtmlTooLarge`.
     """
     read = json.loads if type_ is Any else TypeAdapter(type_).validate_json
     return Renderer(lambda data: render(read(data)), most, limit)

@@ -1,6 +1,7 @@
-"""The kinds of channel, and what each does in its own way.
+"""The kinds of channel and their differences.
 
-Owns these differences: the rest of the package asks a kind for them, and compares no kinds.
+Owns these differences: the rest of the package reads the attributes of a kind and compares no
+kinds.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ __all__ = ["Kind"]
 
 
 class Kind(Enum):
-    """How a channel is read.
+    """The rules by which a channel is read.
 
     Attributes:
-        only_last: Whether only the newest message counts: a reader never misses the others.
-        one_reader: Whether one client reads it, whose acknowledgement drops messages.
-        may_fill: Whether it ends `full` rather than lose a message that was never sent.
-        on_demand: Whether its source is read only as far as its reader has acknowledged.
+        only_last: Whether only the newest message counts: older ones are never missed.
+        one_reader: Whether only one client reads, and its acknowledgement drops messages.
+        may_fill: Whether the channel ends `full` rather than drop a message that was never sent.
+        on_demand: Whether the source is read only as far as the client's acknowledgements allow.
 
     Source: docs/semantics.md#kinds-of-channel.
     """
@@ -35,7 +36,7 @@ class Kind(Enum):
         may_fill: bool = False,
         on_demand: bool = False,
     ) -> Kind:
-        """Make a kind, of which only the name is the value."""
+        """Make a kind whose value is only its name."""
         kind = object.__new__(cls)
         kind._value_ = name
         kind.only_last, kind.one_reader = only_last, one_reader

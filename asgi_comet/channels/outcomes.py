@@ -1,7 +1,7 @@
-"""What became of a write: which messages of a channel somebody has, and who waits to know.
+"""Outcomes of writes: which messages of a channel were received, and who awaits that.
 
 Owns the ranges of confirmed offsets. Must not know channels, connections or transports.
-A message that nobody waits for costs nothing here but its share of a range.
+A message whose outcome is not awaited costs only its share of a range.
 Used only in the loop's thread.
 """
 
@@ -14,14 +14,13 @@ from asgi_comet._runtime.timers import Timer
 
 __all__ = ["Awaited", "Outcome", "Outcomes", "Ranges"]
 
-RANGES = 1000  # kept per channel; more than one only where messages found no listener
+RANGES = 1000  # per channel; more than one only after messages without a listener
 
 
 class Outcome(Enum):
     """The outcome of a write.
 
-    Source: `Ocsigen_comet.Channels.write`, to which `UNKNOWN` is added for clients that
-    acknowledge nothing.
+    Source: `Ocsigen_comet.Channels.write`. `UNKNOWN` is new, for clients that do not acknowledge.
     """
 
     SUCCESS = "success"
@@ -30,11 +29,11 @@ class Outcome(Enum):
 
 
 class Awaited(Timer):
-    """One message whose outcome somebody waits for.
+    """One message whose outcome the application awaits.
 
     Args:
-        offset: The message.
-        listeners: Those who could still get it.
+        offset: The offset of the message.
+        listeners: The listeners that can still receive the message.
         settled: Called with the outcome; the first call counts.
     """
 
@@ -50,19 +49,19 @@ class Awaited(Timer):
         self.at_worst: Outcome = Outcome.FAILURE
 
     def expire(self) -> None:
-        """Nobody had it in time."""
+        """Settle at the deadline with the worst known outcome."""
         self.settled(self.at_worst)
 
-    def hasten(self) -> None:
-        """Nobody has it so far."""
+    def shut_down(self) -> None:
+        """Settle at shutdown with the worst known outcome."""
         self.settled(self.at_worst)
 
 
 class Ranges:
-    """A set of offsets as disjoint ranges; at most `RANGES`, the oldest go first.
+    """A set of offsets as disjoint ranges; at most `RANGES`, the oldest are dropped first.
 
     Attributes:
-        floor: Of offsets up to here it is no longer known.
+        floor: The highest offset of the dropped ranges.
     """
 
     __slots__ = ("_ranges", "floor")
@@ -83,13 +82,13 @@ class Ranges:
         return self._ranges[-1][1] if self._ranges else 0
 
     def add(self, after: int, upto: int) -> bool:
-        """Add the offsets `after + 1 … upto`, and tell whether any of them could be new."""
+        """Add the offsets `after + 1 … upto`, and return whether any of them could be new."""
         ranges = self._ranges
         if ranges and ranges[-1][0] <= after <= ranges[-1][1]:  # a reader that keeps up
             if upto <= ranges[-1][1]:
                 return False
             ranges[-1] = (ranges[-1][0], upto)
-        elif not ranges or after > ranges[-1][1]:  # messages between were for nobody
+        elif not ranges or after > ranges[-1][1]:  # the messages between had no listener
             ranges.append((after, upto))
         else:
             self._merge(after, upto)
@@ -108,11 +107,11 @@ class Ranges:
 
 
 class Outcomes:
-    """Who has what of one channel, and who waits to know.
+    """The confirmed messages of one channel, and the awaited outcomes.
 
-    A message is *confirmed* once somebody has it. A transport with positions first tells what it
-    *sent*, up to which offset; the client confirms it by coming back with that offset. What went to
-    clients that acknowledge nothing is *unconfirmed* for good.
+    A message is *confirmed* once a client has it. A transport with positions first records the
+    range that it *sent*; the client confirms the range by its next request with that offset. A
+    message sent to clients that do not acknowledge stays *unconfirmed*.
     """
 
     __slots__ = ("_awaited", "_confirmed", "_sent", "_unconfirmed")
@@ -120,29 +119,29 @@ class Outcomes:
     def __init__(self) -> None:
         self._confirmed = Ranges()
         self._unconfirmed = Ranges()
-        self._sent: dict[int, int] = {}  # where answers ended, and the lowest offset they began at
+        self._sent: dict[int, int] = {}  # last offset of an answer → lowest offset before its first
         self._awaited: set[Awaited] = set()
 
     @property
     def confirmed(self) -> int:
-        """The highest offset that somebody has; 0 if nobody ever had any."""
+        """The highest confirmed offset; 0 if there is none."""
         return self._confirmed.top
 
     def of(self, offset: int) -> Outcome | None:
-        """Return the outcome of a message so far; also `UNKNOWN` when it is too long ago."""
+        """Return the outcome of a message so far; `UNKNOWN` if its range was dropped."""
         if offset in self._confirmed:
             return Outcome.SUCCESS
         past = offset <= max(self._confirmed.floor, self._unconfirmed.floor)
         return Outcome.UNKNOWN if past or offset in self._unconfirmed else None
 
     def confirm(self, after: int, upto: int) -> None:
-        """Somebody has the messages `after + 1 … upto`."""
+        """Record that a client has the messages `after + 1 … upto`."""
         if self._confirmed.add(after, upto):
             for awaited in [a for a in self._awaited if after < a.offset <= upto]:
                 awaited.settled(Outcome.SUCCESS)
 
     def send(self, after: int, upto: int) -> None:
-        """A client is being sent `after + 1 … upto`, and will say when it has them."""
+        """Record that `after + 1 … upto` is sent to a client that acknowledges."""
         sent = self._sent
         known = sent.get(upto)
         if known is None:
@@ -153,39 +152,39 @@ class Outcomes:
             sent[upto] = after
 
     def acknowledge(self, upto: int) -> None:
-        """A client has come back with the position of what it was sent."""
+        """Confirm the answer that ended with an offset."""
         after = self._sent.get(upto)
         if after is not None:
             self.confirm(after, upto)
 
     def hand(self, after: int, upto: int) -> None:
-        """Somebody who acknowledges nothing was sent `after + 1 … upto`."""
+        """Record that `after + 1 … upto` is sent to a client that does not acknowledge."""
         self._unconfirmed.add(after, upto)
         for awaited in self._awaited:
             if after < awaited.offset <= upto:
                 awaited.at_worst = Outcome.UNKNOWN
 
     def leave(self, listener: Hashable, upto: int) -> None:
-        """A listener has gone, to which all up to an offset was sent and nothing beyond."""
+        """Remove a listener that was sent all messages up to an offset and none beyond."""
         for awaited in [a for a in self._awaited if listener in a.listeners]:
             awaited.listeners.discard(listener)
             if awaited.offset > upto and not awaited.listeners:
                 awaited.settled(awaited.at_worst)
 
     def excuse(self, listener: Hashable) -> None:
-        """A listener has gone with what it could get, and may yet acknowledge it."""
+        """Remove a listener that was sent all messages and may still acknowledge them."""
         for awaited in self._awaited:
             awaited.listeners.discard(listener)
 
     def lose(self, listener: Hashable) -> None:
-        """A listener has gone without what it could have got."""
+        """Remove a listener that was sent none of the awaited messages."""
         for awaited in [a for a in self._awaited if listener in a.listeners]:
             awaited.listeners.discard(listener)
             if not awaited.listeners:
                 awaited.settled(awaited.at_worst)
 
     def watch(self, awaited: Awaited) -> None:
-        """Begin to wait for an outcome."""
+        """Start to wait for an outcome."""
         self._awaited.add(awaited)
 
     def unwatch(self, awaited: Awaited) -> None:

@@ -1,7 +1,7 @@
-"""What stands for a channel in a response: where a client subscribes, and from which position.
+"""References to channels in responses: the URL, the name and the position for a client.
 
-Owns how pydantic, and so FastAPI, writes whatever can tell its `reference()`: as a field of a
-model, inside a plain value, and in the schema of an API. Must not know channels.
+Owns how pydantic, and so FastAPI, writes an object that has `reference()`: as a field of a model,
+inside a plain value, and in the schema of an API. Must not know channels.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class ChannelReference(BaseModel):
 
 
 class Referring:
-    """Something that a response holds as its reference.
+    """An object that a response contains as its reference.
 
-    A response without a model is taken apart by `dict(value)`, which `__iter__` serves, as that of
-    pydantic's own models does.
+    FastAPI converts a response without a model by `dict(value)`, so there is `__iter__`, as in
+    pydantic's own models.
     """
 
     __slots__ = ()
@@ -40,7 +40,7 @@ class Referring:
 
     @abstractmethod
     def reference(self) -> dict[str, str]:
-        """Tell a client where to subscribe."""
+        """Return where a client subscribes."""
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return iter(self.reference().items())
@@ -67,7 +67,7 @@ def _as_reference(schema: core_schema.CoreSchema) -> core_schema.SerSchema:
     )
 
 
-# How pydantic writes it inside of what has no type.
+# How pydantic writes a reference inside a value without a type.
 Referring.__pydantic_serializer__ = SchemaSerializer(
     core_schema.any_schema(serialization=_as_reference(ChannelReference.__pydantic_core_schema__))
 )

@@ -1,6 +1,6 @@
-"""The registry of all channels: it makes, counts, publishes on and ends their feeds.
+"""The registry of all channels: makes, counts, publishes on and ends their feeds.
 
-Owns how many channels live, and when one that nobody holds is reclaimed, or one that ended is
+Owns how many channels live, when an unused channel is reclaimed, and when an ended one is
 forgotten. Must not know transports, requests, sessions or the wire.
 """
 
@@ -17,16 +17,17 @@ from weakref import WeakValueDictionary
 import anyio
 
 from asgi_comet._runtime.runtime import Runtime
+from asgi_comet._runtime.timers import Timeout
 from asgi_comet.brokers.base import Broker, Stored
 from asgi_comet.brokers.unserved import Unserved
 from asgi_comet.channels.delivery import Delivery
 from asgi_comet.channels.directory import Place
-from asgi_comet.channels.expiry import Forget, Leave, Linger
+from asgi_comet.channels.expiry import Leave, Linger
 from asgi_comet.channels.fanout import Fanout
 from asgi_comet.channels.feed import Authorize, Feed
 from asgi_comet.channels.kind import Kind
 from asgi_comet.channels.reserved import Reserved
-from asgi_comet.channels.scope import Owner
+from asgi_comet.channels.scope import Tab
 from asgi_comet.channels.source import Demand
 from asgi_comet.core.history import History
 from asgi_comet.core.names import check_name, fresh_name
@@ -41,17 +42,17 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What a channel is to be like.
+    """The options of a new channel.
 
     Attributes:
-        size: How many messages it holds; of one that is read on demand, how many it is read ahead
-            of what the client has acknowledged.
-        name: Its name, without the `~` of a process channel; `None` for a fresh identifier.
-        linger: For how many seconds it stays without use, or after its end; `None` is
+        size: How many messages the channel holds; on demand, how far the source is read ahead of
+            the client's acknowledgements.
+        name: The name, without the `~` of a process channel; `None` for a fresh identifier.
+        linger: How many seconds to keep the channel unused, or after its end; `None` is
             `Settings.linger`.
-        type: The type of its values, anything pydantic knows; `None` for any value.
-        authorize: Who may read it, at the site; `None` is everyone.
-        html: Makes the HTML of its values; `None` if it has none.
+        type: The type of the values, anything pydantic knows; `None` for any value.
+        authorize: Decides which clients may read, at the site; `None` is every client.
+        html: Renders values as HTML; `None` for a channel without HTML.
     """
 
     size: int
@@ -63,11 +64,11 @@ class Options:
 
 
 class Opening:
-    """A channel that other workers are being told of.
+    """A channel that is being announced to the other workers.
 
     Attributes:
-        done: Set once they know it, or it has failed.
-        error: Why it has failed.
+        done: Set once the other workers know the channel, or the announcement failed.
+        error: The reason of the failure.
     """
 
     def __init__(self) -> None:
@@ -78,7 +79,7 @@ class Opening:
         """Return once the other workers know the channel.
 
         Raises:
-            CometError: They cannot be told.
+            CometError: The announcement failed.
         """
         await self.done.wait()
         if self.error is not None:
@@ -89,16 +90,16 @@ class Registry:
     """The feeds of all channels. Thread-safe.
 
     Args:
-        settings: Bounds, and how long a forgotten channel lingers.
-        site: Where site channels live.
-        broker: Where messages go.
-        fanout: Who is told when a channel ends.
-        runtime: Where sources are read and deadlines pass.
+        settings: Limits, and how long an unused channel lingers.
+        site: The place of site channels.
+        broker: Stores messages.
+        fanout: Wakes listeners when a channel ends.
+        runtime: Runs sources and deadlines.
 
     Attributes:
-        reserved: The names that are declared.
-        restarts: How often the source of a declared channel was started again.
-        settle: Lets the answer to the current request, if there is one, wait for something.
+        reserved: The declared names.
+        restarts: How often sources of declared channels were restarted.
+        settle: Delays the answer to the current request, if any, until a function has returned.
     """
 
     settle: Callable[[Callable[[], Awaitable[None]]], None]  # set by `Comet`
@@ -124,8 +125,8 @@ class Registry:
         self._lock = site.directory.lock
         self._live = 0
         self._stopping = False
-        # Feeds whose Channel was garbage-collected, and where they live. A finalizer may run
-        # anywhere, even while this very thread holds the lock, so it only appends here.
+        # Feeds whose Channel was garbage-collected, with their places. A finalizer may run
+        # anywhere, even in a thread that holds the lock, so a finalizer only appends here.
         self._dropped: deque[tuple[Feed, Place]] = deque()
         self._lasting: set[Feed] = set()  # of the site, made before the lifespan started
         self._openings: dict[Feed, Opening] = {}
@@ -136,21 +137,21 @@ class Registry:
         return self._live
 
     def find(self, name: str) -> Feed | None:
-        """Return the feed of a site channel that lives, or can still be read."""
+        """Return the feed of a site channel that is live or still readable."""
         return self.site.directory.find(name)
 
     def make_feed(
         self, kind: Kind, place: Place, options: Options, *, sourced: bool, adopt: bool = False
     ) -> Feed:
-        """Make the feed of a new channel, which lives from now on.
+        """Make the feed of a new channel. The feed is live at once.
 
         Args:
-            kind: How it is read.
-            place: Where it lives.
-            options: What it is to be like.
-            sourced: Whether this worker reads a source for it.
-            adopt: Whether every worker makes it by the same line of code, also once the lifespan
-                has started.
+            kind: The kind of the channel.
+            place: The place of the channel.
+            options: The options of the channel.
+            sourced: Whether this worker reads a source for the channel.
+            adopt: Whether every worker makes the channel by the same line of code, also once the
+                lifespan has started.
         """
         self.collect()
         name = options.name
@@ -169,14 +170,14 @@ class Registry:
         return feed
 
     async def adopt(self, name: str) -> Feed | None:
-        """Return a feed for a site channel that other workers have; `None` if there is none.
+        """Return a feed for a site channel of other workers; `None` if there is none.
 
         Raises:
             TooManyVirtualChannels: There are `Settings.max_virtual_channels` already.
-            BrokerUnavailable: The broker cannot say so.
+            BrokerUnavailable: The broker cannot be reached.
         """
         spec = await self._broker.find(name)
-        feed = self.find(name)  # it may have been made meanwhile
+        feed = self.find(name)  # another task may have made the feed meanwhile
         if feed is None and spec is not None:
             history = History(size=spec.size, max_bytes=spec.max_bytes)
             feed = Feed(name, Kind(spec.kind), history, self.site.directory)
@@ -189,7 +190,7 @@ class Registry:
         return feed
 
     async def follow(self, feed: Feed) -> None:
-        """Have every message of a channel come here, from those on that are held now.
+        """Receive every message of a channel in this worker, from the oldest held one on.
 
         Raises:
             BrokerUnavailable: The broker cannot be reached.
@@ -212,7 +213,7 @@ class Registry:
             self._runtime.loop.run(lambda: self._fanout.join(waiting, feed))
 
     def _share(self, feed: Feed) -> None:
-        """Have the other workers know of a channel; in a request, before its answer begins."""
+        """Announce a channel to the other workers; in a request, before the answer begins."""
         opening = self._openings[feed] = Opening()
         self.settle(opening.wait)
         self._runtime.background.start(partial(self._open_elsewhere, feed, opening))
@@ -231,22 +232,23 @@ class Registry:
             opening.done.set()
 
     def renew(self, feed: Feed, epoch: str | None = None, first: int = 1) -> Feed:
-        """Let a channel go on in another incarnation; its readers are told `full`.
+        """Continue a channel in another incarnation; its readers are told `full`.
 
-        In the loop's thread. What the old one holds can still be read by those who listen to it.
+        Call in the loop's thread. Current listeners can still read the messages of the old
+        incarnation.
 
         Args:
-            feed: The feed so far.
-            epoch: The epoch of the new incarnation; `None` is a fresh one.
-            first: The offset of its first message.
+            feed: The feed of the old incarnation.
+            epoch: The epoch of the new incarnation; `None` is a fresh epoch.
+            first: The offset of the first message of the new incarnation.
 
         Returns:
-            The feed of the new incarnation; the old one, if it ended in this very moment.
+            The feed of the new incarnation; the old feed, if the channel ended at this moment.
         """
         history = History(size=feed.history.size, max_bytes=feed.history.max_bytes, epoch=epoch)
         history.reset(history.epoch, first)
         new = Feed(feed.name, feed.kind, history, feed.directory)
-        new.authorize, new.stop, new.visits = feed.authorize, feed.stop, feed.visits
+        new.authorize, new.stop, new.uses = feed.authorize, feed.stop, feed.uses
         new.observers, new.used_at, new.linger = feed.observers, feed.used_at, feed.linger
         new.html, new.local, new.live, new.adopt = feed.html, feed.local, feed.live, feed.adopt
         if not feed.directory.replace(feed, new):
@@ -262,11 +264,11 @@ class Registry:
         return Delivery(self._runtime, feed, self.append(feed, data), self._settings.timeout)
 
     def append(self, feed: Feed, data: bytes) -> Stored:
-        """Append encoded data to a feed, whose outcome nobody can await. Thread-safe.
+        """Append encoded data to a feed, without an outcome to await. Thread-safe.
 
         Raises:
             ChannelClosed: The channel has ended.
-            ChannelFull: It is full, so it ends.
+            ChannelFull: The channel is full, so it ends.
         """
         try:
             if feed.local and self._broker.shared:
@@ -275,16 +277,16 @@ class Registry:
                 return offset
             return self._store.append(feed, data)
         except ChannelFull:
-            self._fanout.mark(feed)  # its reader is told
+            self._fanout.mark(feed)  # so that the server tells its reader
             self.end(feed, "full")
             raise
 
     def touch(self, feed: Feed) -> None:
-        """Note that the application uses a channel now. Thread-safe."""
+        """Record that the application uses a channel now. Thread-safe."""
         feed.used_at = self._runtime.clock.now()
 
     def make_demand(self, feed: Feed) -> Demand:
-        """Let a feed read its source on demand: at once, if a listener waited for the channel."""
+        """Make a feed read its source on demand; at once, if it has a listener already."""
         demand = Demand(self._settings.message_limit)
         feed.want = demand.ask
 
@@ -301,9 +303,9 @@ class Registry:
         Args:
             feed: The feed.
             reason: `ended`, `failed` or `full`.
-            keep: Whether what it holds can be read for `linger` seconds; a full one answers so for
-                as long as its client process lives.
-            tell: Whether it ends in the other workers, too.
+            keep: Whether the messages can be read for `linger` seconds. A full channel answers
+                `full` for as long as its client process lives.
+            tell: Whether the channel ends in the other workers, too.
         """
         directory = feed.directory
         self._lasting.discard(feed)
@@ -313,24 +315,28 @@ class Registry:
             if not keep:
                 directory.forget(feed)
             elif reason != "full":
-                forget = Forget(feed, self._runtime.timers, feed.linger)
-                self._runtime.background.start(forget.begin)  # from when the lifespan runs
+                self._runtime.background.start(partial(self._forget_later, feed))
             if not feed.local:
                 self._broker.unfollow(feed)
                 if tell:
                     self._runtime.background.start(partial(self._broker.end, feed, reason))
         self._fanout.close(feed, reason)
-        stop = feed.stop  # which is taken away once there is nothing to stop
+        stop = feed.stop  # read once: the pump removes it when the source has ended
         if stop is not None:
             stop()
 
+    async def _forget_later(self, feed: Feed) -> None:
+        """Keep the messages of an ended channel readable while the lifespan runs for `linger`."""
+        forget = Timeout(partial(feed.directory.forget, feed))
+        self._runtime.timers.start(forget, feed.linger)
+
     @property
     def stopping(self) -> bool:
-        """Whether the lifespan has stopped, or is about to: no source is to be read."""
+        """Whether the lifespan has stopped or is stopping: no source is read."""
         return self._stopping
 
     def begin(self) -> None:
-        """The lifespan starts: sources are read from now on."""
+        """Start with the lifespan: sources are read from now on."""
         self._stopping = False
         self._unserved.serve()
         self._store = self._broker
@@ -338,10 +344,10 @@ class Registry:
         self._lasting = {f for f in self.site.directory.feeds() if f.closed is None}
 
     def stop(self) -> None:
-        """End the channels of the site: the server stops.
+        """End the channels of the site, because the server stops.
 
-        A channel without a source that was made before the lifespan started stays, empty and in
-        another incarnation, for the next lifespan. A source that comes later is closed without
+        A channel without a source that was made before the lifespan started is kept for the next
+        lifespan, empty and in another incarnation. A source that is given later is closed without
         being read.
         """
         self._stopping = True
@@ -354,31 +360,31 @@ class Registry:
                 self.end(feed, "ended", keep=False, tell=False)
 
     def end_unused(self, feed: Feed) -> None:
-        """End a channel that nobody here holds or uses; other workers may use it."""
+        """End a channel that is unused in this worker; other workers may still use it."""
         self.end(feed, "ended", keep=False, tell=False)
 
     def collect(self) -> None:
-        """Reclaim the dropped channels that nobody uses; let the others linger."""
+        """Reclaim dropped channels that were never used; start the linger time of the others."""
         for _ in range(len(self._dropped)):
             try:
                 feed, place = self._dropped.popleft()
-            except IndexError:  # pragma: no cover - another thread took it in this very moment
+            except IndexError:  # pragma: no cover - another thread took it at this moment
                 return
-            if feed.visits == 0:
+            if feed.uses == 0:
                 self.end_unused(feed)
             elif not self._runtime.loop.running:
-                self._dropped.append((feed, place))  # it lingers from when the lifespan starts
+                self._dropped.append((feed, place))  # the linger time begins with the lifespan
             else:
                 timers, linger = self._runtime.timers, self._settings.linger
                 dropped = Linger(feed, timers, linger, self.end_unused, partial(_is_away, place))
                 self._runtime.loop.run(dropped.begin)
 
     def drop(self, feed: Feed, place: Place) -> None:
-        """The application holds a channel no more. Also for finalizers."""
+        """Record that the application has dropped a channel. Safe in finalizers."""
         self._dropped.append((feed, place))
         self._runtime.loop.run_soon(self.collect)
 
 
 def _is_away(place: Place) -> bool:
     """Tell whether a channel's only reader is a tab without a connection right now."""
-    return isinstance(place.scope, Owner) and not place.scope.connections
+    return isinstance(place.scope, Tab) and not place.scope.connections

@@ -1,7 +1,7 @@
-"""The names that are taken before a channel of that name lives: those of declared channels.
+"""Reserved names: the names of declared channels, taken before a channel is made.
 
-Owns which declaration a name belongs to. Must not know how channels are made. Looked up in
-any thread; what adds to it takes its turn.
+Owns which declaration a name belongs to. Must not know how channels are made. Lookups are
+thread-safe; the caller serialises additions.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ __all__ = ["Owner", "Reserved"]
 
 
 class Owner(Protocol):
-    """Whom a name belongs to."""
+    """The declaration that a name belongs to."""
 
     @property
     def authorize(self) -> Authorize | None:
-        """Who may read the channels of that name; `None` is everyone."""
+        """Decides which clients may read the channels; `None` is every client."""
 
     def read(self, words: dict[str, str]) -> dict[str, object] | None:
-        """Return the words of a name as it understands them; `None` if that is none of its."""
+        """Parse the words of a name; `None` if they do not fit."""
         ...
 
 
 class Reserved:
-    """Declared names: exact ones, families, and those that every client process has."""
+    """Declared names: exact names, families, and names in every client process."""
 
     def __init__(self) -> None:
         self._exact: dict[str, Owner] = {}
@@ -37,10 +37,10 @@ class Reserved:
         self._own: dict[str, Owner | None] = {}
 
     def add(self, pattern: Pattern, owner: Owner) -> None:
-        """Reserve the names of the site that a pattern matches.
+        """Reserve the site names that a pattern matches.
 
         Raises:
-            NonUniqueChannelName: The same name is declared already.
+            NonUniqueChannelName: The same name is already declared.
             InvalidDeclaration: A family could match the same names.
         """
         if not pattern.words:
@@ -59,16 +59,16 @@ class Reserved:
         """Reserve a name, without its `~`, in every client process.
 
         Raises:
-            NonUniqueChannelName: It is declared already.
+            NonUniqueChannelName: The name is already declared.
         """
         if name in self._own:
             raise NonUniqueChannelName(f"~{name}")
         self._own[name] = owner
 
     def find(self, name: str) -> tuple[Owner, dict[str, object]] | None:
-        """Return whom a name of the site belongs to, and its words; an exact one comes first.
+        """Return the declaration of a site name, and its words; exact names come first.
 
-        A name that no channel may have belongs to no family, whatever its pattern matches.
+        A name that channels may not have belongs to no family, even if a pattern matches.
         """
         owner = self._exact.get(name)
         if owner is not None:
@@ -83,29 +83,29 @@ class Reserved:
         return None
 
     def named(self, name: str) -> Owner | None:
-        """Return what was declared by that very name, with its words if it is a family's."""
+        """Return the declaration with this name; a family's name includes its words."""
         for pattern, family in self._families:
             if pattern.name == name:
                 return family
         return self._exact.get(name)
 
     def names(self) -> list[str]:
-        """Return the names of the site as they were declared, families with their words."""
+        """Return the declared names of the site, families with their words."""
         return [*self._exact, *(pattern.name for pattern, _ in self._families)]
 
     def find_own(self, name: str) -> Owner | None:
-        """Return whom a name, without its `~`, belongs to in every client process."""
+        """Return the declaration of a name, without its `~`, in every client process."""
         return self._own.get(name)
 
     def taken(self, name: str) -> bool:
-        """Tell whether a name, as clients say it, is declared."""
+        """Return whether a name, as clients write it, is declared."""
         return name[1:] in self._own if name.startswith("~") else self.find(name) is not None
 
     def check(self, name: str) -> None:
-        """Raise if a name, as clients say it, is declared, so that nobody else may have it.
+        """Check that a name, as clients write it, is not declared.
 
         Raises:
-            NonUniqueChannelName: It is.
+            NonUniqueChannelName: The name is declared.
         """
         if self.taken(name):
             raise NonUniqueChannelName(name)

@@ -1,31 +1,37 @@
-"""Who a channel is for: everybody, or one client process."""
+"""The scope of a channel: the site, or one client process."""
 
 from __future__ import annotations
 
 from enum import Enum
 
-__all__ = ["CLIENT_PROCESS", "SITE", "Owner", "Scope"]
+__all__ = ["CLIENT_PROCESS", "SITE", "Owner", "Scope", "Tab"]
 
 
 class Scope(Enum):
-    """Who a channel is for. Source: `Eliom_comet.Channel.comet_scope`."""
+    """The scope of a channel. Source: `Eliom_comet.Channel.comet_scope`."""
 
     SITE = "site"
     CLIENT_PROCESS = "client process"
 
 
 SITE = Scope.SITE
-"""All who know the channel's name."""
+"""Every client that knows the channel's name."""
 
 CLIENT_PROCESS = Scope.CLIENT_PROCESS
 """The current client process."""
 
 
 class Owner:
+    """A client process, as the application sees it of its channels."""
+
+    __slots__ = ()
+
+
+class Tab(Owner):
     """A client process, as its channels see it.
 
     Attributes:
-        connections: How many connections to its endpoints are open right now.
+        connections: How many connections to its endpoints are open.
     """
 
     __slots__ = ()

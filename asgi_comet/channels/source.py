@@ -1,8 +1,8 @@
-"""Reading async iterators into channels: as soon as values come, or on demand.
+"""Pumps read async iterators into channels: as soon as values come, or on demand.
 
-Owns a source from the moment its channel is created to its end: one pump per channel reads it, and
-whatever happens its `aclose()` runs, within `CLOSE_LIMIT`. A pump knows the feed, never the
-`Channel`, so it does not keep a channel alive that nobody holds.
+Owns a source from the creation of its channel to its end: one pump per channel reads the source,
+and always calls its `aclose()`, within `CLOSE_LIMIT`. A pump holds the feed, never the `Channel`,
+so the pump does not keep an unused channel alive.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import anyio
 from anyio.lowlevel import checkpoint
 
 from asgi_comet._runtime.runtime import Runtime
-from asgi_comet._runtime.timers import Timer, Timers
+from asgi_comet._runtime.timers import Timeout
 from asgi_comet._runtime.waiting import make_interrupt, pass_cancellation
 from asgi_comet.channels.feed import Feed
 from asgi_comet.core.history import History
@@ -28,18 +29,18 @@ __all__ = ["CLOSE_LIMIT", "Demand", "Pump", "check_ahead", "close_source"]
 _logger = logging.getLogger(__name__)
 
 BATCH = 32  # values read between two turns of the loop, if the source never waits
-CLOSE_LIMIT = 10.0  # seconds a source may take to end and close before it is cut off
-CLOSE_AT_LEAST = 1.0  # seconds of these that are kept for `aclose()`
+CLOSE_LIMIT = 10.0  # seconds in which a source must end and close; then it is cancelled
+CLOSE_AT_LEAST = 1.0  # seconds of `CLOSE_LIMIT` reserved for `aclose()`
 
 
 class Demand:
-    """How far an on-demand source may be read: up to an offset, and while the history has room.
+    """The limit of reading an on-demand source: an offset, and the room in the history.
 
     Used only in the loop's thread.
 
     Args:
-        room: Bytes that the next message may have. The source is read only if the history can hold
-            that many more without displacing a message.
+        room: The maximal size of a message, in bytes. The source is read only if the history has
+            that much room without displacing a message.
     """
 
     __slots__ = ("_asked", "_room", "_upto")
@@ -50,30 +51,30 @@ class Demand:
         self._asked: anyio.Event | None = None
 
     def ask(self, upto: int) -> None:
-        """A reader asks for messages up to an offset."""
+        """Ask for messages up to an offset."""
         self._upto = max(self._upto, upto)
         if self._asked is not None:
             self._asked.set()
 
     async def wait(self, history: History) -> None:
-        """Return once a reader asks for more than the history has, and there is room for it."""
+        """Wait until a reader asks for the next message and the history has room for it."""
         while self._upto <= history.top or history.displaced_by(self._room) >= history.first:
             self._asked = anyio.Event()
             await self._asked.wait()
 
 
 def check_ahead(ahead: int) -> None:
-    """Check how far an on-demand source may be read ahead of its client.
+    """Check the `ahead` option of an on-demand source.
 
     Raises:
-        ValueError: It is less than 1.
+        ValueError: `ahead` is less than 1.
     """
     if ahead < 1:
         raise ValueError(f"expected ahead to be a number of messages, at least 1, got {ahead!r}")
 
 
 async def close_source(source: AsyncIterator[Any]) -> None:
-    """Close a source, if it can be."""
+    """Close a source, if it has `aclose()`."""
     aclose = getattr(source, "aclose", None)
     if aclose is not None:
         await aclose()
@@ -83,12 +84,12 @@ class Pump:
     """Reads one source into one feed.
 
     Args:
-        feed: Where the values go.
-        source: Where they come from. It is closed in the end, also if it was never started.
+        feed: Receives the values.
+        source: The source. Always closed in the end, even if never started.
         publish: Encodes and publishes a value.
-        ended: Told when the source is over, and why: `ended` or `failed`.
-        demand: When to read; `None` means as soon as values come.
-        runtime: Where it runs, and where a source that does not close is cut off.
+        ended: Called when the source has ended, with the reason: `ended` or `failed`.
+        demand: The limit of reading; `None` reads values as soon as they come.
+        runtime: Runs the pump and its time limit.
     """
 
     def __init__(
@@ -109,13 +110,13 @@ class Pump:
         self._loop = runtime.loop
         self._timers = runtime.timers
         self._clock = runtime.clock
-        self._give_up = math.inf  # when it is cut off; known once it is to end
-        self._limit: _Limit | None = None
+        self._give_up = math.inf  # the deadline of closing; set by `stop`
+        self._limit: Timeout | None = None
         self._stopped = False
         self._wake: Callable[[], None] = _asleep
 
     def stop(self) -> None:
-        """Have the source closed: cancelled once where it waits, and cut off if that is not enough.
+        """Close the source: cancel it once where it waits, and after the time limit for good.
 
         Thread-safe; idempotent.
         """
@@ -123,19 +124,19 @@ class Pump:
         self._loop.run(self._stop)
 
     async def run(self) -> None:
-        """Read until the source is over, or stopped; then close it, whatever happened."""
+        """Read until the source ends or is stopped; then close the source in any case."""
         if not self._stopped:
             with anyio.CancelScope() as scope:
-                limit = self._limit = _Limit(self._feed.name, self._timers, scope)
+                limit = self._limit = Timeout(partial(self._cut_off, scope))
                 self._ended(await self._read())
-            limit.lift()
-        self._limit = None  # from here on there is nothing to stop
+            self._timers.stop(limit)
+        self._limit = None  # from here on `stop` has no effect
         self._give_up = min(self._give_up, self._clock.now() + CLOSE_LIMIT)
         with anyio.CancelScope() as scope:
-            limit = _Limit(self._feed.name, self._timers, scope)
-            limit.begin(max(self._give_up - self._clock.now(), 0.0))
+            limit = Timeout(partial(self._cut_off, scope))
+            self._timers.start(limit, max(self._give_up - self._clock.now(), 0.0))
             await self._close()
-        limit.lift()
+        self._timers.stop(limit)
 
     async def _read(self) -> str:
         interrupt = make_interrupt(self._loop.asyncio)
@@ -148,14 +149,14 @@ class Pump:
                     break
                 self._publish(value)
                 count += 1
-                if count % BATCH == 0:  # a source need not wait for anything, but others do
+                if count % BATCH == 0:  # a source may never wait, and other tasks must run
                     await checkpoint()
         except StopAsyncIteration:
             pass
         except (Exception, GeneratorExit, asyncio.CancelledError) as error:
             pass_cancellation(error)
             if isinstance(error, ChannelClosed | ChannelFull) and error.name == self._feed.name:
-                return "ended"  # it was, in this very moment; not some other that the source writes
+                return "ended"  # this channel was closed now, not one that the source uses
             _logger.exception("the source of channel %.200r failed", self._feed.name)
             return "failed"
         return "ended"
@@ -174,40 +175,20 @@ class Pump:
 
     def _stop(self) -> None:
         if self._limit is not None:
-            self._give_up = min(self._give_up, self._clock.now() + CLOSE_LIMIT)
-            self._limit.begin(CLOSE_LIMIT - CLOSE_AT_LEAST)
+            if self._give_up == math.inf:  # the first call starts the time limit
+                self._give_up = self._clock.now() + CLOSE_LIMIT
+                self._timers.start(self._limit, CLOSE_LIMIT - CLOSE_AT_LEAST)
             self._wake()
+
+    def _cut_off(self, scope: anyio.CancelScope) -> None:
+        """Cancel a source that takes too long to close."""
+        _logger.warning(
+            "the source of channel %.200r did not close within %g s and was cut off",
+            self._feed.name,
+            CLOSE_LIMIT,
+        )
+        scope.cancel()
 
 
 def _asleep() -> None:
-    """Nothing to wake: the source is not being read."""
-
-
-class _Limit(Timer):
-    """Cuts a source off that takes too long to close."""
-
-    __slots__ = ("_name", "_scope", "_timers")
-
-    def __init__(self, name: str, timers: Timers, scope: anyio.CancelScope) -> None:
-        super().__init__()
-        self._name = name
-        self._timers = timers
-        self._scope = scope
-
-    def begin(self, seconds: float) -> None:
-        """Count from now, if not already."""
-        if self._bucket is None and not self._scope.cancel_called:
-            self._timers.start(self, seconds)
-
-    def lift(self) -> None:
-        """It is over."""
-        self._timers.stop(self)
-
-    def expire(self) -> None:
-        """Cut it off."""
-        _logger.warning(
-            "the source of channel %.200r did not close within %g s and was cut off",
-            self._name,
-            CLOSE_LIMIT,
-        )
-        self._scope.cancel()
+    """Do nothing: the source is not being read."""

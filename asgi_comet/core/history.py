@@ -1,4 +1,4 @@
-"""A bounded log of messages with positions: append, read after an offset, tell a gap.
+"""A bounded log of messages with positions: append, read after an offset, detect a gap.
 
 Owns the rule that nothing is skipped silently: a read is a gapless run that begins right after
 the asked offset, or a gap. Must not know channels, listeners, time or any framework.
@@ -17,24 +17,24 @@ __all__ = ["History", "Received"]
 
 
 class Received(Enum):
-    """What became of messages that were offered to a history."""
+    """The result of offering messages to a history."""
 
     APPENDED = "appended"
-    KNOWN = "known"  # it has them already
-    GAP = "gap"  # it does not have the messages before them
+    KNOWN = "known"  # the history has the messages already
+    GAP = "gap"  # the history lacks earlier messages
     OTHER_EPOCH = "other epoch"
 
 
 class History:
     """The messages that a channel still holds, with dense offsets from 1 on.
 
-    Bounded by count and by bytes: the oldest messages go first.
+    Bounded by count and by bytes: the oldest messages are dropped first.
 
     Args:
-        size: The greatest number of messages held, at least 1.
-        max_bytes: The greatest sum of their encoded sizes, in bytes. A single message larger than
+        size: The maximal count of messages, at least 1.
+        max_bytes: The maximal sum of the encoded messages, in bytes. A single message larger than
             this is held alone, until the next one comes.
-        epoch: Which incarnation of the channel this is; by default a fresh one.
+        epoch: The incarnation of the channel; by default a fresh one.
 
     Source: docs/semantics.md#histories; the ring of `eliom_comet`, to which epochs are added.
     """
@@ -45,17 +45,17 @@ class History:
         self.size: int = size
         self.max_bytes: int = max_bytes
         self.epoch: str = epoch if epoch is not None else secrets.token_urlsafe(6)
-        self.first: int = 1  # the offset of the oldest message held, or of the next to come
+        self.first: int = 1  # the offset of the oldest message held, or else of the next one
         self.top: int = 0  # the offset of the newest message
         self.bytes: int = 0
-        self._messages: dict[int, Message] = {}  # by offset: dense, so both ends cost O(1)
+        self._messages: dict[int, Message] = {}  # by offset, without holes, so both ends cost O(1)
 
     def __len__(self) -> int:
         return self.top - self.first + 1
 
     @property
     def position(self) -> Position:
-        """Where the history ends now."""
+        """The position of the newest message."""
         return Position(self.epoch, self.top)
 
     def append(self, data: bytes) -> int:
@@ -65,16 +65,16 @@ class History:
             data: The value as JSON.
 
         Returns:
-            Its offset.
+            The offset of the message.
         """
         self._add(Message(self.top + 1, data))
         return self.top
 
     def receive(self, epoch: str, first: int, run: Sequence[Message]) -> Received:
-        """Add messages that another history has given their offsets, in order, each once.
+        """Add messages whose offsets another history has assigned, in order, each once.
 
         Args:
-            epoch: The epoch of that history.
+            epoch: The epoch of the other history.
             first: The offset of the first message of the run.
             run: Messages with dense offsets from `first` on.
         """
@@ -88,23 +88,23 @@ class History:
         return Received.APPENDED if new else Received.KNOWN
 
     def reset(self, epoch: str, first: int) -> None:
-        """Forget all messages, and begin with an offset.
+        """Drop all messages, and continue at an offset.
 
         Args:
-            epoch: The epoch from now on.
+            epoch: The new epoch.
             first: The offset of the next message.
         """
         self.drop_through(self.top)
         self.epoch, self.first, self.top = epoch, first, first - 1
 
     def displaced_by(self, size: int) -> int:
-        """Tell which message would be the last to go for one of that many bytes.
+        """Return the last message that a new message would displace.
 
         Args:
-            size: The size of a message to come.
+            size: The size of the new message, in bytes.
 
         Returns:
-            Its offset, or one below `first` if none would have to go.
+            The offset of the displaced message; less than `first` if none would be displaced.
         """
         left = self.bytes + size - self.max_bytes
         offset = self.first
@@ -116,18 +116,18 @@ class History:
     def after(
         self, offset: int, max_bytes: int | None = None, around: int = 0
     ) -> list[Message] | None:
-        """Read the run that begins right after an offset.
+        """Return the run of messages right after an offset.
 
         Args:
             offset: The last offset the reader has; 0 for none.
-            max_bytes: How many bytes the run may have; it has at least one message if there is one.
-                `None` means no limit.
-            around: How many bytes are reckoned for each message besides its data.
+            max_bytes: The limit of the run in bytes; at least one message is returned if there is
+                one. `None` is no limit.
+            around: How many bytes to count for each message besides its data.
 
         Returns:
-            The messages `offset + 1, offset + 2, …`, as many as there are or fit; empty when the
-            reader has them all. `None` is a gap: the next message is no longer held, or the
-            offset is beyond the top, so it cannot be of this history.
+            The messages `offset + 1, offset + 2, …`, as many as there are or fit; empty if the
+            reader has all messages. `None` is a gap: the next message is no longer held, or the
+            offset is beyond the top and so not of this history.
         """
         if offset < self.first - 1 or offset > self.top:
             return None
@@ -152,7 +152,7 @@ class History:
             self.drop_through(self.first)
 
     def drop_through(self, offset: int) -> None:
-        """Forget the messages up to and with an offset; those beyond the top do not exist."""
+        """Drop the messages up to and including an offset, or up to the top if that is less."""
         for n in range(self.first, min(offset, self.top) + 1):
             self.bytes -= len(self._messages.pop(n).data)
             self.first = n + 1

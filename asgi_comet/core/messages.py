@@ -1,6 +1,6 @@
-"""Message, Position and the other starts: the frozen values that everything else passes around.
+"""Message, Position and the other start positions, as frozen values.
 
-Owns the textual form of a position. Knows no channel, no history and no framework.
+Owns the text form of a position. Must not know channels, histories or any framework.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Position:
     """A place in a channel. Clients treat its text as opaque and send it back.
 
     Attributes:
-        epoch: Which incarnation of the channel: 1 to 32 of `A-Z a-z 0-9 _ -`.
+        epoch: The incarnation of the channel: 1 to 32 of `A-Z a-z 0-9 _ -`.
         offset: 1, 2, 3 …; 0 is before the first message. At most 16 digits.
     """
 
@@ -45,7 +45,7 @@ class Position:
 
     @classmethod
     def parse(cls, text: str) -> Position:
-        """Read `epoch.offset`.
+        """Parse `epoch.offset`.
 
         Raises:
             BadRequest: `text` is anything else.
@@ -62,15 +62,15 @@ NEXT_INCARNATION = Position("new", 0)
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """Start with what comes next."""
+    """Start with the next message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Last:
-    """Start with at most the last messages, and go on.
+    """Start with the last messages.
 
     Attributes:
-        count: How many; 0 is the same as `Now`.
+        count: How many messages at most; 0 is the same as `Now`.
     """
 
     count: int
@@ -78,18 +78,18 @@ class Last:
 
 @dataclass(frozen=True, slots=True)
 class First:
-    """Start with the first message; if it is no longer held, that is a gap."""
+    """Start with the first message; a gap, if that message is no longer held."""
 
 
 Start = Position | Now | Last | First
-"""Where a reader begins."""
+"""The position where a reader begins."""
 
 _NOW = Now()
 _FIRST = First()
 
 
 def parse_start(text: str) -> Start:
-    """Read `now`, `first`, `last:N` or a position.
+    """Parse `now`, `first`, `last:N` or a position.
 
     Raises:
         BadRequest: `text` is anything else.
@@ -110,7 +110,7 @@ def parse_start(text: str) -> Start:
 
 
 def parse_relative(text: str) -> Start:
-    """Read `now`, `first` or `last:N`, as an application writes it.
+    """Parse `now`, `first` or `last:N`, for the application.
 
     Raises:
         ValueError: `text` is anything else.
@@ -122,10 +122,10 @@ def parse_relative(text: str) -> Start:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One value on a channel; its epoch is that of the history that holds it.
+    """One value on a channel. Its epoch is the epoch of the history.
 
     Attributes:
-        offset: Its place in the channel: 1, 2, 3 …
+        offset: The place in the channel: 1, 2, 3 …
         data: The value as JSON in UTF-8, encoded once.
     """
 
@@ -134,14 +134,15 @@ class Message:
 
 
 class Notice(NamedTuple):
-    """What a client is told of a channel beside its messages; transports write it each their way.
+    """An event of a channel that is not a message. Each transport has its own format.
 
     Attributes:
         channel: The name.
-        error: `full`, `closed` or `forbidden`, after which the channel is not followed any more;
-            `None` tells where the client is now.
-        position: Where it is, or where to go on from after a `full`; `None` if nothing ever comes.
-        reason: Why a channel is closed: `ended`, `failed` or `unknown`.
+        error: `full`, `closed` or `forbidden`, which end the subscription; `None` tells the client
+            its position.
+        position: The client's position, or the position to continue from after `full`; `None` if no
+            further messages come.
+        reason: The reason of `closed`: `ended`, `failed` or `unknown`.
 
     Source: docs/wire.md#events.
     """

@@ -1,4 +1,4 @@
-"""What a channel may be called. Pure."""
+"""The rules for channel names. Pure."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ __all__ = ["NAME_LIMIT", "check_asked", "check_name", "check_own_name", "fresh_n
 NAME_LIMIT = 255  # bytes of UTF-8
 UTF8_MOST = 4  # bytes of one character
 RESERVED = frozenset({"open", "error"})  # events that `EventSource` itself dispatches
-OWN_RESERVED = frozenset({"comet"})  # channels of a client process that we write ourselves
-FIRST_RESERVED = (":", "~")  # our own events, and the channels of a client process
-PRESENCE = "@"  # as a first character: the presence of a channel
+OWN_RESERVED = frozenset(
+    {"comet"}
+)  # channels of a client process that the server itself publishes on
+FIRST_RESERVED = (":", "~")  # events of the protocol, and channels of a client process
+PRESENCE = "@"  # first character of the presence of a channel
 
 
 def check_name(name: str) -> str:
-    """Return the name if a channel may have it.
+    """Return a name if it is valid for a channel.
 
     Raises:
-        InvalidName: It may not; the text says why.
+        InvalidName: The name is not valid; the text gives the reason.
 
     Source: docs/semantics.md#names.
     """
@@ -43,10 +45,10 @@ def check_name(name: str) -> str:
 
 
 def check_own_name(name: str) -> str:
-    """Return the name if the application may give it to a channel of a client process.
+    """Return a name if it is valid for a channel of a client process.
 
     Raises:
-        InvalidName: It may not; the text says why.
+        InvalidName: The name is not valid; the text gives the reason.
     """
     if name in OWN_RESERVED:
         raise InvalidName(name, f"~{name} is reserved for what we tell a client process ourselves")
@@ -54,7 +56,7 @@ def check_own_name(name: str) -> str:
 
 
 def is_name(name: str) -> bool:
-    """Tell whether a channel may have a name."""
+    """Return whether a name is valid for a channel."""
     try:
         check_name(name)
     except InvalidName:
@@ -63,12 +65,12 @@ def is_name(name: str) -> bool:
 
 
 def check_asked(name: str) -> str:
-    """Return a name that a client sent if it is short enough to be looked at, a `~` not counted.
+    """Return a name sent by a client if it is short enough, not counting a `~`.
 
     Raises:
-        BadRequest: The name is longer than that of any channel.
+        BadRequest: The name is longer than any valid name.
     """
-    if len(name) > NAME_LIMIT // UTF8_MOST:  # else it need not be encoded to know its size
+    if len(name) > NAME_LIMIT // UTF8_MOST:  # a shorter name fits without measuring
         size = len(name.removeprefix("~").encode(errors="replace"))
         if size > NAME_LIMIT:
             raise BadRequest(
@@ -79,5 +81,5 @@ def check_asked(name: str) -> str:
 
 
 def fresh_name() -> str:
-    """Make an identifier of 144 random bits, which nobody can guess."""
+    """Make an identifier of 144 random bits, which cannot be guessed."""
     return secrets.token_urlsafe(18)

@@ -1,6 +1,6 @@
-"""Names with words in them, like `room:{room}`: what they match, and whether two overlap.
+"""Names with words, like `room:{room}`: matching, and the overlap of two patterns.
 
-Pure. Must not know channels, functions or types: the words that it finds are text.
+Pure. Must not know channels, functions or types: words are text.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from asgi_comet.errors import InvalidDeclaration
 __all__ = ["Pattern", "parse_pattern"]
 
 _WORD = re.compile(r"\{([^{}]*)\}")
-_BETWEEN = ":/"  # what no word matches
+_BETWEEN = ":/"  # characters that words do not match
 _SEPARATOR = re.compile(f"([{_BETWEEN}])")
 
-_ANY = None  # one character that a word may have; a place in a pattern is this or a character
-_Place = tuple[str | None, bool]  # the character, and whether there may be any number of it
+_ANY = None  # any character of a word; a place in a pattern is this or one character
+_Place = tuple[str | None, bool]  # the character, and whether it may repeat or be absent
 
 
 class Pattern:
     """A name in which `{word}` stands for one or more characters other than `:` and `/`.
 
     Attributes:
-        name: As it was written.
+        name: The pattern as written.
         words: The words, in order.
 
     Source: docs/semantics.md#families.
@@ -36,15 +36,15 @@ class Pattern:
     def __init__(self, name: str, parts: list[str]) -> None:
         self.name: str = name
         self.words: tuple[str, ...] = tuple(parts[1::2])
-        self._parts = parts  # text and words by turns
+        self._parts = parts  # text and words alternate
         self._segments, self._separators = _split(parts)
         self._places = _places(parts)
 
     def match(self, name: str) -> dict[str, str] | None:
-        """Return what the words are in a name; `None` if it does not match.
+        """Return the words of a name; `None` if the name does not match.
 
-        Where several readings are possible the first word is the longest, then the second, and so
-        on. The time is linear in the length of the name, whatever the name is: clients choose it.
+        If several matches are possible, the first word is the longest, then the second, and so on.
+        The time is linear in the length of any name, since clients choose names.
         """
         if not name.startswith(self._parts[0]):  # most names are of another family
             return None
@@ -60,13 +60,13 @@ class Pattern:
         return dict(zip(self.words, found, strict=True))
 
     def fill(self, words: dict[str, str]) -> str:
-        """Return the name in which the words are these."""
+        """Return the name with these words."""
         parts = list(self._parts)
         parts[1::2] = [words[word] for word in self.words]
         return "".join(parts)
 
     def overlaps(self, other: Pattern) -> bool:
-        """Tell whether some name matches both."""
+        """Return whether any name matches both patterns."""
         mine, theirs = self._places, other._places
         seen: set[tuple[int, int]] = set()
         ahead = [(0, 0)]
@@ -78,7 +78,7 @@ class Pattern:
             i, j = pair
             if i == len(mine) and j == len(theirs):
                 return True
-            if i < len(mine) and mine[i][1]:  # none of these
+            if i < len(mine) and mine[i][1]:  # zero of these
                 ahead.append((i + 1, j))
             if j < len(theirs) and theirs[j][1]:
                 ahead.append((i, j + 1))
@@ -88,11 +88,11 @@ class Pattern:
 
 
 def parse_pattern(name: str) -> Pattern:
-    """Read a name with words, or without.
+    """Parse a name, with or without words.
 
     Raises:
-        InvalidName: No channel may have such a name.
-        InvalidDeclaration: A word is not one.
+        InvalidName: The name is not valid.
+        InvalidDeclaration: A word is not valid.
     """
     parts = _WORD.split(check_name(name))
     words = parts[1::2]
@@ -122,10 +122,9 @@ def _split(parts: list[str]) -> tuple[list[list[str]], list[str]]:
 
 
 def _read_segment(texts: list[str], piece: str) -> list[str] | None:
-    """Return the words that stand between given texts in a piece of a name, if they do.
+    """Return the words between given texts in a segment of a name; `None` without a match.
 
-    Each text is placed as far to the right as it goes: then all those before it have the most room,
-    and the words before it are the longest.
+    Each text is placed as far right as possible, which makes the words before it the longest.
     """
     first, last = texts[0], texts[-1]
     if len(texts) == 1:

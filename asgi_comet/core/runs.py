@@ -1,7 +1,7 @@
-"""A run of messages as a transport writes it: as many whole messages as fit.
+"""Runs of messages, encoded for a transport: as many whole messages as fit.
 
-Owns how the size of a run is measured: in the bytes that are written, with the name, the position
-and everything else around each message. Must not know formats, channels or connections.
+Owns how the size of a run is measured: in encoded bytes, with the name, the position and everything
+else around each message. Must not know formats, channels or connections.
 """
 
 from __future__ import annotations
@@ -12,43 +12,43 @@ from typing import Any
 
 from asgi_comet.core.messages import Message
 
-__all__ = ["Encoder", "Rendered"]
+__all__ = ["Chunk", "Encoder"]
 
 
-class Rendered:
-    """A run of messages as a transport writes it, shared by all listeners at the same place.
+class Chunk:
+    """An encoded run of messages, shared by all listeners at the same place.
 
     Attributes:
         data: Bytes or text.
-        size: How many bytes of an answer or a write it takes.
-        upto: The offset it reaches to.
-        message: The same as the transport says it to the server, once it was sent.
-        handed: Whether a server has taken it for a client that need not acknowledge it.
+        size: The size in an answer or a write, in bytes.
+        upto: The offset of the last message.
+        message: The ASGI message with `data`, set by the first stream that sends it.
+        taken: Whether the server has taken the run for a stream.
     """
 
-    __slots__ = ("data", "handed", "message", "size", "upto")
+    __slots__ = ("data", "message", "size", "taken", "upto")
 
     def __init__(self, data: Any, size: int, upto: int) -> None:
         self.data: Any = data
         self.size: int = size
         self.upto: int = upto
         self.message: Any = None
-        self.handed: bool = False
+        self.taken: bool = False
 
 
 class Encoder:
-    """How a transport writes the messages of a channel. Encoders are equal if they are the same.
+    """The encoder of a transport for the messages of a channel. Compared by identity.
 
     Args:
-        write: Takes the channel's name, its epoch and messages; returns each of them as written.
-        join: Makes of written messages what the transport sends.
-        gap: How many bytes there are between two messages.
-        around: How many bytes there are around all of them.
+        write: Encodes messages, given the channel's name and epoch; returns one item for each.
+        join: Joins encoded messages to the data that the transport sends.
+        gap: How many bytes separate two messages.
+        around: How many bytes surround all messages.
 
     Attributes:
-        gap: The same.
-        shared: Writes what all listeners at the same place on the channel share; `end` does the
-            rest. By default that is all.
+        gap: How many bytes separate two messages.
+        shared: The encoder of the part that all listeners at the same place share; `end` does the
+            rest. By default this encoder itself.
     """
 
     __slots__ = ("_around", "_join", "_write", "gap", "shared")
@@ -68,59 +68,58 @@ class Encoder:
         self.shared: Encoder = self
 
     def __call__(self, name: str, epoch: str, messages: Sequence[Message]) -> Any:
-        """Write all messages of a run.
+        """Encode all messages of a run.
 
         Args:
             name: The channel.
-            epoch: Its incarnation.
-            messages: In order.
+            epoch: The incarnation of the channel.
+            messages: The messages, in order.
         """
         return self.end(self.shared.render(name, epoch, messages), epoch, sys.maxsize)[0]
 
     def around_each(self, name: str, epoch: str, offset: int) -> int:
-        """Return how many bytes there are around the data of a message, a gap included.
+        """Return how many bytes surround the data of a message, including a gap.
 
         Args:
             name: The channel.
-            epoch: Its incarnation.
-            offset: The message's.
+            epoch: The incarnation of the channel.
+            offset: The offset of the message.
         """
         return len(self._write(name, epoch, (Message(offset, b""),))[0]) + self.gap
 
     def render(
         self, name: str, epoch: str, messages: Sequence[Message], max_bytes: int | None = None
-    ) -> Rendered:
-        """Write as many messages of a run as fit.
+    ) -> Chunk:
+        """Encode as many messages of a run as fit.
 
         Args:
             name: The channel.
-            epoch: Its incarnation.
-            messages: In order.
-            max_bytes: How many bytes may be written; the first message is written in any case.
-                `None` means no limit.
+            epoch: The incarnation of the channel.
+            messages: The messages, in order.
+            max_bytes: The limit in bytes; the first message is encoded in any case. `None` is no
+                limit.
         """
         parts, gap = self._write(name, epoch, messages), self.gap
-        if len(parts) == 1:  # as it comes, mostly
+        if len(parts) == 1:  # the usual case
             size = len(parts[0]) + self._around
-            return Rendered(self._join(parts), size, messages[0].offset)
+            return Chunk(self._join(parts), size, messages[0].offset)
         size = sum(map(len, parts)) + gap * len(parts) + self._around - gap
         if max_bytes is not None:
             while size > max_bytes and len(parts) > 1:
                 size -= len(parts.pop()) + gap
         upto = messages[len(parts) - 1].offset if parts else 0
-        return Rendered(self._join(parts), size, upto)
+        return Chunk(self._join(parts), size, upto)
 
-    def end(self, begun: Rendered, epoch: str, max_bytes: int) -> tuple[Any, int, Rendered]:
-        """Write of a run what is not shared.
+    def end(self, begun: Chunk, epoch: str, max_bytes: int) -> tuple[Any, int, Chunk]:
+        """Encode the part of a run that is not shared.
 
         Args:
-            begun: What `shared` wrote.
-            epoch: The channel's incarnation.
-            max_bytes: How many bytes may be written; the first message is written in any case.
-                What is shared as a whole is not cut.
+            begun: The run encoded by `shared`.
+            epoch: The incarnation of the channel.
+            max_bytes: The limit in bytes; the first message is encoded in any case. A run that is
+                shared as a whole is not cut.
 
         Returns:
-            What the transport sends, how many bytes it takes, and how far it reaches: `begun`, if
-            that is all of it.
+            The data to send, its size in bytes, and the run it holds: `begun`, if complete.
         """
         return begun.data, begun.size, begun

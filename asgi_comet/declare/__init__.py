@@ -1,1 +1,1 @@
-"""Channels that start by themselves when a client asks for them."""
+"""Channels that start when a client subscribes."""

@@ -1,6 +1,6 @@
-"""The parameters of a declared source: the words of its name, as it types them.
+"""The parameters of a declared source: the words of the name, with types.
 
-Owns how the text of a name becomes values and back. Must not know channels.
+Owns the conversion between the text of a name and values. Must not know channels.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _logger = logging.getLogger(__name__)
 
 
 class Word(NamedTuple):
-    """How one word is read.
+    """The type of one word.
 
     Attributes:
-        adapter: Reads a text as a value, and writes a value as a text.
-        type: How an error names its type.
+        adapter: Converts text to a value and back.
+        type: The name of the type in errors.
     """
 
     adapter: TypeAdapter[Any]
@@ -44,10 +44,10 @@ _BY_PLACE = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITION
 
 
 def check_source(name: str, function: Any) -> None:
-    """Raise unless something declared is an async generator function.
+    """Check that a declared object is an async generator function.
 
     Raises:
-        InvalidDeclaration: It is something else; the text says what came.
+        InvalidDeclaration: The object is something else; the text names it.
     """
     if inspect.isasyncgenfunction(function):
         return
@@ -64,7 +64,7 @@ class Words:
 
     Args:
         pattern: The name.
-        words: Each word by its name, in the order in which a call may give them by place.
+        words: The words by name, in the order of positional arguments.
     """
 
     __slots__ = ("_pattern", "_warnings", "_words")
@@ -79,8 +79,8 @@ class Words:
         """Return the words of a name whose source has a parameter for each.
 
         Raises:
-            InvalidDeclaration: The function has other parameters, or one of a type that pydantic
-                does not know.
+            InvalidDeclaration: The function has other parameters, or a type that pydantic does not
+                know.
         """
         parameters = inspect.signature(function).parameters.values()
         names = [parameter.name for parameter in parameters]
@@ -97,9 +97,9 @@ class Words:
 
     @classmethod
     def of_family(cls, pattern: Pattern, authorize: Callable[..., Any] | None) -> Words:
-        """Return the words of a family without a source, as its `authorize` types them.
+        """Return the words of a family without a source, typed by the annotations of `authorize`.
 
-        A word that `authorize` does not annotate is text; a number is written as text.
+        A word without an annotation is text; a number is converted to text.
 
         Raises:
             InvalidDeclaration: A word has a type that pydantic does not know.
@@ -112,10 +112,10 @@ class Words:
         return cls(pattern, words)
 
     def bind(self, args: tuple[Any, ...], words: dict[str, Any]) -> dict[str, Any]:
-        """Return the values of a call by their words.
+        """Return the arguments of a call by word.
 
         Raises:
-            TypeError: They are not the words of the name.
+            TypeError: The arguments are not the words of the name.
         """
         placed = dict(zip(self._words, args, strict=False))
         if len(args) > len(self._words) or placed.keys() & words.keys():
@@ -129,12 +129,12 @@ class Words:
         )
 
     def read(self, texts: dict[str, str]) -> dict[str, Any] | None:
-        """Return the values of words; `None` if one does not fit its type.
+        """Parse words as values; `None` if a word does not fit its type.
 
-        A value has one spelling, that of `fill`, and no other is read: `01` is not `1`. Two names
-        for the same values would be two channels, of which what is revoked for one stays open on
-        the other. A type that fails in any other way than to refuse a text does not read it either:
-        clients choose the text, so that is logged and goes no further.
+        Each value has one spelling, the one of `fill`: `01` is not `1`. Otherwise two names with
+        equal values would be two channels, and a right revoked on one would remain on the other. A
+        type that raises an unexpected error refuses the text, too; the error is logged, since
+        clients choose the text.
         """
         try:
             values = self._read(texts)
@@ -154,12 +154,12 @@ class Words:
             return None
 
     def fill(self, values: dict[str, Any]) -> str:
-        """Return the name with these values in it.
+        """Return the name with these values as words.
 
         Raises:
-            TypeError: They are not for the words of the name.
-            InvalidName: They do not fit, their type fails with them, or they would be read as
-                others.
+            TypeError: The values are not for the words of the name.
+            InvalidName: A value does not fit its type, the type raised, or the name would be parsed
+                as other values.
         """
         if set(values) != set(self._words):
             raise TypeError(self._misfit(list(values)))
@@ -188,17 +188,17 @@ class Words:
 
 
 def _first(error: Exception) -> str:
-    """Return what is wrong with a value, in one line."""
+    """Return the reason of an error, in one line."""
     if isinstance(error, ValidationError):
         return error.errors()[0]["msg"]
     return f"{type(error).__name__}: {error}"
 
 
 def check_process_source(name: str, function: Callable[..., Any]) -> None:
-    """Raise unless a function has one parameter, for the client process.
+    """Check that a function has one parameter, for the client process.
 
     Raises:
-        InvalidDeclaration: It has others.
+        InvalidDeclaration: The function has other parameters.
     """
     parameters = list(inspect.signature(function).parameters.values())
     if len(parameters) != 1 or parameters[0].kind not in _BY_PLACE:
@@ -222,7 +222,7 @@ def _make_word(name: str, function: Callable[..., Any], parameter: inspect.Param
 
 
 def _write(adapter: TypeAdapter[Any], value: Any) -> str:
-    """Return the text of a value, the same for equal ones, as a page would write it."""
+    """Return the text of a value as a page would write it; equal values have equal texts."""
     if isinstance(value, Decimal):
         if abs(value.adjusted()) > NAME_LIMIT:
             raise ValueError(f"expected at most {NAME_LIMIT} digits, got {value}")

@@ -1,7 +1,7 @@
-"""Keeping the source of a declared channel running: one that raises is started again.
+"""Restarts: a source of a declared channel that raises is started again.
 
-Owns when that is, and that the old source has closed before the next one begins. Must not know
-names, patterns or who may read.
+Owns the pause before a restart, and closes the old source before starting the next one. Must not
+know names, patterns or authorisation.
 """
 
 from __future__ import annotations
@@ -16,30 +16,29 @@ from typing import Any
 import anyio
 
 from asgi_comet._runtime.runtime import Runtime
-from asgi_comet._runtime.timers import Timer, Timers
-from asgi_comet.channels.channels import Channels
 from asgi_comet.channels.encoding import Encode
 from asgi_comet.channels.feed import Feed
+from asgi_comet.channels.registry import Registry
 from asgi_comet.channels.source import Demand, Pump
 
 __all__ = ["Restarting", "Script", "Silent"]
 
 _logger = logging.getLogger(__name__)
 
-PAUSE = 0.5  # seconds before the first start again, at most; twice as long each time
+PAUSE = 0.5  # seconds before the first restart, at most; doubled each time
 PAUSE_AT_LEAST = 0.1  # seconds
 PAUSE_AT_MOST = 30.0  # seconds
-STEADY = 60.0  # seconds after which a source that ran counts as if it had never failed
+STEADY = 60.0  # seconds of running after which earlier failures are forgotten
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What a declared channel reads.
+    """The source of a declared channel.
 
     Attributes:
-        make: Makes its source.
+        make: Makes the source.
         encode: Encodes a value.
-        left: Told that the channel has ended; more than once, in any thread.
+        left: Called when the channel has ended; maybe several times, in any thread.
     """
 
     make: Callable[[], AsyncIterator[Any]]
@@ -48,12 +47,12 @@ class Script:
 
 
 class Silent:
-    """A member of a family that reads no source: it is only published to, and needs no task.
+    """A member of a family without a source: the application publishes, and no task runs.
 
     Args:
         feed: The channel's feed.
-        left: Called when the channel has ended; more than once, in any thread.
-        runtime: Where `forget` is called.
+        left: Called when the channel has ended; maybe several times, in any thread.
+        runtime: Calls `forget` in the loop's thread.
 
     Attributes:
         feed: The channel's feed.
@@ -80,19 +79,19 @@ def _nothing_to_forget() -> None:
 
 
 class Restarting:
-    """Reads sources into a channel, one after the other, until one ends or the channel does.
+    """Reads sources into a channel, one after the other, until a source or the channel ends.
 
-    A channel goes on in another incarnation after a failure; a newest one, of which nobody can miss
-    anything, just goes on.
+    After a failure a channel continues in another incarnation. A newest channel continues in the
+    same one, since its clients miss nothing.
 
     Args:
         feed: The channel's first feed.
-        script: What it reads.
-        channels: Where it is published, renewed and ended.
-        runtime: Where it runs.
+        script: The source.
+        channels: Publishes on, renews and ends the channel.
+        runtime: Runs the source.
 
     Attributes:
-        feed: The channel's feed now.
+        feed: The current feed of the channel.
     """
 
     __slots__ = (
@@ -110,7 +109,7 @@ class Restarting:
         "feed",
     )
 
-    def __init__(self, feed: Feed, script: Script, channels: Channels, runtime: Runtime) -> None:
+    def __init__(self, feed: Feed, script: Script, channels: Registry, runtime: Runtime) -> None:
         self.feed: Feed = feed
         self._script = script
         self._channels = channels
@@ -121,18 +120,18 @@ class Restarting:
         self._began = 0.0
         self._demand: Demand | None = None
         self._pump: Pump | None = None
-        self._pause = _Pause(runtime.timers)
+        self._pause: anyio.Event | None = None  # set to end the pause
         feed.stop = self.stop
         self._ask()
 
     def stop(self) -> None:
-        """Have the source closed, and none started again. Idempotent, thread-safe."""
+        """Close the source and do not restart it. Idempotent, thread-safe."""
         self._stopped = True
         self._script.left(self)
         self._runtime.loop.run(self._stop)
 
     async def run(self) -> None:
-        """Read until the channel is over."""
+        """Read until the channel has ended."""
         while not self._stopped:
             self._again = False
             self._began = self._runtime.clock.now()
@@ -141,15 +140,16 @@ class Restarting:
                 feed,
                 self._script.make(),
                 publish=partial(self._publish, feed),
-                ended=self._over,
+                ended=self._ended,
                 demand=self._demand,
                 runtime=self._runtime,
             )
-            await self._pump.run()  # its `aclose()` has run then
+            await self._pump.run()  # also closes the source
             self._pump = None
             if not self._again or self._stopped:
                 return
-            await self._pause.take(_choose_pause(self._failures))
+            self._pause = anyio.Event()
+            await self._runtime.timers.wait(self._pause, _choose_pause(self._failures))
 
     def _publish(self, feed: Feed, value: Any) -> None:
         self._channels.publish(feed, self._script.encode(feed.name, value))
@@ -158,7 +158,7 @@ class Restarting:
         if self.feed.kind.on_demand:
             self._demand = self._channels.make_demand(self.feed)
 
-    def _over(self, reason: str) -> None:
+    def _ended(self, reason: str) -> None:
         feed = self.feed
         if reason != "failed" or self._stopped:
             self._channels.end(feed, reason)
@@ -171,46 +171,18 @@ class Restarting:
         if not feed.kind.only_last:
             self.feed = self._channels.renew(feed)
             self._ask()
-            # Whoever listened is told, and has yet to come here. Where nobody did, the member has
-            # been waiting for somebody, and a failure does not let it wait any longer.
+            # The old feed's listeners are told `full` and have yet to subscribe to the new feed.
+            # Without a listener the linger time is running already; a failure does not extend it.
             for observe in self.feed.observers if feed.listeners else ():
                 observe(0)
 
     def _stop(self) -> None:
         if self._pump is not None:
             self._pump.stop()
-        self._pause.end()
+        if self._pause is not None:
+            self._pause.set()
 
 
 def _choose_pause(failures: int) -> float:
     longest = min(PAUSE * 2 ** min(failures - 1, 10), PAUSE_AT_MOST)
     return max(random.uniform(0, longest), PAUSE_AT_LEAST)  # noqa: S311 - spreads load, no secret
-
-
-class _Pause(Timer):
-    """A wait that can be cut short for good."""
-
-    __slots__ = ("_over", "_timers")
-
-    def __init__(self, timers: Timers) -> None:
-        super().__init__()
-        self._timers = timers
-        self._over: anyio.Event | None = None
-
-    async def take(self, seconds: float) -> None:
-        """Return after that many seconds, or when it is to end."""
-        self._over = anyio.Event()
-        self._timers.start(self, seconds)
-        try:
-            await self._over.wait()
-        finally:
-            self._timers.stop(self)
-
-    def end(self) -> None:
-        """End it, if anybody waits."""
-        if self._over is not None:
-            self._over.set()
-
-    def expire(self) -> None:
-        """It has lasted long enough."""
-        self.end()

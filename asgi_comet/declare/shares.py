@@ -1,11 +1,11 @@
-"""How many members of families live: in all, for one client, and for all strangers together.
+"""The limits on live members of families: in total, per client, and for all anonymous clients.
 
-Owns which of them have no listener, and which of these goes when there is no room for another one.
-Must not know how a member is ended. Not thread-safe: the declarations hold their lock.
+Owns which members have no listener, and which of these is closed to make room for another. Must not
+know how a member is ended. Not thread-safe: the declarations hold their lock.
 
-A client names the members, and each costs a task of ours: without a share of its own one client
-could start as many as there may be in all. Besides, Python's garbage collector looks at all that
-they are made of, and stops the event loop meanwhile: 0.1 ms for each member.
+Clients choose the names of members, and each member costs the server a task. Without a limit per
+client, one client could use up the total. Besides, Python's garbage collector scans the objects of
+all members and stops the event loop meanwhile: 0.1 ms for each member.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Bounds", "Share", "Shares"]
 
-SCAN = 16  # members that are looked at for one that was not used of late
+SCAN = 16  # members to search for one without recent use
 
-GRACE = 1.0  # seconds that a member has for somebody to come, however many there are in all
+GRACE = 1.0  # seconds that a member without listeners is kept in any case
 
 
 class Used(Protocol):
-    """What is counted: it knows its feed."""
+    """A counted object that has a feed."""
 
     @property
     def feed(self) -> Feed:
-        """The feed, which knows when the application used it."""
+        """The feed, which records when the application last used the channel."""
         ...
 
 
@@ -42,13 +42,13 @@ M = TypeVar("M", bound=Used)
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What one share may have.
+    """The limits of one share.
 
     Attributes:
-        setting: The setting that says how many, for the error.
+        setting: The name of the setting, for the error.
         limit: How many members count at most.
-        listeners: With how many listeners a member still counts; `None` means with any number.
-        grace: For how many seconds a member without a listener is not ended for another one.
+        listeners: Members with more listeners do not count; `None` counts all members.
+        grace: How many seconds a member without a listener is kept before another may replace it.
     """
 
     setting: str
@@ -58,11 +58,11 @@ class Bounds:
 
 
 class Share(Generic[M]):
-    """Some members of families, and those of them without a listener, the longest first.
+    """A set of members; those without a listener are ordered, the longest unused first.
 
     Args:
-        bounds: What it may have.
-        clock: What time it is.
+        bounds: The limits.
+        clock: The clock.
     """
 
     __slots__ = ("_bounds", "_clock", "_idle", "_names")
@@ -71,17 +71,17 @@ class Share(Generic[M]):
         self._bounds = bounds
         self._clock = clock
         self._names: set[str] = set()
-        self._idle: dict[str, tuple[M, float]] = {}  # and since when
+        self._idle: dict[str, tuple[M, float]] = {}  # the member, and since when
 
     def __len__(self) -> int:
         return len(self._names)
 
     def note(self, name: str, member: M, listeners: int) -> None:
-        """A member has that many listeners from now on."""
+        """Record the count of a member's listeners."""
         most = self._bounds.listeners
         if most is None or listeners <= most:
             self._names.add(name)
-        else:  # others keep it alive
+        else:  # other clients keep the member alive
             self._names.discard(name)
         if listeners:
             self._idle.pop(name, None)
@@ -89,13 +89,13 @@ class Share(Generic[M]):
             self._idle[name] = member, self._clock.now()
 
     def touch(self, name: str) -> None:
-        """A member was asked for: if it has no listener, that counts as if it began now."""
+        """Reset a member's idle time."""
         found = self._idle.pop(name, None)
         if found is not None:
             self._idle[name] = found[0], self._clock.now()
 
     def leave(self, name: str) -> None:
-        """A member has ended."""
+        """Remove a member that has ended."""
         self._names.discard(name)
         self._idle.pop(name, None)
 
@@ -125,12 +125,12 @@ class Share(Generic[M]):
 
 
 class Shares(Generic[M]):
-    """The share of each client, that of strangers, and that of all.
+    """The share of each client, of all anonymous clients, and of all clients.
 
     Args:
-        most: How many members there may be.
-        most_of_one: How many of them may be there for one client alone.
-        clock: What time it is.
+        most: How many members there may be in total.
+        most_of_one: How many members one client may have alone.
+        clock: The clock.
     """
 
     def __init__(self, most: int, most_of_one: int, clock: Clock) -> None:
@@ -147,15 +147,15 @@ class Shares(Generic[M]):
         return len(self._all)
 
     def of(self, listener: Listener | None) -> tuple[Share[M], ...]:
-        """Return the shares that a member counts in which a listener asks for.
+        """Return the shares in which a member counts that a listener subscribes to.
 
         Args:
-            listener: Who asks; `None` is the application.
+            listener: The listener; `None` is the application.
         """
         if listener is None:
             return (self._all,)
-        caller = listener.caller
-        session = None if caller is None or not caller.session.id else caller.session
+        claim = listener.claim
+        session = None if claim is None or not claim.session.id else claim.session
         owner = listener if session is None else session
         share = self._own.get(owner)
         if share is None:
@@ -165,6 +165,6 @@ class Shares(Generic[M]):
         return share, self._strangers, self._all
 
     def touch(self, name: str) -> None:
-        """A member was asked for."""
+        """Reset a member's idle time."""
         self._strangers.touch(name)
         self._all.touch(name)

@@ -1,1 +1,1 @@
-"""Requests that are answered at once."""
+"""Endpoints: requests that are answered at once."""

@@ -1,6 +1,6 @@
-"""Files for the page: the browser client with its types, and the extension of htmx.
+"""Files for pages: the browser client with its types, and the htmx extension.
 
-Owns how they are served: compressed once, with an `ETag` for each form.
+Owns how the files are served: compressed once, with an `ETag` for each form.
 Source: docs/wire.md#scripts.
 """
 
@@ -13,7 +13,7 @@ from functools import cache
 from importlib.resources import files
 
 from asgi_comet.http.exchange import Exchange, answer
-from asgi_comet.node.build import Hub
+from asgi_comet.node.build import Node
 
 __all__ = ["ASSETS", "load_asset", "serve_asset"]
 
@@ -29,25 +29,25 @@ ASSETS: dict[str, bytes] = {
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """One form of a file: as it is, or compressed."""
+    """One form of a file: plain or compressed."""
 
     body: bytes
     etag: bytes
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
-async def serve_asset(hub: Hub, _: None, exchange: Exchange) -> None:
-    """Serve the file of `ASSETS` that the path names."""
+async def serve_asset(node: Node, _: None, exchange: Exchange) -> None:
+    """Serve the file of `ASSETS` named by the path."""
     name = exchange.path.strip("/")
     plain, compressed = load_asset(name)
     form = compressed if _takes_gzip(exchange.headers.get(b"accept-encoding", b"")) else plain
-    # Any page may ask for it, because it holds no secret; pages of allowed origins may read it.
-    cors = hub.origins.cors(exchange.headers)
+    # The file is public, so any page may load it; pages of allowed origins may read it.
+    cors = node.origins.cors(exchange.headers)
     exchange.cors = [field for field in cors if field[0] != b"vary"]
     known = [tag.strip() for tag in exchange.headers.get(b"if-none-match", b"").split(b",")]
     same = form.etag in known or b"W/" + form.etag in known
     await answer(
-        hub,
+        node,
         exchange,
         ASSETS[name],
         b"" if same else form.body,
@@ -63,7 +63,7 @@ async def serve_asset(hub: Hub, _: None, exchange: Exchange) -> None:
 
 @cache
 def load_asset(name: str) -> tuple[_Form, _Form]:
-    """Return a file as it is, and compressed; read and compressed once per interpreter."""
+    """Return a file plain and compressed; read and compressed once per interpreter."""
     body = files("asgi_comet").joinpath("static", name).read_bytes()
     digest = hashlib.sha256(body).hexdigest()[:16].encode()
     small = gzip.compress(body, 9, mtime=0)
@@ -74,7 +74,7 @@ def load_asset(name: str) -> tuple[_Form, _Form]:
 
 
 def _takes_gzip(accepted: bytes) -> bool:
-    """Tell whether a client takes gzip, by its `Accept-Encoding`."""
+    """Return whether a client accepts gzip, by its `Accept-Encoding`."""
     for entry in accepted.lower().split(b","):
         coding, _, weight = entry.partition(b";")
         if coding.strip() in (b"gzip", b"x-gzip", b"*"):

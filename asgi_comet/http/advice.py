@@ -1,6 +1,6 @@
-"""What to write instead: for the errors of an application that have one usual cause.
+"""Advice for errors of an application that have one usual cause.
 
-Owns these texts. Must not know requests.
+Owns the texts. Must not know requests.
 """
 
 from __future__ import annotations
@@ -15,6 +15,6 @@ _SESSION = (
 
 
 def advise(error: BaseException) -> str:
-    """Return the likely way out of an error, to be added to a log line; mostly there is none."""
+    """Return the likely fix of an error, for a log line; empty for most errors."""
     text = str(error)
     return _SESSION if "SessionMiddleware must be installed" in text else ""

@@ -1,6 +1,6 @@
-"""One HTTP request and its answer: a bounded body read and an answer sent, in bounded time.
+"""One HTTP request and its answer, with bounds on the body and on the time.
 
-Owns what all HTTP transports share. Must not know channels.
+Owns the code that all HTTP transports share. Must not know channels.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ _logger = logging.getLogger(__name__)
 
 JSON = b"application/json"
 TEXT = b"text/plain; charset=utf-8"
-DIGITS = 18  # of a Content-Length worth reading as a number
+DIGITS = 18  # of a Content-Length, at most
 
 _NO_STORE = (b"cache-control", b"no-store")
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
 
 
 class Refusal(Exception):
-    """A request that is answered with an error; the text is the reason given to the client."""
+    """A request that is answered with an error; the text is the reason for the client."""
 
     def __init__(self, status: int, reason: str, **headers: str) -> None:
         super().__init__(reason)
@@ -60,7 +60,7 @@ class Refusal(Exception):
 
 
 class ClientGone(Exception):
-    """The client left before there was anything to answer."""
+    """The client disconnected before the answer."""
 
 
 class Bodies(Protocol):
@@ -72,11 +72,11 @@ class Bodies(Protocol):
 
     @property
     def reading(self) -> set[Interrupt]:
-        """What ends the wait for a body."""
+        """The interrupts that end the wait for a body."""
 
 
 class Serving(Protocol):
-    """What all requests share."""
+    """The objects that all requests share."""
 
     @property
     def settings(self) -> Settings:
@@ -84,36 +84,36 @@ class Serving(Protocol):
 
     @property
     def loop(self) -> LoopThread:
-        """Where they are served."""
+        """The thread of the event loop."""
 
     @property
     def timers(self) -> Timers:
-        """What ends a wait."""
+        """The timers of waits."""
 
     @property
     def drain(self) -> Bodies:
-        """The requests that are still being read."""
+        """The requests whose body is still coming."""
 
 
 class Exchange:
     """One HTTP request and its answer.
 
     Attributes:
-        scope: The request.
-        receive: Its body.
-        send: Where the answer goes.
-        root: Where we are mounted, as the client sees it.
-        path: The path below that.
-        headers: Its headers.
-        kind: The essence of its content type.
-        cors: What lets a page of an allowed origin read the answer; known once it was checked.
-        caller: Whose it is, a `Caller`; `None` until that was looked at, and for nobody's.
-        renew: Makes the headers that set a cookie with the answer; `None` if it sets none.
-        sessions: The sessions that its cookies name; `None` until they were looked at.
+        scope: The ASGI scope of the request.
+        receive: Receives the body.
+        send: Sends the answer.
+        root: The URL path where comet is mounted, as the client sees it.
+        path: The path below `root`.
+        headers: The headers of the request.
+        kind: The content type without parameters.
+        cors: Headers that let a page of an allowed origin read the answer; set by the origin check.
+        claim: The `Claim` to a session; `None` until recognised, and without one.
+        renew: Makes the headers that set a cookie with the answer; `None` for no cookie.
+        sessions: The sessions in the request's cookies; `None` until parsed.
     """
 
     __slots__ = (
-        "caller",
+        "claim",
         "cors",
         "headers",
         "kind",
@@ -136,13 +136,13 @@ class Exchange:
         kind = self.headers.get(b"content-type")
         self.kind: bytes | None = kind if kind == JSON else essence(kind)
         self.cors: Sequence[tuple[bytes, bytes]] = ()
-        self.caller: Any = None
+        self.claim: Any = None
         self.renew: Callable[[], Sequence[tuple[bytes, bytes]]] | None = None
         self.sessions: tuple[str, ...] | None = None
 
     @property
     def cookies(self) -> Sequence[tuple[bytes, bytes]]:
-        """The headers that set a cookie with the answer, as of now."""
+        """The current headers that set a cookie with the answer."""
         return () if self.renew is None else self.renew()
 
 
@@ -152,13 +152,13 @@ def stopping() -> Refusal:
 
 
 async def read_body(serving: Serving, exchange: Exchange) -> bytes:
-    """Read a request's body.
+    """Read the body of a request.
 
     Raises:
-        Refusal: 413 over `Settings.body_limit` bytes, as declared or as come; 408 when it is not
-            complete after `Settings.body_timeout` seconds; 400 for a length that is no number;
-            503 when the server stops before it has come.
-        ClientGone: The client left.
+        Refusal: 413 for more than `Settings.body_limit` bytes, declared or received; 408 if the
+            body is not complete after `Settings.body_timeout` seconds; 400 for a length that is not
+            a number; 503 if the server stops before the body is complete.
+        ClientGone: The client disconnected.
     """
     limit = serving.settings.body_limit
     declared = exchange.headers.get(b"content-length")
@@ -179,21 +179,21 @@ async def read_body(serving: Serving, exchange: Exchange) -> bytes:
 
 
 def _advance(serving: Serving, awaitable: Awaitable[Any]) -> tuple[bool, Any]:
-    """Run as far as it gets without waiting, where that may be carried on under another limit.
+    """Run an awaitable as far as it gets without waiting; on asyncio only.
 
-    Not on trio: there a coroutine that entered a cancel scope must leave it before what is entered
-    later, and our limit would be entered later.
+    On trio, a coroutine that entered a cancel scope must leave it before scopes entered later, and
+    the time limit would be entered later.
     """
     return advance(awaitable) if serving.loop.asyncio else (False, awaitable)
 
 
 async def _read_slowly(serving: Serving, exchange: Exchange, first: Any) -> bytes:
-    """Read a body that does not come at once.
+    """Read a body that is not there at once.
 
     Args:
-        serving: What all requests share.
+        serving: The objects that all requests share.
         exchange: The request.
-        first: The first message, or what to await for it.
+        first: The first message, or an awaitable for it.
     """
     limit = serving.settings.body_limit
     chunks: list[bytes] = []
@@ -227,7 +227,7 @@ def _too_late(serving: Serving) -> Refusal:
 
 
 def _too_large(limit: int, came: str) -> Refusal:
-    # What was not read of the body leaves the connection unusable.
+    # The unread rest of the body makes the connection unusable.
     return Refusal(413, f"expected a body of at most {limit} bytes, {came}", Connection="close")
 
 
@@ -253,15 +253,16 @@ async def answer(
     """Send an answer, within `Settings.send_timeout` seconds.
 
     Args:
-        serving: What all requests share.
-        exchange: What is answered.
+        serving: The objects that all requests share.
+        exchange: The request.
         kind: The content type of the body.
-        body: All of it; a 204 and a 304 have none.
-        status: 200 and so on.
-        headers: Further headers. Nobody keeps it, unless one of them says otherwise.
+        body: The whole body; a 204 and a 304 have none.
+        status: The status code.
+        headers: Further headers. The answer is not cached, unless one of these says otherwise.
 
     Returns:
-        Whether the server took it all; otherwise the client is gone, or does not read.
+        Whether the server took the whole answer; if not, the client has disconnected or does not
+        read.
     """
     send = exchange.send
     try:
@@ -270,7 +271,7 @@ async def answer(
             done, sending = _advance(serving, send(message))
             if not done and not await send_slowly(serving, sending):
                 return False
-    except (OSError, RuntimeError) as error:  # uvloop says a closed transport by RuntimeError
+    except (OSError, RuntimeError) as error:  # uvloop raises RuntimeError for a closed transport
         _logger.debug("an answer was not taken: %r", error)
         return False
     return True
@@ -283,7 +284,7 @@ def make_answer(
     status: int = 200,
     headers: Sequence[tuple[bytes, bytes]] = (),
 ) -> tuple[Message, Message]:
-    """Return an answer as messages to the server; see `answer`."""
+    """Return an answer as ASGI messages; see `answer`."""
     fields = [
         (b"content-type", kind),
         (b"content-length", b"%d" % len(body)),
@@ -304,10 +305,10 @@ def make_answer(
 def start_stream(
     exchange: Exchange, kind: bytes, headers: Sequence[tuple[bytes, bytes]]
 ) -> Message:
-    """Return what begins an answer whose body comes bit by bit.
+    """Return the ASGI message that starts a streamed answer.
 
     Args:
-        exchange: What is answered.
+        exchange: The request.
         kind: The content type of the body.
         headers: Further headers.
     """
@@ -317,7 +318,7 @@ def start_stream(
 
 
 async def send_slowly(serving: Serving, sending: Any) -> bool:
-    """Carry on a `send` that waits, and tell whether it came to its end in time."""
+    """Finish a suspended `send`, and return whether it finished in time."""
     with Patience(serving, serving.settings.send_timeout) as patience:
         await patience.wait(lambda: sending)
         return not patience.interrupt.fired
@@ -327,8 +328,8 @@ class Patience:
     """A wait with a deadline.
 
     Args:
-        serving: What all requests share.
-        seconds: How long it lasts.
+        serving: The objects that all requests share.
+        seconds: The time until the deadline.
         missed: Called when the deadline has passed.
 
     Attributes:
@@ -344,7 +345,7 @@ class Patience:
         self._seconds = seconds
 
     async def wait(self, what: Callable[[], Awaitable[Any]]) -> Any:
-        """Return what a function gives to await, or `None` if it was called off."""
+        """Await the result of a function; `None` if the wait was interrupted."""
         return await self.interrupt.run(what)
 
     def __enter__(self) -> Patience:
@@ -355,5 +356,5 @@ class Patience:
         self._timers.stop(self._deadline)
 
     def shorten(self, seconds: float) -> None:
-        """Let it last that long from now."""
+        """Move the deadline to that many seconds from now."""
         self._timers.start(self._deadline, seconds)

@@ -7,11 +7,11 @@ from starlette.types import Scope
 __all__ = ["Headers", "essence", "read_headers"]
 
 Headers = dict[bytes, bytes]
-"""By lower-case name. What came twice is joined, so that it is not mistaken for one of the two."""
+"""Headers by lower-case name. Repeated headers are joined, so that no value is lost."""
 
 
 def read_headers(scope: Scope) -> Headers:
-    """Return the headers of a request: one look at all of them, where each look costs a search."""
+    """Return the headers of a request as a dict: one pass instead of a search for each header."""
     raw = scope["headers"]
     headers: Headers = dict(raw)
     return headers if len(headers) == len(raw) else _join(raw)

@@ -1,7 +1,7 @@
-"""The origin rule: which pages may talk to us. One function for every transport and for admin.
+"""The origin rule: which pages may send requests. One function for every transport and admin.
 
-Owns the comparison of `Origin` and `Sec-Fetch-Site` with where the request went. Must not know
-what the request is for.
+Owns the comparison of `Origin` and `Sec-Fetch-Site` with the target of the request. Must not know
+the purpose of a request.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _logger = logging.getLogger(__name__)
 PORTS = {"http": 80, "https": 443}
 SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
-# A name or an IPv6 address, and a port. `urlsplit` reads more into it: `[::1].evil.com` as `::1`.
+# A name or an IPv6 address, and a port. `urlsplit` is too lax: it parses `[::1].evil.com` as `::1`.
 _ORIGIN = re.compile(
     r"(https?)://([a-z0-9._-]{1,255}|\[[0-9a-f:.]{1,45}\])(?::([1-9][0-9]{0,4}))?",
     re.IGNORECASE | re.ASCII,
@@ -43,7 +43,7 @@ PREFLIGHT = (
     ),
     (b"access-control-max-age", b"600"),
 )
-"""What the answer to a browser gets that asks whether it may send a request."""
+"""The headers of the answer to a preflight request of a browser."""
 
 _REMEDY = (
     "; if that is a page of this application, have the proxy pass the header Host on, "
@@ -54,7 +54,7 @@ Origin = tuple[str, str, int]  # scheme, host, port
 
 
 def parse_origin(text: str) -> Origin | None:
-    """Read `scheme://host[:port]`, nothing before, between or after; `None` for anything else."""
+    """Parse exactly `scheme://host[:port]`; `None` for any other text."""
     found = _ORIGIN.fullmatch(text)
     if found is None:
         return None
@@ -64,14 +64,14 @@ def parse_origin(text: str) -> Origin | None:
 
 
 class OriginRule:
-    """Tells whether the page a request comes from may make it.
+    """Decides whether the page that sent a request may do so.
 
     Args:
-        allowed: Origins allowed besides the request's own, like `https://app.example.com`.
+        allowed: Origins allowed besides the server's own, like `https://app.example.com`.
 
     Raises:
-        ValueError: One of them is not an origin.
-        TypeError: It is one text instead of a list of them.
+        ValueError: A text is not an origin.
+        TypeError: `allowed` is one text instead of a list.
 
     Source: docs/wire.md#origin.
     """
@@ -89,15 +89,16 @@ class OriginRule:
             self._allowed.add(origin)
 
     def check(self, scope: Scope, headers: Headers) -> Sequence[tuple[bytes, bytes]] | None:
-        """Tell whether a request may go on.
+        """Check the origin of a request.
 
         Args:
             scope: The request.
-            headers: Its headers.
+            headers: The headers of the request.
 
         Returns:
-            The headers that its answer gets, so that a page of an allowed origin can read it; none
-            for a page of our own. `None` refuses it, and has logged what was expected.
+            The headers to add to the answer, so that a page of an allowed origin can read it; none
+            for a page of the server's own origin. `None` refuses the request; the expected origin
+            was logged.
         """
         came = headers.get(b"origin")
         if came is None:
@@ -126,17 +127,17 @@ class OriginRule:
         return None
 
     def cors(self, headers: Headers) -> Sequence[tuple[bytes, bytes]]:
-        """Return what lets a page of an allowed origin read what anybody may ask for."""
+        """Return the headers that let a page of an allowed origin read a public file."""
         came = headers.get(b"origin", b"")
         if parse_origin(came.decode("latin-1")) in self._allowed:
             return ((b"access-control-allow-origin", came), *_CORS)
         return ()
 
     def _own(self, scope: Scope, host: bytes) -> set[Origin]:
-        """The origins a request's own page may have: its scheme, or https before a TLS proxy."""
+        """Return the server's own origins: of the request's scheme, or https behind a TLS proxy."""
         own: set[Origin] = set()
         for scheme in {SCHEMES.get(scope.get("scheme", "http"), "http"), "https"}:
-            # Where Host has no port, it is the default one of the origin's own scheme.
+            # Without a port, Host means the default port of the scheme.
             origin = parse_origin(f"{scheme}://{host.decode('latin-1')}")
             if origin is not None:
                 own.add(origin)

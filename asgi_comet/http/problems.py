@@ -1,8 +1,9 @@
-"""What becomes of an endpoint that asks for a client process and has none: an answer, not a crash.
+"""Answers for an endpoint that needs a client process and has none.
 
-Owns the status of each such error. `CometMiddleware` answers so by itself where the application is
-inside of it and handles none of them (`app.add_middleware`). Where it is around a whole
-application, that has answered 500 before we hear of the error; so give it the handlers:
+Owns the status of each such error. `CometMiddleware` gives these answers by itself if added by
+`app.add_middleware` and the application does not handle the errors. If the middleware wraps a whole
+application, the application answers 500 before the middleware gets the error, so pass the handlers
+to the application:
 `FastAPI(exception_handlers=exception_handlers)`.
 """
 
@@ -27,8 +28,8 @@ def make_response(error: Exception) -> JSONResponse:
     """Return the answer to a request whose endpoint raised one of `HANDLED`.
 
     Returns:
-        `{"detail": "..."}`, as FastAPI tells errors: 403 without a client process, 410 for one that
-        has closed, 429 for too many in the session, 503 for too many on the server.
+        `{"detail": "..."}`, FastAPI's format of errors: 403 without a client process, 410 for a
+        closed one, 429 for too many in the session, 503 for too many on the server.
     """
     headers = None
     match error:

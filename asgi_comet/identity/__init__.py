@@ -1,1 +1,1 @@
-"""Who a client is: sessions, client processes, users and their rights."""
+"""Sessions, client processes, users and their rights."""

@@ -5,9 +5,6 @@ Owns its name and attributes. Must not know what its value means.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
-
 from starlette.types import Scope
 
 from asgi_comet.settings import SameSite
@@ -39,24 +36,25 @@ class Cookie:
         self._secure = b"__Host-" + self._plain
         self._same_site = same_site.capitalize()
 
-    def read(self, scope: Scope) -> Iterator[str]:
-        """Yield the values that a request has for it, in the order they came.
+    def read(self, scope: Scope) -> list[str]:
+        """Return the values of the cookie in a request, in the order they came.
 
         At most four, and none over 256 characters: each that is looked at costs the digest of its
         signature.
         """
-        return islice(self._search(scope), VALUES)
-
-    def _search(self, scope: Scope) -> Iterator[str]:
         name = self._secure if _is_secure(scope) else self._plain
+        values: list[str] = []
         left = HEADER_LIMIT
         for key, header in scope["headers"]:
             if key == b"cookie" and name in header:
-                searched, left = header[:left], max(left - len(header), 0)
-                for pair in searched.split(b";"):
+                for pair in header[:left].split(b";"):
                     found, _, value = pair.strip(b" \t").partition(b"=")
                     if found == name and len(value) <= VALUE_LIMIT:
-                        yield value.decode("latin-1")
+                        values.append(value.decode("latin-1"))
+                        if len(values) == VALUES:
+                            return values
+                left = max(left - len(header), 0)
+        return values
 
     def write(self, scope: Scope, value: str) -> tuple[bytes, bytes]:
         """Return the header that sets it, in answer to a request."""

@@ -1,200 +1,124 @@
-"""The current request: whose it is, and which cookie its answer sets.
+"""The current request: the session and the client process it belongs to, and its answer's cookie.
 
-Owns the context variable that lets an application ask for its client process from anywhere in a
-request, sync endpoints in threads included. A visit costs nothing until it is asked.
+Owns the context variable through which an application finds its client process from anywhere in a
+request, sync endpoints in threads included. A request costs nothing until the application asks.
 """
 
 from __future__ import annotations
 
 import logging
-import secrets
-from collections.abc import Awaitable, Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Hashable
 from contextvars import ContextVar
+from typing import Protocol
 
-from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from asgi_comet.errors import NoClientProcess, ProcessClosed
 from asgi_comet.http.advice import advise
 from asgi_comet.http.headers import read_headers
-from asgi_comet.identity.cookies import Cookie
-from asgi_comet.identity.process import Caller, ClientProcess, Session
-from asgi_comet.identity.registry import Processes
+from asgi_comet.identity.clients import Claimed, Clients, new_session
+from asgi_comet.identity.process import Claim, Client, Session, Stale
 from asgi_comet.identity.tokens import Identity
-from asgi_comet.identity.users import Moved, Users, check_user
+from asgi_comet.identity.users import Users, check_user
 
-__all__ = ["Visit", "Visits", "current_process"]
+__all__ = ["CurrentRequest", "Recogniser", "current_process", "current_request"]
 
 _logger = logging.getLogger(__name__)
 
 PARTS = frozenset(
     [b"audio", b"font", b"image", b"manifest", b"script", b"style", b"track", b"video", b"worker"]
 )
-"""What browsers say in `Sec-Fetch-Dest` that they load for a page."""
+"""The values of `Sec-Fetch-Dest` for requests by which a browser loads the parts of a page."""
 
-_current: ContextVar[Visit | None] = ContextVar("asgi_comet_visit", default=None)
+_CHANGED = "somebody has logged in or out meanwhile, and its session has another cookie by now"
+
+current_request: ContextVar[CurrentRequest | None] = ContextVar("asgi_comet_request", default=None)
 
 
-class Visits:
-    """Recognises who a request comes from.
+class Recogniser(Protocol):
+    """The part of `Requests` that a request uses."""
 
-    Args:
-        identity: What is signed.
-        cookie: Where the session is.
-        processes: Who there is.
-        users: Who they belong to.
-    """
+    identity: Identity
+    clients: Clients
+    users: Users
+    warned: bool
 
-    def __init__(
-        self, identity: Identity, cookie: Cookie, processes: Processes, users: Users
-    ) -> None:
-        self.identity: Identity = identity
-        self.cookie: Cookie = cookie
-        self.processes: Processes = processes
-        self.users: Users = users
-        self.warned: bool = False  # that a page has asked with `fetch` in place of `comet.fetch`
-
-    def sessions(self, scope: Scope) -> tuple[str, ...]:
-        """Return the sessions that a request's cookies name: none, one, or several on plain http.
-
-        Reading them costs a signature each: ask once per request.
-        """
-        named = map(self.identity.unsign_session, self.cookie.read(scope))
-        return tuple(dict.fromkeys(session for session in named if session is not None))
-
-    @contextmanager
-    def begin(self, scope: Scope, sessions: tuple[str, ...] | None = None) -> Iterator[Visit]:
-        """Make a request the current one while the context lasts.
-
-        Args:
-            scope: The request.
-            sessions: What its cookies name; `None` if they were not looked at.
-        """
-        visit = Visit(self, scope, _current.get(), sessions)
-        token = _current.set(visit)
-        try:
-            yield visit
-        finally:
-            _current.reset(token)
+    def read_sessions(self, scope: Scope) -> tuple[str, ...]:
+        """Return the sessions that a request's cookies name."""
 
     def make_cookie(self, scope: Scope, session: str) -> tuple[bytes, bytes]:
-        """Return the header that names a session to the client, in answer to a request."""
-        return self.cookie.write(scope, self.identity.sign_session(session))
-
-    def current(self, advice: str = "", *, instead: str = "call it in an endpoint") -> Visit:
-        """Return the current request, as this `Comet` sees it.
-
-        Args:
-            advice: The likeliest way out, put before the text of the error.
-            instead: The way out where there is no request, put after the text of the error.
-
-        Raises:
-            NoClientProcess: There is none.
-        """
-        visit = self._find()
-        if visit is None:
-            raise NoClientProcess(
-                "this is outside of a request that CometMiddleware serves (is it added to the "
-                f"application? it serves no routes for WebSockets); {instead}",
-                advice,
-            )
-        return visit
-
-    def settle(self, wait: Callable[[], Awaitable[None]]) -> None:
-        """Let the answer to the current request, if there is one, wait for something."""
-        visit = self._find()
-        if visit is not None:
-            visit.unsettled.append(wait)
-
-    def current_root_path(self) -> str:
-        """Return where the application of the current request is mounted; outside of one, ''."""
-        visit = self._find()
-        return "" if visit is None else visit.root_path
-
-    def _find(self) -> Visit | None:
-        visit = _current.get()
-        while visit is not None and visit.visits is not self:  # another Comet around the same app
-            visit = visit.outer
-        return visit
+        """Return the header that names a session to the client."""
 
 
-@contextmanager
-def _unless_moved() -> Iterator[None]:
-    """Go on when the application cannot say whose a request is; nothing has changed then."""
-    try:
-        yield
-    except Moved:
-        pass  # somebody logged in meanwhile, whose answer has the cookie
-    except Exception as error:
-        advice = advise(error)
-        _logger.exception("the application could not say who a request belongs to%s", advice)
-
-
-class Visit:
+class CurrentRequest:
     """One request.
 
     Args:
-        visits: How it is recognised.
+        recogniser: Reads the cookies of the request and makes the cookie of the answer.
         scope: The request.
-        outer: The same request as another `Comet` around the application sees it.
-        sessions: What its cookies name; `None` if they were not looked at.
+        outer: The same request, as seen by another `Comet` around the application.
+        sessions: The sessions that the cookies name; `None` if the cookies have not been read.
+
+    Attributes:
+        root_path: The path where the application is mounted.
+        answered: Whether the answer has begun, so that no cookie can be set any more.
+        unsettled: The functions that the server awaits before the answer.
     """
 
     __slots__ = (
         "_begun",
-        "_caller",
-        "_grant",
+        "_claim",
         "_process",
-        "_process_caller",
+        "_process_claim",
+        "_renewed",
         "_scope",
         "_sessions",
         "answered",
         "outer",
+        "recogniser",
         "root_path",
         "unsettled",
-        "visits",
     )
 
     def __init__(
         self,
-        visits: Visits,
+        recogniser: Recogniser,
         scope: Scope,
-        outer: Visit | None = None,
+        outer: CurrentRequest | None = None,
         sessions: tuple[str, ...] | None = None,
     ) -> None:
-        self.visits: Visits = visits
-        self.outer: Visit | None = outer
+        self.recogniser: Recogniser = recogniser
+        self.outer: CurrentRequest | None = outer
         # Read now: routers below us change it in the same scope.
         self.root_path: str = scope.get("root_path", "").rstrip("/")
         self.answered: bool = False
-        self.unsettled: list[Callable[[], Awaitable[None]]] = []  # what its answer waits for
+        self.unsettled: list[Callable[[], Awaitable[None]]] = []
         self._scope = scope
         self._sessions = sessions
-        self._caller: Caller | None = None  # whose it is, once that was looked at
-        self._grant: Caller | None = None  # what the answer's cookie names
-        self._begun = False  # whether its session was
-        self._process: ClientProcess | None = None
-        self._process_caller: Caller | None = None
+        self._claim: Claim | None = None  # once it was recognised, or its session was changed
+        self._renewed: Claim | None = None  # the one that the answer's cookie names
+        self._begun = False  # whether its session was begun in it
+        self._process: Client | None = None
+        self._process_claim: Claim | None = None
 
     @property
     def cookies(self) -> list[tuple[bytes, bytes]]:
-        """The headers that its answer gets now: none if somebody else has logged in meanwhile."""
-        grant = self._grant
-        if grant is None or grant.moved:
+        """The headers for the answer: none if the session has got another id meanwhile."""
+        claim = self._renewed
+        if claim is None or claim.stale:
             return []
-        return [self.visits.make_cookie(self._scope, grant.id)]
+        return [self.recogniser.make_cookie(self._scope, claim.id)]
 
-    def session(self) -> str | None:
-        """Return the session that the request's cookie names, or that was begun in its answer."""
-        if self._caller is not None:
-            return self._caller.id
+    def session_id(self) -> str | None:
+        """Return the id of the session that the cookie names, or that was begun in the answer."""
+        if self._claim is not None:
+            return self._claim.id
         if self._sessions is None:
-            self._sessions = self.visits.sessions(self._scope)
+            self._sessions = self.recogniser.read_sessions(self._scope)
         return self._sessions[0] if self._sessions else None
 
-    def open_process(self) -> ClientProcess:
-        """Open a client process for the page being served, in a session begun if need be.
+    def open_process(self) -> Client:
+        """Open a client process for the page; begin a session if the request has none.
 
         Raises:
             NotRunning: The lifespan does not run.
@@ -202,30 +126,30 @@ class Visit:
             TooManyProcesses: There are too many.
         """
         self._check()
-        session, moved = self._look()
-        process = self.visits.processes.open(session or _fresh_session())
-        self._keep(process)
-        self._caller = self._process_caller
-        if not moved:  # else the answer to a login is on its way, whose cookie must stay
-            self._grant = self._caller
-            self._begun = self._begun or session is None
-        return process
+        claim = self._look()
+        opened = self.recogniser.clients.open(claim or Claim.of(new_session()))
+        self._claim = opened.claim
+        if claim is None or claim.id == opened.claim.id:
+            self._renewed = opened.claim
+            self._begun = self._begun or claim is None
+        # Else the claim was stale: the answer to a login is on its way, whose cookie must stay.
+        return self._keep(opened)
 
-    def take(self, caller: Caller, process: ClientProcess | None = None) -> None:
-        """It is known by now whose request it is."""
-        self._caller = caller
+    def take(self, claim: Claim, process: Client | None = None) -> None:
+        """Record the claim and the client process that one of our endpoints has found."""
+        self._claim = claim
         if process is not None:
-            self._keep(process)
+            self._keep(Claimed(process, claim))
 
     def known_session(self) -> Session | None:
-        """Return the session of the request, if it has an open client process or a user."""
-        session, _ = self._look()
-        if session is None or self._caller is not None:
-            return session
-        return self.visits.processes.find_session(session.id)
+        """Return the session of the request, if it has a process, a connection or a user."""
+        claim = self._look()
+        if claim is None or claim.stale:
+            return None
+        return claim.session if self._claim else self.recogniser.clients.find_session(claim.id)
 
     def login(self, user: Hashable) -> None:
-        """Let the session belong to a user; its id changes.
+        """Give the session a user; its id changes.
 
         Raises:
             NotRunning: The lifespan does not run.
@@ -237,7 +161,7 @@ class Visit:
         self._change(check_user(user))
 
     def logout(self) -> None:
-        """Let the session be a visitor's; its id changes, and its client processes close.
+        """Take the user from the session; its id changes, and its client processes close.
 
         Raises:
             NotRunning: The lifespan does not run.
@@ -246,128 +170,143 @@ class Visit:
         self._change(None)
 
     async def recognise(self) -> None:
-        """Ask the application whose the session is, before it serves the request.
+        """Ask the application for the session's user, before it serves the request.
 
-        Not for what a page loads on its way: scripts, pictures and the like. An application that
-        fails to say so has changed nothing.
+        The server does not ask for the parts of a page, like scripts and pictures. If the
+        application fails to answer, nothing changes.
         """
-        users = self.visits.users
-        if users.identify is None or read_headers(self._scope).get(b"sec-fetch-dest") in PARTS:
+        if self.recogniser.users.identify is None:
             return
-        named = self.session()
-        if named is None:
+        if read_headers(self._scope).get(b"sec-fetch-dest") in PARTS:
             return
-        current = self._current(self.visits.processes.session(named))
-        with _unless_moved():
-            session, renewed = await users.recognise(named, HTTPConnection(self._scope), current)
-            self._caller = Caller.of(session)
-            if renewed:
-                self._grant = self._caller
+        claim = self._look()
+        if claim is None:
+            return
+        current = await self._ask(claim, self._tab(claim.session))
+        if current is not None:
+            self._claim = current
+            if current is not claim:
+                self._renewed = current
 
     async def settle(self) -> None:
-        """Return once all workers know what this one was told to tell them.
+        """Return once all workers know the channels that this request has made.
 
         Raises:
-            CometError: They cannot be told.
+            CometError: The other workers cannot be reached.
         """
         while self.unsettled:
             await self.unsettled.pop(0)()
 
     async def identify(self) -> None:
-        """Ask the same about a session that was begun in the request, with its first process."""
-        process = self._process
-        if self.visits.users.identify is None or process is None or not self._begun:
+        """Ask for the user of a session that was begun in the request, with its first process."""
+        process, claim = self._process, self._process_claim
+        if not self._begun or process is None or claim is None:
             return
-        with _unless_moved():
-            session, connection = process.session, HTTPConnection(self._scope)
-            await self.visits.users.identify_session(session, connection, process)
-            self._keep(process)
-            self._caller = self._grant = self._process_caller
+        if self.recogniser.users.identify is None:
+            return
+        current = await self._ask(claim, process)
+        if current is not None:
+            self._process_claim = self._claim = self._renewed = current
 
-    def process(self) -> ClientProcess:
+    def process(self) -> Client:
         """Return the client process of the request: opened in it, named by its header, or default.
 
         Raises:
-            NoClientProcess: The request has none, and says of none that is its own.
+            NoClientProcess: The request has none, and names no session that has a default one.
             ProcessClosed: The one it names has closed.
             TooManyProcesses: There are too many for a default one.
         """
-        self.visits.processes.check_running()
-        if self._process is None or self._process_caller is None:
+        self.recogniser.clients.check_running()
+        if self._process is None or self._process_claim is None:
             token = read_headers(self._scope).get(b"comet-process")
             return self._keep(self._default() if token is None else self._find_named(token))
-        if self._process_caller.moved:
-            raise NoClientProcess(_MOVED)
+        if self._process_claim.stale:
+            raise NoClientProcess(_CHANGED)
         return self._process
 
-    def _look(self) -> tuple[Session | None, bool]:
-        """Return the session of the request, if it has one; and whether that moved, so is not."""
-        caller = self._caller
-        if caller is not None:
-            return (None, True) if caller.moved else (caller.session, False)
-        named = self.session()
-        if named is None:
-            return None, False
-        if self.visits.processes.heir(named) is not None:
-            return None, True
-        return self.visits.processes.session(named), False
+    def _look(self) -> Claim | None:
+        """Return the claim of the request to a session, if it names one."""
+        if self._claim is not None:
+            return self._claim
+        named = self.session_id()
+        return None if named is None else self.recogniser.clients.claim(named)
 
-    def _keep(self, process: ClientProcess) -> ClientProcess:
-        self._process, self._process_caller = process, Caller.of(process.session)
-        return process
+    async def _ask(self, claim: Claim, tab: Client | None) -> Claim | None:
+        """Bring a claim up to date; `None` if the application cannot tell, so nothing changes."""
+        try:
+            return await self.recogniser.users.recognise(claim, self._scope, tab)
+        except Stale:
+            return None  # the answer to a login has the cookie
+        except Exception as error:
+            advice = advise(error)
+            _logger.exception("the application could not say who a request belongs to%s", advice)
+            return None
+
+    def _keep(self, found: Claimed) -> Client:
+        self._process, self._process_claim = found
+        return found.process
 
     def _change(self, user: Hashable) -> None:
         self._check()
-        session, moved = self._look()
-        if session is None:
-            session = (self._heir(user) if moved else None) or _fresh_session()
-        current = self._process or self._current(session)
-        caller = self.visits.users.change(session, user, current=current, keep=user is not None)
-        self._caller = self._grant = caller
-        if self._process is not None and self._process.session is session:
-            self._process_caller = caller
+        claim = self._changeable(user)
+        tab = self._process or self._tab(claim.session)
+        try:
+            claim = self.recogniser.users.change(claim, user, tab=tab, keep=user is not None)
+        except Stale:  # another thread has changed the session at this moment
+            self._claim = self.recogniser.clients.claim(claim.id)
+            self._change(user)
+            return
+        self._claim = self._renewed = claim
+        if self._process is not None and self._process.session is claim.session:
+            self._process_claim = claim
 
-    def _heir(self, user: Hashable) -> Session | None:
-        """Return what became of the session, if it is of that very user: a second click on login.
+    def _changeable(self, user: Hashable) -> Claim:
+        """Return a claim to the session that a login or a logout changes.
 
-        With the cookie of before a login it may as well be a stranger's.
+        A stale claim may be a stranger's, so it begins a new session; unless its session has that
+        very user: the user has clicked twice on login.
         """
-        caller, named = self._caller, self.session()
-        heir = caller.session if caller is not None else self.visits.processes.heir(named or "")
-        return heir if heir is not None and user is not None and heir.user == user else None
+        claim = self._look()
+        if claim is not None:
+            present = Claim.of(claim.session)
+            if present.id == claim.id or (user is not None and claim.session.user == user):
+                return present
+        return Claim.of(new_session())
 
-    def _current(self, session: Session) -> ClientProcess | None:
-        """The tab that the request says it is of, if that is so."""
+    def _tab(self, session: Session) -> Client | None:
+        """Return the client process that the request names, if the session has it."""
         token = read_headers(self._scope).get(b"comet-process")
         if token is None:
             return None
-        named = self.visits.identity.unsign_process(token.decode("latin-1"))
-        process = None if named is None else self.visits.processes.find(named)
+        named = self.recogniser.identity.unsign_process(token.decode("latin-1"))
+        process = None if named is None else self.recogniser.clients.find(named)
         return process if process is not None and process.session is session else None
 
     def _check(self) -> None:
-        self.visits.processes.check_running()
+        self.recogniser.clients.check_running()
         if self.answered:
             raise NoClientProcess("the answer has begun, so it is too late to set a cookie")
 
-    def _default(self) -> ClientProcess:
-        session, moved = self._look()
-        if moved:
-            raise NoClientProcess(_MOVED)
-        if session is None:
+    def _default(self) -> Claimed:
+        claim = self._look()
+        if claim is None:
             raise NoClientProcess(
                 "the request has neither a Comet-Process header nor a session's cookie; "
                 "call comet.open_process() for the page you serve, or let it POST PREFIX/open"
             )
-        self._warn_of_fetch(session)
-        return self.visits.processes.default(session)
+        try:
+            found = self.recogniser.clients.default(claim)
+        except Stale:
+            raise NoClientProcess(_CHANGED) from None
+        self._warn_of_fetch(claim.session)
+        return found
 
     def _warn_of_fetch(self, session: Session) -> None:
         """Log once that a page has asked with `fetch` in place of `comet.fetch`."""
         mode = read_headers(self._scope).get(b"sec-fetch-mode")
-        if self.visits.warned or mode in (None, b"navigate") or not session.has_tabs:
+        if self.recogniser.warned or mode in (None, b"navigate") or not session._has_tabs:
             return
-        self.visits.warned = True
+        self.recogniser.warned = True
         _logger.warning(
             "%.200r was asked by a page without the header Comet-Process, so comet.process() is "
             "the session's default client process, which no tab reads: in the page write "
@@ -375,35 +314,29 @@ class Visit:
             self._scope["path"],
         )
 
-    def _find_named(self, token: bytes) -> ClientProcess:
-        named = self.visits.identity.unsign_process(token.decode("latin-1"))
+    def _find_named(self, token: bytes) -> Claimed:
+        named = self.recogniser.identity.unsign_process(token.decode("latin-1"))
         if named is None:
             raise NoClientProcess("the request's Comet-Process header is not one of ours")
-        process = self.visits.processes.find(named)
+        process = self.recogniser.clients.find(named)
         if process is None:
             raise ProcessClosed(named)
-        if process.session.id != self.session():
+        claim = Claim.of(process.session)
+        if claim.id != self.session_id():
             raise NoClientProcess("the request's Comet-Process header is of another session")
-        return process
+        return Claimed(process, claim)
 
 
-_MOVED = "somebody has logged in or out meanwhile, and its session has another cookie by now"
-
-
-def _fresh_session() -> Session:
-    return Session(secrets.token_urlsafe(18))
-
-
-def current_process() -> ClientProcess:
+def current_process() -> Client:
     """Return the client process of the current request, whichever `Comet` serves it.
 
     Raises:
         NoClientProcess: There is no current request, or none is its own.
         ProcessClosed: The one it names has closed.
     """
-    visit = _current.get()
-    if visit is None:
+    request = current_request.get()
+    if request is None:
         raise NoClientProcess(
             "this is outside of a request that CometMiddleware serves; pass process=process"
         )
-    return visit.process()
+    return request.process()

@@ -1,7 +1,7 @@
 """The callbacks of client processes that have closed.
 
-Owns that each runs once, for a bounded time, and by which name the log knows it; and the wait for
-all of them. Must not know sessions, channels or transports.
+Owns when a callback runs: once, for a bounded time; the name of a callback in the log; and the wait
+for all callbacks. Must not know sessions, channels or transports.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ Callback = Callable[[], object]
 
 
 class Goodbyes:
-    """Runs callbacks while the lifespan does. Thread-safe but for `wait_idle`.
+    """Runs callbacks while the lifespan runs. Thread-safe except for `wait_idle`.
 
     Args:
-        background: Where they run.
+        background: Runs the callbacks.
     """
 
     def __init__(self, background: Background) -> None:
@@ -40,18 +40,18 @@ class Goodbyes:
         self._idle = anyio.Event()
 
     def start(self, callback: Callback) -> None:
-        """Have a callback run: soon, or as soon as the lifespan runs.
+        """Run a callback soon, or as soon as the lifespan runs.
 
         Args:
-            callback: Called once, sync or async; what it raises is logged. If a sync one returns a
-                coroutine, that is awaited, and nothing else is.
+            callback: Called once, sync or async; its exceptions are logged. If a sync callback
+                returns a coroutine, the coroutine is awaited; other results are ignored.
         """
         token = object()
         self._left.add(token)
         self._background.start(partial(self._run, callback, token))
 
     async def wait_idle(self) -> None:
-        """Return once no callback runs or waits to. In the lifespan's event loop."""
+        """Return once no callback runs or waits. In the lifespan's event loop."""
         while self._left:
             self._idle = anyio.Event()
             await self._idle.wait()
@@ -60,7 +60,7 @@ class Goodbyes:
         try:
             with anyio.move_on_after(CALLBACK_LIMIT) as limit:
                 found = callback()
-                if inspect.iscoroutine(found):  # not a `Delivery`: nobody asked for its outcome
+                if inspect.iscoroutine(found):  # not a `Delivery`: its outcome is not awaited
                     await found
         except (Exception, asyncio.CancelledError) as error:
             pass_cancellation(error)

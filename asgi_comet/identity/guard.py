@@ -1,7 +1,8 @@
-"""Who may read a site channel: the application is asked at subscription and on every resume.
+"""The rights to read site channels: the application decides at each subscription and each resume.
 
-Owns the question, and that somebody may no more. It is asked before anyone looks whether the
-channel lives, so a refusal tells nothing about it; and never per message. Must not know transports.
+Owns the call of `authorize` and the revocation of a right. The server calls `authorize` before it
+looks for the channel, so a refusal tells a client nothing about the channel; and never per message.
+Must not know transports.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from starlette.requests import HTTPConnection
 
 from asgi_comet._runtime.functions import call
 from asgi_comet._runtime.loop import LoopThread
-from asgi_comet.channels.channels import Channels
 from asgi_comet.channels.feed import Authorize, Feed, Listener
+from asgi_comet.channels.registry import Registry
 
 __all__ = ["Guard", "Guards"]
 
 REFUSALS = frozenset([401, 403, 404])
-ASK_LIMIT = 10.0  # seconds that the application may take to say whether somebody may
+ASK_LIMIT = 10.0  # seconds that `authorize` may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +32,9 @@ class Guard:
     """The rule of one channel.
 
     Attributes:
-        guards: Which of them it is.
-        authorize: What is asked.
-        parameters: What the channel's name says.
+        guards: The rules that this rule belongs to.
+        authorize: The application's function.
+        parameters: The words of the channel's name.
     """
 
     guards: Guards
@@ -41,15 +42,14 @@ class Guard:
     parameters: Mapping[str, Any]
 
     async def admits(self, connection: HTTPConnection) -> bool:
-        """Tell whether a connection may read the channel.
+        """Return whether a connection may read the channel.
 
-        What the application raises as a refusal is one: `PermissionError`, and `HTTPException` with
-        401, 403 or 404. If somebody lost that right while the application was asked, it is asked
-        again.
+        The application refuses also by raising `PermissionError`, or `HTTPException` with 401, 403
+        or 404. If a right was revoked while `authorize` ran, the server calls `authorize` again.
 
         Raises:
-            TimeoutError: It did not say so within 10 s.
-            Exception: What else the application raises.
+            TimeoutError: The application did not answer within 10 s.
+            Exception: Any other exception of the application.
         """
         with anyio.fail_after(ASK_LIMIT):
             while True:
@@ -63,7 +63,7 @@ class Guard:
             return bool(await call(self.authorize, connection, **self.parameters))
         except PermissionError:
             return False
-        except HTTPException as error:  # what endpoints and their dependencies say
+        except HTTPException as error:  # as endpoints and their dependencies refuse
             if error.status_code in REFUSALS:
                 return False
             raise
@@ -73,20 +73,20 @@ class Guards:
     """The rules of all site channels, and their revocation. Thread-safe.
 
     Args:
-        channels: Those that were made, and the names that are declared.
-        loop: Where connections live.
+        channels: The live channels and the declared names.
+        loop: The thread of the connections.
 
     Attributes:
-        revoked: How often somebody lost a right.
+        revoked: How often rights were revoked.
     """
 
-    def __init__(self, channels: Channels, loop: LoopThread) -> None:
+    def __init__(self, channels: Registry, loop: LoopThread) -> None:
         self._channels = channels
         self._loop = loop
         self.revoked: int = 0
 
     def find(self, name: str) -> Guard | None:
-        """Return the rule of a site channel by its name, whether or not it lives."""
+        """Return the rule of a site channel by its name, whether or not the channel lives."""
         found = self._channels.reserved.find(name)
         if found is not None:
             owner, parameters = found
@@ -97,13 +97,14 @@ class Guards:
         return Guard(self, feed.authorize, {})
 
     def revoke(self, feeds: Iterable[Feed], concerns: Callable[[Listener], bool]) -> None:
-        """Let some listeners read feeds no more; each is told. Its next resume asks again.
+        """Revoke the right of some listeners to read feeds; the server tells each of them.
 
-        What is published once this has returned does not reach them.
+        Messages published after this call do not reach these listeners. Their next resume calls
+        `authorize` again.
 
         Args:
-            feeds: What they may not read.
-            concerns: Tells of a listener whether it is one of them.
+            feeds: The feeds that they may not read.
+            concerns: Returns whether a listener loses its right.
         """
         self.revoked += 1
         self._loop.run_now(partial(_forbid, feeds, concerns))

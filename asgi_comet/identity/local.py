@@ -1,7 +1,7 @@
-"""A value per client process: what an Eliom reference of scope client process is.
+"""A value per client process, as an Eliom reference of scope client process.
 
-Owns that it is made once, when first needed, and freed when the process closes or the
-`ProcessLocal` is dropped, whichever is first. Must not know what the value is.
+Owns the life of a value: made once, when first needed, and freed when the process closes or the
+application drops the `ProcessLocal`, whichever is first. Must not know the types of values.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 from asgi_comet._runtime.functions import is_async
 from asgi_comet.errors import ProcessClosed
 from asgi_comet.identity.current import current_process
-from asgi_comet.identity.process import ClientProcess
+from asgi_comet.identity.process import Client, ClientProcess, client_of
 
 __all__ = ["ProcessLocal"]
 
@@ -31,16 +31,17 @@ class Kept:
     __slots__ = ("lock", "values")
 
     def __init__(self) -> None:
-        # Reentrant: what makes a value may need another one.
+        # Reentrant: the factory of a value may need another value.
         self.lock: AbstractContextManager[object] = threading.RLock()
         self.values: WeakKeyDictionary[ProcessLocal[object], object] = WeakKeyDictionary()
 
 
 class ProcessLocal(Generic[T]):
-    """A value that every client process has one of, made when it is first asked for.
+    """A value of each client process, made when the application first asks for it.
 
-    It needs no `Comet`, so it may be made where modules are loaded. A value that refers to its
-    `ProcessLocal` keeps it until the process closes. Thread-safe: the factory runs once for each.
+    A `ProcessLocal` needs no `Comet`, so a module can make one when it is loaded. A value that
+    refers to its `ProcessLocal` keeps it until the process closes. Thread-safe: the factory runs
+    once for each client process.
 
     Args:
         factory: Makes the value. Called with the client process if it has a required positional
@@ -77,15 +78,16 @@ class ProcessLocal(Generic[T]):
         Raises:
             NoClientProcess: There is no current one.
             ProcessClosed: The client process has closed.
+            TypeError: `process` is no client process.
 
         Source: `Eliom_reference.Volatile.get`, and `Ext.get` with a process.
         """
-        process = process if process is not None else current_process()
-        kept = _keep(process)
+        client = current_process() if process is None else client_of(process)
+        kept = _keep(client)
         key = cast("ProcessLocal[object]", self)
         with kept.lock:
             if key not in kept.values:
-                kept.values[key] = self._factory(process)
+                kept.values[key] = self._factory(client)
             return cast(T, kept.values[key])
 
     def set(self, value: T, process: ClientProcess | None = None) -> None:
@@ -98,16 +100,17 @@ class ProcessLocal(Generic[T]):
         Raises:
             NoClientProcess: There is no current one.
             ProcessClosed: The client process has closed.
+            TypeError: `process` is no client process.
 
         Source: `Eliom_reference.Volatile.set`.
         """
-        process = process if process is not None else current_process()
-        kept = _keep(process)
+        client = current_process() if process is None else client_of(process)
+        kept = _keep(client)
         with kept.lock:
             kept.values[cast("ProcessLocal[object]", self)] = value
 
 
-def _keep(process: ClientProcess) -> Kept:
+def _keep(process: Client) -> Kept:
     """Return the values of a client process.
 
     Raises:

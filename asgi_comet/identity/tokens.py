@@ -1,7 +1,7 @@
-"""What clients carry, signed: the session in a cookie, the client process in a URL or header.
+"""Signed texts that clients carry: the session in a cookie, the client process in a URL or header.
 
-Owns the keys and the rule of what they must be. Nothing is believed that these keys did not sign,
-so an id is never a client's choice. Must not know which sessions and processes there are.
+Owns the keys, and the requirements on keys. The server accepts only ids that these keys signed, so
+a client cannot choose an id. Must not know which sessions and processes there are.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ def load_keys(secret_key: SecretKey) -> list[bytes]:
         The keys as bytes, oldest first.
 
     Raises:
-        TypeError: It is not a key or a list of keys.
-        ValueError: There is none, or one is shorter than 32 bytes. The text never holds the key.
+        TypeError: The value is not a key or a list of keys.
+        ValueError: There is no key, or a key is shorter than 32 bytes. The text never contains the
+            key.
     """
     if isinstance(secret_key, str | bytes):
         secret_key = [secret_key]
@@ -81,8 +82,8 @@ class _Stamp(TimestampSigner):
 class Identity:
     """Signs and verifies sessions and client processes.
 
-    A text that was verified before costs a look-up in a dictionary. It is the key there because it
-    is all that comes; what it means is the value: two spellings of a signature are one session.
+    A text that was verified before costs a look-up in a dictionary, from the text to the verified
+    id: two spellings of a signature are one session.
 
     Args:
         keys: Oldest first: all verify, the last signs.
@@ -121,10 +122,11 @@ class Identity:
         return self._sessions.sign(session).decode()
 
     def unsign_session(self, value: str) -> str | None:
-        """Return the session that a cookie value names; `None` if it was not signed by us lately.
+        """Return the session that a cookie value names; `None` without a recent signature of ours.
 
-        A signature from up to 30 s in the future is accepted: the clock of another machine. (The
-        library's own check would refuse any, and with it a client that was just made there.)
+        A signature from up to 30 s in the future is accepted, since the clocks of machines differ.
+        (The check of the library refuses all of these, and so clients that another machine has just
+        made.)
         """
         known = self._known_sessions.get(value)
         if known is None:
@@ -143,25 +145,25 @@ class Identity:
         """Return the token of a client process.
 
         Args:
-            process: Its id.
-            birth: Which worker opened it, and when, as `Siblings.birth` says it.
+            process: The id of the client process.
+            birth: The worker that opened it, and the time, from `Siblings.birth`.
         """
         return self._processes.sign(f"{process}.{birth}" if birth else process).decode()
 
     def unsign_process(self, token: str) -> str | None:
-        """Return the client process that a token names; `None` if it was not signed by us."""
+        """Return the client process that a token names; `None` without our signature."""
         known = self._read_process(token)
         return None if known is None else known[0]
 
     def birth_of(self, token: str) -> str:
-        """Return which worker opened the client process of a token, and when; '' if unknown."""
+        """Return the worker that opened the process of a token, and the time; '' if unknown."""
         known = self._read_process(token)
         return "" if known is None else known[1]
 
     def name_application(self, prefix: str) -> str:
-        """Return a name for the application below a prefix that tells nothing about the key.
+        """Return a name for the application below a prefix that reveals nothing about the key.
 
-        Workers with the same signing key find the same; nobody else can.
+        Workers with the same signing key make the same name; other programs cannot.
         """
         return self._applications.get_signature(prefix).decode()
 

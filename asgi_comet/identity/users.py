@@ -1,7 +1,7 @@
-"""Users: who the application says a session belongs to, and what a change of that brings about.
+"""Users: the user of a session, as the application tells, and the consequences of a change.
 
-Owns login, logout and the question `identify`; that a changed session has another id, so that who
-planted or stole the old cookie gains nothing; and that its other tabs are told. Must not know
+Owns login, logout and the question `identify`. A changed session has another id, so a fixed or
+stolen cookie is worthless after login; the other tabs of the session are told. Must not know
 cookies or transports.
 
 Source: docs/semantics.md#sessions-and-users; `Os_comet` for the monitor channel.
@@ -16,10 +16,11 @@ from typing import Any
 
 import anyio
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
 from asgi_comet._runtime.functions import call
 from asgi_comet._runtime.loop import LoopThread
-from asgi_comet.channels.channels import Channels
+from asgi_comet.channels.channels import AllChannels
 from asgi_comet.channels.feed import Feed, Wake
 from asgi_comet.channels.kind import Kind
 from asgi_comet.errors import (
@@ -29,169 +30,133 @@ from asgi_comet.errors import (
     NonUniqueChannelName,
     ProcessClosed,
 )
-from asgi_comet.identity.process import Caller, ClientProcess, Session
-from asgi_comet.identity.registry import Processes
+from asgi_comet.identity.clients import Clients
+from asgi_comet.identity.process import Claim, Client, Session, Stale
 
-__all__ = ["ASK_LIMIT", "MONITOR", "Identify", "Moved", "Users", "check_user"]
+__all__ = ["ASK_LIMIT", "MONITOR", "Identify", "Users", "check_user"]
 
 _logger = logging.getLogger(__name__)
 
-ASK_LIMIT = 10.0  # seconds that the application may take to say who somebody is
+ASK_LIMIT = 10.0  # seconds that `identify` may take
 MONITOR = "comet"  # the process channel `~comet`, which tells of the session itself
 USER_CHANGED = b'{"event":"user-changed"}'
 
 Identify = Callable[[HTTPConnection], Awaitable[Any] | Any]
-"""Says who a connection belongs to: a hashable user id, or `None` for a visitor."""
-
-
-class Moved(Exception):
-    """A session got another id while the application was asked about it."""
+"""Returns the user of a connection: a hashable id, or `None` for a visitor."""
 
 
 class Users:
-    """Who sessions belong to. Thread-safe where nothing else is said.
+    """The users of sessions. Thread-safe unless a method says otherwise.
 
     Args:
-        processes: The sessions there are.
-        channels: Where tabs are told.
-        loop: Where connections are ended.
+        clients: The sessions of this worker.
+        channels: Publishes a change to the tabs.
+        loop: The thread of the connections.
 
     Attributes:
-        identify: How the application tells; `None` if it does so by `login` alone.
+        identify: The application's function; `None` if only `login` sets the user of a session.
     """
 
-    def __init__(self, processes: Processes, channels: Channels, loop: LoopThread) -> None:
-        self._processes = processes
+    def __init__(self, clients: Clients, channels: AllChannels, loop: LoopThread) -> None:
+        self._clients = clients
         self._channels = channels
         self._loop = loop
         self.identify: Identify | None = None
 
-    async def ask(self, connection: HTTPConnection) -> Hashable:
-        """Ask the application who a connection belongs to.
+    async def ask(self, scope: Scope) -> Hashable:
+        """Ask the application for the user of a request.
 
         Raises:
-            TimeoutError: It did not say so within 10 s.
-            TypeError: What it says cannot be an id: it is not hashable.
-            Exception: What the application raises.
+            TimeoutError: The application did not answer within 10 s.
+            TypeError: The answer cannot be an id: it is not hashable.
+            Exception: Any exception of the application.
         """
         assert self.identify is not None  # noqa: S101 - for the type checker
         with anyio.fail_after(ASK_LIMIT):
-            user = await call(self.identify, connection)
+            user = await call(self.identify, HTTPConnection(scope))
         return check_user(user)
 
-    async def recognise(
-        self, id_: str, connection: HTTPConnection, current: ClientProcess | None = None
-    ) -> tuple[Session, bool]:
-        """Return the session of an id, as the application sees it now.
+    async def recognise(self, claim: Claim, scope: Scope, tab: Client | None = None) -> Claim:
+        """Bring a claim up to date with the answer of the application.
+
+        A stale claim is made good if the application says that the request is of the very user who
+        has logged in: then the answer with the new cookie is still on its way.
 
         Args:
-            id_: What the cookie names.
-            connection: What the application is asked about.
-            current: The tab that it comes from, which need not be told.
+            claim: The session that the request names.
+            scope: The request.
+            tab: The client process that the request comes from, which need not be told.
 
         Returns:
-            The session, and whether it has another cookie than that one.
+            The claim itself, or another one, whose id the answer's cookie must name.
 
         Raises:
-            Moved: It is the id of before a login, and nobody says that it is the same user.
+            Stale: The claim is stale and was not made good, or became stale meanwhile.
             Exception: As `ask`; nothing has changed then.
         """
-        heir = self._processes.heir(id_)
-        if heir is not None:
-            await self.check_heir(heir, connection)
-            return heir, True
-        session = self._processes.session(id_)
-        if self.identify is None:
-            return session, False
-        return session, await self.identify_session(session, connection, current)
-
-    async def check_heir(self, session: Session, connection: HTTPConnection) -> None:
-        """Check whether a connection with the cookie of before a login may be of the session.
-
-        It may if the application says that it is the very user who has logged in: then the answer
-        with the new cookie is still on its way.
-
-        Raises:
-            Moved: It does not say so, or nobody can ask it.
-            Exception: As `ask`.
-        """
-        if self.identify is not None and session.user is not None:
-            user = await self.ask(connection)
-            if user is not None and user == session.user:
-                return
-        raise Moved
-
-    async def identify_session(
-        self, session: Session, connection: HTTPConnection, current: ClientProcess | None = None
-    ) -> bool:
-        """Bring a session up to date with what the application says, which has `identify`.
-
-        Args:
-            session: The session.
-            connection: What the application is asked about.
-            current: The tab that it comes from, which need not be told.
-
-        Returns:
-            Whether its user, and therefore its id, has changed.
-
-        Raises:
-            Moved: The session has another id by now; what was asked is about the one before.
-            Exception: As `ask`; nothing has changed then.
-        """
-        id_ = session.id
-        user = await self.ask(connection)
-        if session.id != id_:
-            raise Moved
-        if user == session.user:
-            return False
-        self.change(session, user, current=current)
-        return True
+        session, stale = claim.session, claim.stale
+        if self.identify is None or (stale and session.user is None):
+            if stale:
+                raise Stale
+            return claim
+        user = await self.ask(scope)
+        found = Claim.of(session) if stale else claim
+        if stale and (user is None or user != session.user):
+            raise Stale
+        if user != session.user:
+            return self.change(claim, user, tab=tab)
+        if found.stale:  # looked at last, because a change gives another id first
+            raise Stale
+        return found
 
     def change(
         self,
-        session: Session,
+        claim: Claim,
         user: Hashable,
         *,
-        current: ClientProcess | None = None,
+        tab: Client | None = None,
         keep: bool = False,
-    ) -> Caller:
-        """Let a session belong to somebody else from now on.
+    ) -> Claim:
+        """Give a session another user.
 
-        When this returns its id is another one, and its connections end. A visitor who logs in
-        keeps the client processes; when a user goes, be it for another one, they close.
+        When this returns the session has another id, and its connections end. A visitor who logs in
+        keeps the client processes; when a user leaves, for another user too, they close.
 
         Args:
-            session: The session.
-            user: Whose it is; `None` for a visitor.
-            current: The tab that did it, which need not be told.
-            keep: Whether to remember that also while the session has no client process.
+            claim: The session.
+            user: The user; `None` for a visitor.
+            tab: The client process that asked for the change, which need not be told.
+            keep: Whether to remember the user while the session has no client process.
 
         Returns:
-            The session with its new id; should two threads do this at once, one of them has moved.
+            The claim by the new id; should two threads do this at once, one of the two is stale.
+
+        Raises:
+            Stale: The claim is stale.
         """
-        before = session.user
-        caller = Caller(session, self._processes.succeed(session))
+        claim, before = self._clients.replace_id(claim)
+        session = claim.session
         if before is not None and user != before:
-            for process in session.processes:
+            for process in session._clients:
                 process.close()
         self._loop.run_now(partial(_end_connections, session))
-        self._processes.assign(caller, user, keep=keep)  # now: nobody hears what is for this user
-        for process in session.processes:
-            if process is not current:
+        self._clients.assign(claim, user, keep=keep)  # last: no old connection is this user's
+        for process in session._clients:
+            if process is not tab:
                 self._tell(process)
-        return caller
+        return claim
 
-    def _tell(self, process: ClientProcess) -> None:
+    def _tell(self, process: Client) -> None:
         try:
             self._channels.publish(self._monitor(process), USER_CHANGED)
         except NonUniqueChannelName:  # another thread has made it in this very moment
             self._tell(process)
         except (ChannelClosed, ChannelFull, ProcessClosed):
-            pass  # nobody reads it
+            pass  # the tab has gone or does not read
         except CometError as error:  # too many channels
             _logger.warning("a tab was not told that its session's user has changed: %s", error)
 
-    def _monitor(self, process: ClientProcess) -> Feed:
+    def _monitor(self, process: Client) -> Feed:
         feed = process.place.directory.find(f"~{MONITOR}")
         if feed is not None and feed.closed is None:
             return feed
@@ -202,7 +167,7 @@ class Users:
 
 
 def check_user(user: Any) -> Hashable:
-    """Return a user, if it can be one.
+    """Return a value that can be a user.
 
     Raises:
         TypeError: It is not hashable.
@@ -219,8 +184,8 @@ def check_user(user: Any) -> Hashable:
 
 
 def _end_connections(session: Session) -> None:
-    """End all there are: nothing more is told on a connection that came with the old cookie."""
-    for listener in [x for process in session.processes for x in process.listeners]:
+    """End all connections of a session: a connection with the old cookie gets nothing more."""
+    for listener in [x for process in session._clients for x in process.listeners]:
         listener.wake(Wake.MOVED)
-    for listener in list(session.visitors):
+    for listener in list(session._connections):
         listener.wake(Wake.MOVED)

@@ -1,1 +1,1 @@
-"""The rooms of one Comet."""
+"""The parts of one Comet."""

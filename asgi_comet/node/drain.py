@@ -1,6 +1,6 @@
-"""Draining: the server stops, so nobody waits any more.
+"""Draining: ends all waits when the server stops.
 
-Owns who is kept waiting beside the listeners of the fan-out: requests whose body is still coming.
+Owns the waits beside the listeners of the fan-out: requests whose body is still coming.
 Used only in the loop's thread.
 """
 
@@ -15,11 +15,11 @@ __all__ = ["Drain"]
 
 
 class Drain:
-    """Ends all waiting.
+    """Ends all waits.
 
     Args:
-        fanout: Whose listeners are answered as at their timeout.
-        timers: Whose waits end that an endpoint may be in.
+        fanout: Its listeners are answered as at their timeout.
+        timers: Timers that endpoints may wait for are settled.
     """
 
     def __init__(self, fanout: Fanout, timers: Timers) -> None:
@@ -29,13 +29,13 @@ class Drain:
         self.reading: set[Interrupt] = set()  # requests whose body is still coming
 
     def reset(self) -> None:
-        """The server starts."""
-        self.begun = self._timers.hastened = False
+        """Reset, when the server starts."""
+        self.begun = self._timers.stopping = False
 
     def begin(self) -> None:
-        """Let nobody wait from now on. Idempotent."""
+        """End all waits, now and later. Idempotent."""
         self.begun = True
         self._fanout.end(Wake.TIMEOUT)
-        self._timers.hasten()
+        self._timers.shut_down()
         for interrupt in list(self.reading):
             interrupt.fire()

@@ -1,6 +1,6 @@
-"""What a broker may call: it fills windows, and tells what has become of a channel.
+"""The functions that a broker may call: to fill windows and to report changes of channels.
 
-Owns nothing: it hands on to the rooms. Must not know how a broker carries messages.
+Owns nothing: calls are passed to the other parts. Must not know how a broker carries messages.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ __all__ = ["RoomsHost"]
 
 
 class RoomsHost:
-    """The rooms of one worker, as a broker sees them.
+    """One worker, as a broker uses it.
 
     Args:
-        registry: Where channels live.
-        fanout: Who is woken.
-        runtime: Where the broker runs.
+        registry: The channels.
+        fanout: Wakes listeners.
+        runtime: Runs the broker.
     """
 
     def __init__(self, registry: Registry, fanout: Fanout, runtime: Runtime) -> None:
@@ -33,7 +33,7 @@ class RoomsHost:
         self._fanout = fanout
 
     def now(self) -> float:
-        """Return what time it is."""
+        """Return the time of the clock, in seconds."""
         return self._runtime.clock.now()
 
     def run_soon(self, function: Callable[[], None]) -> None:
@@ -41,11 +41,11 @@ class RoomsHost:
         self._runtime.loop.run_soon(function)
 
     def appended(self, log: Log) -> None:
-        """Wake the listeners of a window that has a new message."""
+        """Wake the listeners of a window with a new message."""
         self._fanout.appended(_feed(log))
 
     def received(self, log: Log, epoch: str, first: int, run: Sequence[Message]) -> Received:
-        """Offer messages to a window, and wake its listeners."""
+        """Add messages to a window, and wake its listeners."""
         received = log.receive(epoch, first, run)
         if received is Received.APPENDED:
             self._fanout.mark(_feed(log))
@@ -56,7 +56,7 @@ class RoomsHost:
         return self._registry.renew(_feed(log), epoch, first)
 
     def cut(self, log: Log, first: int) -> None:
-        """Let a window begin anew: readers that have not what comes before are told `full`."""
+        """Empty a window, which restarts at an offset; readers that are behind are told `full`."""
         log.reset(log.epoch, first)
         self._fanout.mark(_feed(log))
 
@@ -65,7 +65,7 @@ class RoomsHost:
         self._registry.end(_feed(log), reason, tell=False)
 
     def wanted(self, log: Log, offset: int) -> None:
-        """Have the source of a channel read as far as a reader elsewhere asks."""
+        """Read the source of a channel as far as a reader in another worker asks."""
         feed = _feed(log)
         if feed.want is not None:
             feed.want(offset)

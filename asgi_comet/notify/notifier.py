@@ -1,14 +1,14 @@
 """Notifiers: the client processes that listen to keys, and notifications to them.
 
-Owns the tables of keys and client processes, which are indexed both ways, so that a process that
-closes leaves nothing behind, and a key without listeners takes no memory. Must not know how a
-notification is handed out, or how clients acknowledge.
+Owns the tables of keys and client processes, indexed both ways, so that a closed process leaves no
+entries, and a key without listeners takes no memory. Must not know how a notification is delivered,
+or how clients acknowledge.
 
 Divergences from `Os_notif`:
 
-1. The tables are emptied when a process closes, not when it is collected.
-2. Clients read one channel per notifier, where they get key and value.
-3. `not_for` leaves out a process or a user, where `notfor` had `Me` for the former.
+1. Entries are removed when a process closes, not when it is garbage-collected.
+2. Clients read one channel per notifier, with key and value in each message.
+3. `not_for` leaves out a process or a user; `notfor` has `Me` for the former.
 4. A value goes through `prepare` for each listener, and may itself be a function of the user.
 """
 
@@ -23,11 +23,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from asgi_comet._runtime.runtime import Runtime
 from asgi_comet.channels.annotations import name_type
-from asgi_comet.channels.channels import Channel, Channels
+from asgi_comet.channels.channels import AllChannels, Channel
 from asgi_comet.channels.encoding import make_encode
 from asgi_comet.channels.kind import Kind
+from asgi_comet.core.view import View
 from asgi_comet.errors import InvalidKey, MessageTooLarge, ProcessClosed
-from asgi_comet.identity.process import ClientProcess
+from asgi_comet.identity.process import Client, ClientProcess, client_of
 from asgi_comet.notify.preparing import Preparation, Step
 from asgi_comet.notify.queue import Queue
 from asgi_comet.notify.receipts import Job, Notification, Subscription
@@ -38,11 +39,11 @@ __all__ = ["Notifier", "Prepare"]
 K = TypeVar("K")
 
 Prepare = Callable[[Any, Any], Awaitable[Any] | Any]
-"""Makes the value for one user, given the user (`None` for a visitor) and the notified value."""
+"""Return the value for one user, given the user (`None` for a visitor) and the notified value."""
 
 
 class Subscribers:
-    """The subscriptions of one key, and the same as a tuple until they change."""
+    """The subscriptions of one key, with a cached tuple of them."""
 
     __slots__ = ("_snapshot", "members")
 
@@ -61,17 +62,17 @@ class Subscribers:
         self._snapshot = None
 
     def snapshot(self) -> tuple[Subscription, ...]:
-        """Return the subscriptions of now; notifications share the tuple until they change."""
+        """Return the current subscriptions; the tuple is shared until they change."""
         if self._snapshot is None:
             self._snapshot = tuple(self.members)
         return self._snapshot
 
 
 class Notifier(Generic[K]):
-    """Tells the client processes that listen on a key. Made by `Comet.notifier`.
+    """Notifies the client processes that listen to a key. Made by `Comet.notifier`.
 
-    Each process reads one channel, `~name`, where it gets `{"key": …, "value": …}` for every key
-    that it listens on. Thread-safe. Its length is the number of keys that anybody listens on.
+    Each process reads one channel, `~name`, with `{"key": …, "value": …}` for every key that the
+    process listens to. Thread-safe. `len()` is the number of keys with listeners.
 
     Source: `Os_notif`.
     """
@@ -82,30 +83,30 @@ class Notifier(Generic[K]):
         key: Any,
         prepare: Prepare | None,
         *,
-        channels: Channels,
+        channels: AllChannels,
         settings: Settings,
         runtime: Runtime,
-        current: Callable[[str], ClientProcess],
+        current: Callable[[str], Client],
     ) -> None:
         self.name: str = name
         self._channels = channels
         self._settings = settings
         self._runtime = runtime
-        self._current = current  # the request's; its argument is the call that an error suggests
+        self._current = current  # the current process; the argument is advice for the error
         self._type = key
         self._validate, self._encode_key = _make_key(key)
         self._encode_value = make_encode(None)
         self._steps = () if prepare is None else (Step.prepare(prepare),)
         self._lock = threading.Lock()
         self._keys: dict[Hashable, Subscribers] = {}
-        self._subscriptions: dict[ClientProcess, Subscription] = {}
+        self._subscriptions: dict[Client, Subscription] = {}
         self._queue = Queue(runtime, channels, name, self._forget)
 
     def __len__(self) -> int:
         return len(self._keys)
 
     def __bool__(self) -> bool:
-        return True  # also while nobody listens
+        return True  # even without listeners
 
     def __repr__(self) -> str:
         return f"<Notifier {self.name!r} keys={len(self)} processes={len(self._subscriptions)}>"
@@ -116,20 +117,21 @@ class Notifier(Generic[K]):
         return f"~{self.name}"
 
     def listen(self, key: K, process: ClientProcess | None = None) -> Channel[Any]:
-        """Let a client process hear of a key from now on. Idempotent; thread-safe.
+        """Subscribe a client process to a key. Idempotent; thread-safe.
 
         Args:
-            key: On what.
-            process: Who; by default the current one.
+            key: The key.
+            process: The client process; by default the current one.
 
         Returns:
-            The process' channel `~name`, made when first needed, to be given to the page:
-            `comet.script(process, messages=messages.listen(thread))`. Then nothing is lost while
-            the page loads. If it was full, it is a new one.
+            The channel `~name` of the process, made when first needed. Give it to the page:
+            `comet.script(process, messages=messages.listen(thread))`, so that no notification is
+            lost while the page loads. A new channel, if the old one was full.
 
         Raises:
             InvalidKey: The key is not of the notifier's type, or not hashable.
             NoClientProcess: There is no current one.
+            TypeError: `process` is no client process.
             ProcessClosed: The client process has closed.
             NonUniqueChannelName: The process has a channel of that name, older than the notifier.
             TooManyVirtualChannels: There are `Settings.max_virtual_channels` already.
@@ -146,13 +148,14 @@ class Notifier(Generic[K]):
         return self._follow(self._process(process, "listen(key, process)"), add).channel
 
     def channel(self, process: ClientProcess | None = None) -> Channel[Any]:
-        """Return the channel of a client process, made when first needed, before it listens.
+        """Return the channel of a client process, made when first needed, also before `listen`.
 
         Args:
-            process: Whose; by default that of the current one.
+            process: The client process; by default the current one.
 
         Raises:
             NoClientProcess: There is no current one.
+            TypeError: `process` is no client process.
             ProcessClosed: The client process has closed.
             NonUniqueChannelName: The process has a channel of that name, older than the notifier.
             TooManyVirtualChannels: There are `Settings.max_virtual_channels` already.
@@ -160,17 +163,18 @@ class Notifier(Generic[K]):
         return self._follow(self._process(process, "channel(process)")).channel
 
     def unlisten(self, key: K, process: ClientProcess | None = None) -> None:
-        """Let a client process hear of a key no more. Idempotent; thread-safe.
+        """Unsubscribe a client process from a key. Idempotent; thread-safe.
 
-        What was notified before still arrives. The channel stays for what it may listen on later.
+        Earlier notifications still arrive. The channel stays open for other keys.
 
         Args:
-            key: On what.
-            process: Who; by default the current one.
+            key: The key.
+            process: The client process; by default the current one.
 
         Raises:
             InvalidKey: The key is not of the notifier's type, or not hashable.
             NoClientProcess: There is no current one.
+            TypeError: `process` is no client process.
 
         Source: `Os_notif.unlisten`.
         """
@@ -182,15 +186,19 @@ class Notifier(Generic[K]):
                 subscription.keys.discard(checked)
                 self._leave(checked, subscription)
 
-    def listeners(self, key: K) -> list[ClientProcess]:
-        """Return the client processes that listen on a key.
+    def listeners(self, key: K) -> View[ClientProcess]:
+        """Return the client processes that listen on a key. Thread-safe.
+
+        Returns:
+            A view, as of now: a sequence, which can also be awaited or read with `async for`.
 
         Raises:
             InvalidKey: The key is not of the notifier's type, or not hashable.
         """
         checked = self._check(key)
         with self._lock:
-            return [subscription.process for subscription in self._targets(checked)]
+            targets = self._targets(checked)
+        return View([subscription.process for subscription in targets])
 
     def notify(
         self,
@@ -199,31 +207,31 @@ class Notifier(Generic[K]):
         *,
         not_for: Any = None,
     ) -> Notification:
-        """Tell those who listen on a key now. Thread-safe; never waits; from anywhere.
+        """Notify the client processes that now listen to a key. Thread-safe; never waits.
 
-        What one caller notifies arrives in that order. A sync function runs in a worker thread, an
-        async one in the lifespan's event loop for at most 10 s; neither has a current request. One
-        that raises is logged, and only that process does not get the notification. A process whose
-        client did not ask for what it holds, or for which 1,000 notifications wait to be prepared,
-        is told `full`, and forgotten until it listens again.
+        Notifications of one caller arrive in the order of the calls. A sync function runs in a
+        worker thread, an async one in the lifespan's event loop for at most 10 s; neither has a
+        current request. If a function raises, the error is logged, and only that process does not
+        get the notification. A process whose channel is full of unsent messages, or for which 1,000
+        notifications wait to be prepared, is told `full` and removed until it listens again.
 
         Args:
-            key: On what.
+            key: The key.
             value: Any JSON value, encoded once for all; or a function of the user, `None` for a
-                visitor, sync or async, called for each who listens. `None` as its result means not
-                for this one.
-            not_for: Who is left out: a client process (the tab that caused it), or a user, which
-                is all of that user's processes.
+                visitor, sync or async, called for each listening process. The result `None` skips
+                the process.
+            not_for: A client process to leave out (the tab that caused the notification), or a
+                user, whose processes are all left out.
 
         Returns:
-            The notification: `await` it for the number of client processes that it went to, ask it
-            who has `received` it, or drop it.
+            The notification: `await` it for the number of client processes that it went to, `await`
+            its `received()` for the receipt, or drop it.
 
         Raises:
             InvalidKey: The key is not of the notifier's type, or not hashable.
             InvalidMessage: The value, or the key, has no JSON form.
-            MessageTooLarge: It is over `Settings.message_limit` bytes as JSON.
-            NotifierFull: 10,000 notifications, or 64 MiB, wait to be handed out.
+            MessageTooLarge: The message has more than `Settings.message_limit` bytes as JSON.
+            NotifierFull: 10,000 notifications, or 64 MiB, wait to be delivered.
 
         Source: `Os_notif.notify`.
         """
@@ -232,25 +240,23 @@ class Notifier(Generic[K]):
         steps = (Step.value(value), *self._steps) if callable(value) else self._steps
         data = None if steps else self._encode(head, value)
         preparation = Preparation(data, value, steps, encode=lambda made: self._encode(head, made))
-        notification = Notification(self._runtime)
         with self._lock:  # so that no subscription comes or goes in between
             targets = self._targets(checked)
+            notification = Notification(self._runtime, done=not targets)
             if targets:
                 self._queue.add(Job(targets, not_for, preparation, weakref.ref(notification)))
-                return notification
-        notification.finish()
         return notification
 
-    def forget(self, process: ClientProcess) -> None:
+    def _forget_process(self, process: Client) -> None:
         """Remove a client process, which has closed. Thread-safe; idempotent."""
         subscription = self._subscriptions.get(process)
         if subscription is not None:
             self._forget(subscription)
 
     def _follow(
-        self, process: ClientProcess, act: Callable[[Subscription], None] | None = None
+        self, process: Client, act: Callable[[Subscription], None] | None = None
     ) -> Subscription:
-        """Return the subscription of a process, made when first needed; `act` changes it before."""
+        """Return the subscription of a process, made when first needed, after applying `act`."""
         process.check_open()
         with self._lock:
             subscription = self._subscriptions.get(process)
@@ -261,13 +267,13 @@ class Notifier(Generic[K]):
             if act is not None:
                 act(subscription)
         if process.closed:  # in another thread, which may have come before the subscription
-            self.forget(process)
+            self._forget_process(process)
             raise ProcessClosed(process.id)
         return subscription
 
     def _forget(self, subscription: Subscription) -> None:
         with self._lock:
-            if not subscription.gone:  # two threads may have seen its end
+            if not subscription.gone:  # two threads may call this
                 self._remove(subscription)
 
     def _remove(self, subscription: Subscription) -> None:
@@ -284,7 +290,7 @@ class Notifier(Generic[K]):
         if not subscribers.members:
             del self._keys[key]
 
-    def _open(self, process: ClientProcess) -> Subscription:
+    def _open(self, process: Client) -> Subscription:
         channel: Channel[Any] = self._channels.open(
             Kind.PROCESS,
             process.place,
@@ -296,8 +302,8 @@ class Notifier(Generic[K]):
         subscription = self._subscriptions[process] = Subscription(process, channel, channel._feed)
         return subscription
 
-    def _process(self, process: ClientProcess | None, call: str) -> ClientProcess:
-        return process if process is not None else self._current(f"write .{call}")
+    def _process(self, process: ClientProcess | None, call: str) -> Client:
+        return self._current(f"write .{call}") if process is None else client_of(process)
 
     def _targets(self, key: Hashable) -> tuple[Subscription, ...]:
         subscribers = self._keys.get(key)
@@ -326,7 +332,7 @@ class Notifier(Generic[K]):
 
 def _make_key(type_: Any) -> tuple[Callable[[Any], Any], Callable[[str, Any], bytes]]:
     """Return two functions: one validates a key, the other encodes it."""
-    encode = make_encode(type_)  # first: it refuses what pydantic does not know
+    encode = make_encode(type_)  # first: refuses types that pydantic does not know
     if type_ is None:
         return (lambda key: key), encode
     return TypeAdapter(type_).validate_python, encode

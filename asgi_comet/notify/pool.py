@@ -1,6 +1,6 @@
-"""A pool of workers: tasks that take items from one queue, and come and go with the work.
+"""A pool of workers: tasks that take items from one queue, and end when it is empty.
 
-Owns how many workers run, and when another one starts. Must not know what the items are.
+Owns how many workers run, and when another one starts. Must not know the items.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ T = TypeVar("T")
 
 
 class Pool(Timer, Generic[T]):
-    """Up to `limit` workers, which take items in the order in which the items were added.
+    """Up to `limit` workers, which take items in the order of addition.
 
     Workers start only when there are items, and end when there are none. A worker that is stuck
     keeps its item; the other workers take the rest.
 
     Args:
-        runtime: Where the workers run.
+        runtime: Runs the workers.
         work: Called by a worker, again and again while items wait, with an iterator that takes them
             one by one. The iterator ends when no item waits; `work` may stop before, and may
             iterate in another thread.
         limit: How many workers run at a time.
-        spare: Seconds until another worker helps those that run; 0 starts one with each item.
+        spare: Seconds until another worker starts while items wait; 0 starts one with each item.
     """
 
     __slots__ = ("_limit", "_runtime", "_spare", "_work", "_workers", "waiting")
@@ -57,7 +57,7 @@ class Pool(Timer, Generic[T]):
         self._runtime.loop.run(self._employ)
 
     def expire(self) -> None:
-        """Start another worker, if it has something to do. In the loop's thread."""
+        """Start another worker, if items wait. In the loop's thread."""
         if self.waiting and self._workers < self._limit:
             self._workers += 1
             self._runtime.background.start(self._run)

@@ -1,4 +1,4 @@
-"""How a value becomes a message for one user: the steps of a notification.
+"""Preparation: the steps from a notified value to the message for one user.
 
 Must not know threads, tasks, or which client processes listen to which keys.
 """
@@ -34,7 +34,7 @@ class Step:
 
     @classmethod
     def value(cls, function: Callable[[Any], Any]) -> Step:
-        """Make the first step where the value is a function of the user."""
+        """Make the first step if the value is a function of the user."""
         return cls(lambda user, _: function(user), is_async(function))
 
 
@@ -58,7 +58,7 @@ class Unfinished:
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """How the message for a user is made.
+    """The way to make the message for a user.
 
     Attributes:
         data: The message, if all users get the same.

@@ -1,13 +1,13 @@
-"""How notifications get to the subscriptions, after `notify` has returned.
+"""The delivery of notifications to subscriptions, after `notify` has returned.
 
-Owns the line in which the notifications of a notifier wait, the task that hands them out in order,
-and the two pools that prepare messages. A subscription has at most one job in preparation, so its
-order holds, and a slow function delays only its own subscription. Must not know keys.
+Owns the line in which the notifications of a notifier wait, the task that distributes them in
+order, and the two pools that prepare messages. A subscription has at most one job in preparation,
+so its order holds, and a slow function delays only its own subscription. Must not know keys.
 
-A message that is the same for all is published straight from the line, a stretch of time per turn
-of the loop. Other messages are prepared, for each subscription one after the other. Sync functions
-run in a worker thread, which takes `CHUNK` subscriptions and publishes as it goes. Another thread
-helps if subscriptions still wait after `SPARE` seconds, because the first one may be stuck; more
+A message that is the same for all is published straight from the line, one time slice per turn of
+the loop. Other messages are prepared, for each subscription one after the other. Sync functions run
+in a worker thread, which takes `CHUNK` subscriptions and publishes each at once. Another thread
+starts if subscriptions still wait after `SPARE` seconds, because the first one may be stuck; more
 threads would only compete with the loop for Python's global lock.
 """
 
@@ -23,10 +23,10 @@ from itertools import islice
 
 from anyio import CapacityLimiter, to_thread
 
-from asgi_comet._runtime.fairness import Turn
+from asgi_comet._runtime.fairness import Slice
 from asgi_comet._runtime.runtime import Runtime
 from asgi_comet._runtime.waiting import Deadline, make_interrupt, pass_cancellation
-from asgi_comet.channels.channels import Channels
+from asgi_comet.channels.registry import Registry
 from asgi_comet.errors import ChannelClosed, ChannelFull, NotifierFull
 from asgi_comet.notify.pool import Pool
 from asgi_comet.notify.preparing import Unfinished
@@ -37,19 +37,19 @@ __all__ = ["Line", "Queue"]
 _logger = logging.getLogger(__name__)
 
 WAITING = 10_000  # notifications in line, per notifier
-WAITING_BYTES = 64 * 2**20  # of those that are the same for all
+WAITING_BYTES = 64 * 2**20  # of notifications that are the same for all
 OUTBOX = 1000  # notifications that wait to be prepared for one process
 TASKS = 32  # tasks that prepare in the loop
 THREADS = 8  # worker threads that prepare
 CHUNK = 256  # subscriptions that a worker thread takes before the loop looks again
-SPARE = 0.1  # seconds until another thread helps
+SPARE = 0.1  # seconds until another thread starts
 LIMIT = 10.0  # seconds that preparing one message may take in the loop
 
 Forget = Callable[[Subscription], None]
 
 
 class Line:
-    """Jobs that wait to be handed out, in order and bounded, for one task at a time. Thread-safe.
+    """Jobs that wait to be distributed, in order and bounded, by one task at a time. Thread-safe.
 
     Attributes:
         taken: Whether a task takes jobs.
@@ -92,16 +92,16 @@ class Line:
 
 
 class Queue:
-    """Hands out the notifications of one notifier. Thread-safe.
+    """Delivers the notifications of one notifier. Thread-safe.
 
     Args:
-        runtime: Where tasks run.
-        channels: The channels, which messages are published to.
-        name: The notifier's, for the log.
+        runtime: Runs the tasks.
+        channels: Publishes the messages.
+        name: The name of the notifier, for the log.
         forget: Called with a subscription whose channel has ended.
     """
 
-    def __init__(self, runtime: Runtime, channels: Channels, name: str, forget: Forget) -> None:
+    def __init__(self, runtime: Runtime, channels: Registry, name: str, forget: Forget) -> None:
         self._runtime = runtime
         self._channels = channels
         self._name = name
@@ -109,7 +109,7 @@ class Queue:
         self._line = Line(name)
         self._in_loop = Pool(runtime, self._prepare, limit=TASKS)
         self._in_threads = Pool(runtime, self._prepare_in_thread, limit=THREADS, spare=SPARE)
-        self._turn = Turn()
+        self._slice = Slice()
 
     def add(self, job: Job) -> None:
         """Put a notification at the end of the line.
@@ -125,7 +125,9 @@ class Queue:
             while (job := self._line.take()) is not None:
                 try:
                     await self._hand_out(job)
-                except Exception:  # of a user's own `==`: the next notifications are unaffected
+                except (
+                    Exception
+                ):  # from the `==` of a user object: the next notifications are unaffected
                     _logger.exception("a notification of %r was not handed out", self._name)
                 finally:
                     job.finish()
@@ -134,20 +136,20 @@ class Queue:
             raise
 
     async def _hand_out(self, job: Job) -> None:
-        turn, data = self._turn, job.preparation.data
+        slice_, data = self._slice, job.preparation.data
         for subscription in job.targets:
             if not job.skips(subscription.process):
                 if data is not None and not subscription.pending:
                     self._publish(subscription, job, data)
                 else:
                     self._enqueue(subscription, job)
-            if turn.over:
-                await turn.rest()
+            if slice_.used:
+                await slice_.yield_()
         if data is None:
-            await turn.rest()  # or a burst would fill the subscriptions before the pools run
+            await slice_.yield_()  # else a burst fills the subscriptions before the pools run
 
     def _enqueue(self, subscription: Subscription, job: Job) -> None:
-        if len(subscription.pending) >= OUTBOX:  # only this task adds, so it stays below
+        if len(subscription.pending) >= OUTBOX:  # only this task adds jobs
             self._end(subscription, "is prepared too slowly")
         if subscription.put(job):
             self._schedule(subscription, job)
@@ -171,8 +173,8 @@ class Queue:
                     self._schedule(subscription, after)
             elif begun is not None:
                 begun.close()  # the subscription is gone
-            if self._turn.over:
-                await self._turn.rest()
+            if self._slice.used:
+                await self._slice.yield_()
 
     async def _within_limit(
         self, subscription: Subscription, job: Job, begun: Unfinished | None
@@ -225,7 +227,7 @@ class Queue:
     def _publish(self, subscription: Subscription, job: Job, data: bytes | None) -> None:
         if data is None:  # not for this user
             return
-        # Without a `Delivery`, which has no awaiter here: measured, it costs a third more.
+        # Without a `Delivery`, which would not be awaited. Measured: it costs a third more.
         try:
             stored = self._channels.append(subscription.feed, data)
         except (ChannelFull, ChannelClosed) as error:

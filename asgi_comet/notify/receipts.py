@@ -1,10 +1,10 @@
-"""Notifications: the object that `notify` returns, and the receipt that it gives.
+"""Notifications, as returned by `notify`, and their receipts.
 
 Owns the state of a notification and of a subscription, and the wait for acknowledgements: clients
 send their positions anyway, so a wait causes no traffic and needs one timer. Must not know how
-notifications are handed out.
+notifications are delivered.
 
-A client that was away may resume while a wait lasts, so a broken connection settles nothing.
+A disconnected client may resume during a wait, so a broken connection settles nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 import anyio
 
-from asgi_comet._runtime.fairness import Turn
+from asgi_comet._runtime.fairness import Slice
 from asgi_comet._runtime.runtime import Runtime
 from asgi_comet._runtime.timers import Timer
 from asgi_comet._runtime.waiting import Interrupt
@@ -27,7 +27,7 @@ from asgi_comet.brokers.base import Stored
 from asgi_comet.channels.channels import Channel
 from asgi_comet.channels.feed import Feed
 from asgi_comet.channels.outcomes import Awaited, Outcome, Outcomes
-from asgi_comet.identity.process import ClientProcess
+from asgi_comet.identity.process import Client, ClientProcess
 from asgi_comet.notify.preparing import Preparation, Unfinished
 
 __all__ = ["Job", "Notification", "Receipt", "Subscription", "Wait"]
@@ -35,14 +35,14 @@ __all__ = ["Job", "Notification", "Receipt", "Subscription", "Wait"]
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Who has a notification.
+    """The client processes that have a notification.
 
     Attributes:
-        acknowledged: The client processes whose clients said so, by coming back with its position.
-        silent: Those that it was sent to, of which nobody knows: on this channel their clients
-            never acknowledged anything. Native `EventSource` does not until it reconnects.
-        missing: The others. It could not be prepared or published for them, was never sent, or
-            not acknowledged by a client that acknowledges.
+        acknowledged: Processes that acknowledged the notification.
+        silent: Processes that the notification was sent to, but that never acknowledged any message
+            on this channel. A native `EventSource` acknowledges only when it reconnects.
+        missing: All other processes: the notification was not prepared, published or sent, or not
+            acknowledged by a client that acknowledges.
     """
 
     acknowledged: tuple[ClientProcess, ...]
@@ -51,40 +51,40 @@ class Receipt:
 
 
 class Notification:
-    """A notification that is on its way whether or not anybody keeps this.
+    """A notification on its way; it is delivered even if this object is dropped.
 
-    Awaiting it waits until it is published to everyone who listened, after which nothing of it
-    depends on the caller, and gives the number of client processes that it went to: those that were
-    left out, or that it was not for, do not count. `received` tells who has it.
+    Await it until it is published to all listeners; the result is the number of client processes
+    that it went to, without processes that were left out. `received` returns the processes that
+    have it.
 
-    Awaited in the lifespan's event loop, any number of times. A cancelled wait changes nothing. One
-    that nobody keeps costs nothing; one that is kept, an entry per listener.
+    Await it in the lifespan's event loop, any number of times. Cancelling a wait has no other
+    effect. A dropped notification takes no memory; a kept one, an entry per listener.
     """
 
     __slots__ = ("__weakref__", "_done", "_runtime", "_sent", "_waits")
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, *, done: bool = False) -> None:
         self._runtime = runtime
         self._sent: dict[Subscription, Stored | None] = {}
-        self._done = False
+        self._done = done  # handed out to all subscriptions
         self._waits: set[Wait] = set()
 
     def __await__(self) -> Generator[object, object, int]:
         return self._count().__await__()
 
     async def received(self, timeout: float = 30.0) -> Receipt:  # noqa: ASYNC109 - on our clock
-        """Wait until everybody has it, and tell who has.
+        """Wait for acknowledgements of all client processes, and return the receipt.
 
         Args:
-            timeout: Seconds to wait at most, also for it to be published.
+            timeout: Seconds to wait at most, including the time until publication.
 
         Returns:
-            The receipt, as soon as every client process has acknowledged it or has closed. A
-            silent client never does, so with one it takes the whole time.
+            The receipt, as soon as every client process has acknowledged or closed. A silent client
+            never acknowledges, so with one the wait takes the whole time.
 
         Raises:
             NotRunning: The lifespan does not run.
-            RuntimeError: This is another event loop than the lifespan's.
+            RuntimeError: The current event loop is not the lifespan's.
         """
         self._check()
         wait = Wait()
@@ -92,20 +92,20 @@ class Notification:
         try:
             await self._dispatched(wait)
             await self._watch(wait)
-            await wait.over.wait()
+            await wait.done.wait()
             return await self._receipt()
         finally:
             self._runtime.timers.stop(wait)
             wait.end()
 
-    def record(self, subscription: Subscription, stored: Stored | None) -> None:
+    def _record(self, subscription: Subscription, stored: Stored | None) -> None:
         """Record what was published to a subscription; `None`: nothing could be. Thread-safe."""
         if stored is None:
             self._sent.setdefault(subscription, None)  # the process may have closed right after
         else:
             self._sent[subscription] = stored
 
-    def finish(self) -> None:
+    def _finish(self) -> None:
         """Mark the notification as handed out to all subscriptions. Thread-safe."""
         self._done = True
         if self._waits:
@@ -123,7 +123,7 @@ class Notification:
     async def _dispatched(self, wait: Wait) -> None:
         self._waits.add(wait)
         try:
-            if not self._done:  # read last: from now on, `finish` sets the event
+            if not self._done:  # read last: from now on, `_finish` sets the event
                 await wait.dispatched.wait()
         finally:
             self._waits.discard(wait)
@@ -133,17 +133,17 @@ class Notification:
             wait.dispatched.set()
 
     async def _watch(self, wait: Wait) -> None:
-        turn = Turn()
+        slice_ = Slice()
         for subscription, stored in list(self._sent.items()):
             if stored is not None:
                 wait.watch(subscription, await _offset(stored))
-            if turn.over:
-                await turn.rest()
+            if slice_.used:
+                await slice_.yield_()
         wait.begin()
 
     async def _receipt(self) -> Receipt:
         acknowledged, silent, missing = list[ClientProcess](), list[ClientProcess](), []
-        turn = Turn()
+        slice_ = Slice()
         for subscription, stored in list(self._sent.items()):
             offset = None if stored is None else await _offset(stored)
             outcomes = subscription.feed.outcomes
@@ -153,8 +153,8 @@ class Notification:
                 acknowledged.append(subscription.process)
             else:
                 (missing if outcomes.confirmed else silent).append(subscription.process)
-            if turn.over:
-                await turn.rest()
+            if slice_.used:
+                await slice_.yield_()
         return Receipt(tuple(acknowledged), tuple(silent), tuple(missing))
 
 
@@ -166,16 +166,16 @@ class Wait(Timer):
     """One call of `received`, which waits for acknowledgements. In the loop's thread.
 
     Attributes:
-        dispatched: Set once the notification is handed out, or the time is over.
-        over: Set once every client process is settled, or the time is over.
+        dispatched: Set once the notification is published, or at the timeout.
+        done: Set once every client process is settled, or at the timeout.
     """
 
-    __slots__ = ("_begun", "_left", "_watched", "dispatched", "over")
+    __slots__ = ("_begun", "_left", "_watched", "dispatched", "done")
 
     def __init__(self) -> None:
         super().__init__()
         self.dispatched: anyio.Event = anyio.Event()
-        self.over: anyio.Event = anyio.Event()
+        self.done: anyio.Event = anyio.Event()
         self._begun = False
         self._left: set[Subscription] = set()
         self._watched: list[tuple[Outcomes, Awaited]] = []
@@ -186,7 +186,7 @@ class Wait(Timer):
         if outcomes.of(offset) is Outcome.SUCCESS:
             return
         self._left.add(subscription)
-        # The wait is the only listener, and it stays: a connection that breaks changes nothing.
+        # The wait is the only listener: a broken connection changes nothing.
         awaited = Awaited(offset, {self}, partial(self.settle, subscription))
         outcomes.watch(awaited)
         self._watched.append((outcomes, awaited))
@@ -195,24 +195,24 @@ class Wait(Timer):
             self.settle(subscription)
 
     def begin(self) -> None:
-        """Start to look for the end: all subscriptions are watched."""
+        """Start: all subscriptions are watched now."""
         self._begun = True
         self._look()
 
     def settle(self, subscription: Subscription, outcome: Outcome | None = None) -> None:
-        """Stop waiting for a subscription: its client has acknowledged, or never will."""
+        """Stop waiting for a subscription: its client has acknowledged, or cannot."""
         del outcome
         self._left.discard(subscription)
         subscription.waits.discard(self)
         self._look()
 
     def expire(self) -> None:
-        """End the wait: the time is over."""
+        """End the wait at the timeout."""
         self.dispatched.set()
-        self.over.set()
+        self.done.set()
 
-    def hasten(self) -> None:
-        """End the wait: the server stops, and the receipt tells what is known."""
+    def shut_down(self) -> None:
+        """End the wait at shutdown; the receipt has the results so far."""
         self.expire()
 
     def end(self) -> None:
@@ -224,7 +224,7 @@ class Wait(Timer):
 
     def _look(self) -> None:
         if self._begun and not self._left:
-            self.over.set()
+            self.done.set()
 
 
 @dataclass(slots=True, eq=False)
@@ -233,11 +233,11 @@ class Job:
 
     Attributes:
         targets: The subscriptions when the notification was made.
-        not_for: A client process or a user to leave out; `None` leaves out nobody.
-        preparation: How the message for each user is made.
-        notification: What records the result, as long as the application keeps it.
-        parts: One for handing the job out, and one for each subscription that has to prepare it.
-            Changed only by the task that hands the job out, which finishes its own part last.
+        not_for: A client process or a user to leave out; `None` for no one.
+        preparation: Makes the message for each user.
+        notification: Records the result, if the application keeps it.
+        parts: One for distributing the job, and one for each subscription that has to prepare it.
+            Changed only by the task that distributes the job, which finishes its own part last.
     """
 
     targets: tuple[Subscription, ...]
@@ -249,7 +249,7 @@ class Job:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def skips(self, process: ClientProcess) -> bool:
-        """Tell whether a client process is left out."""
+        """Return whether a client process is left out."""
         if self.not_for is None:
             return False
         if isinstance(self.not_for, ClientProcess):
@@ -257,10 +257,10 @@ class Job:
         return bool(process.user == self.not_for)
 
     def record(self, subscription: Subscription, stored: Stored | None) -> None:
-        """Record what was published to a subscription, see `Notification.record`."""
+        """Record what was published to a subscription; `None`: nothing could be."""
         notification = self.notification()
         if notification is not None:
-            notification.record(subscription, stored)
+            notification._record(subscription, stored)
 
     def finish(self) -> None:
         """Finish one part; the last one finishes the notification."""
@@ -268,26 +268,27 @@ class Job:
             self._done += 1
             last = self._done == self.parts
         if last and (notification := self.notification()) is not None:
-            notification.finish()
+            notification._finish()
 
 
 @dataclass(slots=True, eq=False)
 class Subscription:
-    """What one client process has of a notifier. Its methods are thread-safe, but for `call_off`.
+    """The subscription of a client process to a notifier. Thread-safe, except for `call_off`.
 
     Attributes:
         process: The client process.
-        channel: Its channel, kept for `listen`.
+        channel: The channel, kept for `listen`.
         feed: The incarnation of the channel that messages go to.
         keys: The keys that the process listens to.
         pending: The jobs that are still to be prepared, in order; the first one is in preparation.
         begun: The preparation of the first job, if a worker thread could not finish it.
-        gone: Whether the notifier has forgotten it: the process has closed, or its channel ended.
-        interrupt: Calls off the preparation that runs in the loop.
+        gone: Whether the notifier has removed the subscription: the process has closed, or the
+            channel has ended.
+        interrupt: Cancels the preparation that runs in the loop.
         waits: The waits for the process to acknowledge. Used only in the loop's thread.
     """
 
-    process: ClientProcess
+    process: Client
     channel: Channel[Any]
     feed: Feed
     keys: set[Hashable] = field(default_factory=set)
@@ -326,7 +327,7 @@ class Subscription:
         return after
 
     def drop(self) -> None:
-        """Mark the subscription as gone, and finish its jobs: they do not reach the process."""
+        """Mark the subscription as gone, and finish its jobs without publishing."""
         with self._lock:
             self.gone = True
             jobs = list(self.pending)

@@ -1,1 +1,1 @@
-"""What goes over the wire: bytes in, values out; no I/O, no framework."""
+"""The wire formats: conversion between bytes and values; no I/O, no framework."""

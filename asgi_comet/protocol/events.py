@@ -1,4 +1,4 @@
-"""The shape of events, and of the JSON poll's requests and answers, as bytes.
+"""Events, and the requests and answers of the JSON poll, as bytes.
 
 Owns `comet.v1` in JSON. Must not know which channels live.
 
@@ -44,7 +44,7 @@ CONTENT_TYPES = (b"application/json", b"application/x-ocsigen-comet+json")
 PROCESS_CLOSED = b'{"events":[{"error":"process-closed"}]}'
 REPLACED = b'{"events":[],"replaced":true}'
 
-SHORT = 512  # bytes of a request's body that is remembered
+SHORT = 512  # bytes; the results of shorter bodies are cached
 
 _POLL = '{"channels": {"ticker": "now"}, "idle": false}'
 
@@ -54,9 +54,9 @@ class Poll:
     """A request of the JSON poll.
 
     Attributes:
-        channels: Where to begin, by the name of the channel; at least one.
-        idle: Whether to be answered at once.
-        own: Whether any of the channels is the client process' own.
+        channels: Start positions by the name of the channel; at least one.
+        idle: Whether the server answers at once.
+        own: Whether any channel belongs to the client process.
     """
 
     channels: dict[str, Start]
@@ -65,14 +65,14 @@ class Poll:
 
 
 def decode_poll(body: bytes, limit: int) -> Poll:
-    """Read a request. Who follows the same channels asks the same, so short ones are remembered.
+    """Decode a request. Clients of the same channels send equal requests, so short ones are cached.
 
     Args:
         body: JSON.
-        limit: The greatest number of channels.
+        limit: The maximal count of channels.
 
     Raises:
-        BadRequest: It is not what docs/wire.md says; the text names what is wrong.
+        BadRequest: The request does not conform to docs/wire.md; the text gives the reason.
     """
     return (_decode_short if len(body) <= SHORT else _decode_poll)(body, limit)
 
@@ -93,7 +93,7 @@ _decode_short = lru_cache(maxsize=1024)(_decode_poll)
 
 
 def is_acknowledging(query: bytes) -> bool:
-    """Tell whether a client says, by `ack=1`, that it acknowledges what it has consumed.
+    """Return whether a client declares, by `ack=1`, that it acknowledges consumed messages.
 
     Args:
         query: The query of the URL: of a poll, an event stream or a WebSocket.
@@ -102,28 +102,28 @@ def is_acknowledging(query: bytes) -> bool:
 
 
 def decode_ack(body: bytes, limit: int) -> dict[str, Position]:
-    """Read an acknowledgement.
+    """Decode an acknowledgement.
 
     Args:
         body: JSON.
-        limit: The greatest number of channels.
+        limit: The maximal count of channels.
 
     Raises:
-        BadRequest: It is not what docs/wire.md says; the text names what is wrong.
+        BadRequest: The request does not conform to docs/wire.md; the text gives the reason.
     """
     positions = read_positions(decode_object(body, '{"~inbox": "k3x9Qp.3"}'), limit)
     return {name: Position.parse(text) for name, text in positions.items()}
 
 
 def decode_object(body: bytes, example: str) -> dict[str, Any]:
-    """Read an object.
+    """Decode a JSON object.
 
     Args:
         body: JSON.
-        example: What was expected, for the error.
+        example: An example for the error.
 
     Raises:
-        BadRequest: It is anything else.
+        BadRequest: The body is not a JSON object.
     """
     try:
         found = from_json(body, allow_inf_nan=False)
@@ -135,14 +135,14 @@ def decode_object(body: bytes, example: str) -> dict[str, Any]:
 
 
 def read_positions(channels: object, limit: int) -> dict[str, str]:
-    """Check that something is an object with a text for each of some channels.
+    """Check that a decoded value is an object with a text for each channel.
 
     Args:
-        channels: What was JSON.
-        limit: The greatest number of channels.
+        channels: The decoded value.
+        limit: The maximal count of channels.
 
     Raises:
-        BadRequest: It is anything else.
+        BadRequest: The value is not such an object.
     """
     if not isinstance(channels, dict) or not channels:
         came = "none" if channels in ({}, None) else f"{type(channels).__name__}"
@@ -159,7 +159,7 @@ def read_positions(channels: object, limit: int) -> dict[str, str]:
 
 
 def encode_notice(notice: Notice) -> bytes:
-    """Write an event that is no message: where a client is, or an error."""
+    """Encode an event that is not a message: a position or an error."""
     fields = [b'{"channel":' + _text(notice.channel)]
     if notice.error is not None:
         fields.append(b'"error":"' + notice.error.encode() + b'"')
@@ -171,7 +171,7 @@ def encode_notice(notice: Notice) -> bytes:
 
 
 def encode_answer(events: list[bytes]) -> bytes:
-    """Write the answer to a poll."""
+    """Encode the answer to a poll."""
     return b'{"events":[' + b",".join(events) + b"]}"
 
 
@@ -180,19 +180,19 @@ def _text(text: str) -> bytes:
 
 
 def write_events(name: str, epoch: str, messages: Sequence[Message]) -> list[bytes]:
-    """Write messages of a channel as events.
+    """Encode messages of a channel as events.
 
     Args:
         name: The channel.
-        epoch: Its incarnation.
-        messages: In order.
+        epoch: The incarnation of the channel.
+        messages: The messages, in order.
     """
     head = b'{"channel":' + _text(name) + b',"position":"' + epoch.encode() + b"."
     return [head + b'%d","data":' % m.offset + m.data + b"}" for m in messages]
 
 
 def write_marked(ahead: int) -> Callable[[str, str, Sequence[Message]], list[bytes]]:
-    """Return what writes messages of an on-demand channel, for a client that acknowledges.
+    """Return an encoding function for an on-demand channel and a client that acknowledges.
 
     Args:
         ahead: How many messages the server sends before it waits for an acknowledgement.
@@ -209,10 +209,10 @@ def write_marked(ahead: int) -> Callable[[str, str, Sequence[Message]], list[byt
 ENVELOPE = len(encode_answer([]))  # bytes around the events of an answer
 
 encode_messages: Encoder = Encoder(write_events, b",".join, gap=1, around=ENVELOPE)
-"""Writes messages of a channel as events, joined by commas."""
+"""Encodes messages of a channel as events, joined by commas."""
 
 encode_sole: Encoder = Encoder(write_events, encode_answer, gap=1, around=ENVELOPE)
-"""Writes messages of a channel as a whole answer."""
+"""Encodes messages of a channel as a whole answer."""
 
 
 @lru_cache(maxsize=64)

@@ -1,6 +1,6 @@
-"""What clients and server say to each other over a WebSocket, as text.
+"""The WebSocket frames of clients and server, as text.
 
-Owns the frames of `comet.v1`; the events in them are those of the poll. Must not know which
+Owns the frames of `comet.v1`; they contain the events of the poll. Must not know which
 channels live.
 
 Source: docs/wire.md#websocket.
@@ -50,7 +50,7 @@ _FRAME = '{"subscribe": {"ticker": "now"}}'
 
 
 class CloseCode(IntEnum):
-    """Why the server closes a WebSocket."""
+    """The codes with which the server closes a WebSocket."""
 
     TOO_BIG = 1009
     RESTART = 1012
@@ -62,12 +62,12 @@ class CloseCode(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What a client says.
+    """A frame of a client.
 
     Attributes:
-        unsubscribe: Channels that it does not follow any more.
-        subscribe: Where to begin, by the name of the channel.
-        ack: The positions up to which it has everything.
+        unsubscribe: Channels to unsubscribe from.
+        subscribe: Start positions by the name of the channel.
+        ack: Acknowledged positions by the name of the channel.
     """
 
     unsubscribe: list[str]
@@ -76,14 +76,14 @@ class Frame:
 
 
 def decode_frame(text: str, limit: int) -> Frame:
-    """Read what a client says.
+    """Decode a frame of a client.
 
     Args:
         text: JSON.
-        limit: The greatest number of channels in each of its parts.
+        limit: The maximal count of channels in each part.
 
     Raises:
-        BadRequest: It is not what docs/wire.md says; the text names what is wrong.
+        BadRequest: The frame does not conform to docs/wire.md; the text gives the reason.
     """
     asked = decode_object(text.encode(errors="replace"), _FRAME)
     if not asked or asked.keys() - {"subscribe", "unsubscribe", "ack"}:
@@ -111,17 +111,17 @@ def _read_names(names: Any, limit: int) -> list[str]:
 
 
 def encode_note(notice: Notice) -> str:
-    """Write an event that is no message, to be joined in a frame."""
+    """Encode an event that is not a message, as part of a frame."""
     return encode_notice(notice).decode()
 
 
 def join_frame(events: Sequence[str]) -> str:
-    """Write a frame of events."""
+    """Join events to a frame."""
     return '{"events":[' + ",".join(events) + "]}"
 
 
 def encode_error(reason: str) -> str:
-    """Write what is wrong with a client's message."""
+    """Encode the reason why a client's frame is refused."""
     return json.dumps({"error": reason})
 
 
@@ -134,10 +134,10 @@ def _join_frame(events: list[bytes]) -> str:
 
 
 encode_run: Encoder = Encoder(write_events, _join_run, gap=1, around=ENVELOPE)
-"""Writes messages of a channel as events, to be joined in a frame."""
+"""Encodes messages of a channel as events, as part of a frame."""
 
 encode_frame: Encoder = Encoder(write_events, _join_frame, gap=1, around=ENVELOPE)
-"""Writes messages of a channel as a frame of their own."""
+"""Encodes messages of a channel as a whole frame."""
 
 
 @lru_cache(maxsize=64)

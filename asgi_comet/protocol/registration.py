@@ -1,13 +1,13 @@
-"""The registration protocol, `application/x-ocsigen-comet`: its requests and answers as bytes.
+"""The registration protocol, `application/x-ocsigen-comet`: requests and answers as bytes.
 
 Owns JavaScript's `escape` in one direction and `encodeURIComponent` in the other.
 Must not know which channels live.
 
 Divergences from `ocsigen_comet`:
 
-1. Identifiers are percent-encoded in answers like messages; the original sent them raw.
-2. Pairs are always joined by a newline; the original joined ended ones by a colon.
-3. A message that reads `ENDED_CHANNEL` is sent as `%45NDED_CHANNEL`: it is no end.
+1. Identifiers in answers are percent-encoded like messages; the original sends them raw.
+2. Pairs are always joined by a newline; the original joins ended ones by a colon.
+3. A message `ENDED_CHANNEL` is sent as `%45NDED_CHANNEL`, so it is not mistaken for an end.
 
 Source: docs/wire.md#registration.
 """
@@ -38,7 +38,7 @@ __all__ = [
 CONTENT_TYPE = b"application/x-ocsigen-comet"
 EMPTY = "Empty or incorrect registration"
 ENDED = "ENDED_CHANNEL"
-UNRESERVED = "!'()*-._~"  # what encodeURIComponent leaves alone besides letters and digits
+UNRESERVED = "!'()*-._~"  # unescaped by encodeURIComponent, besides letters and digits
 
 _NEWLINE = re.compile(r"\r?\n|%0A|%u000A|%0D%0A", re.IGNORECASE)
 _UNICODE = re.compile(r"%u([0-9A-Fa-f]{4})")
@@ -46,22 +46,22 @@ _RUN = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 
 
 def decode_registration(body: bytes, limit: int) -> list[str]:
-    """Read the identifiers of a request, each once, in the order of the request.
+    """Decode the identifiers of a request, each once, in the order of the request.
 
     Args:
-        body: `registration=<value>`; several are joined, other parameters ignored.
-        limit: The greatest number of identifiers.
+        body: `registration=<value>`; several values are joined, other parameters are ignored.
+        limit: The maximal count of identifiers.
 
     Returns:
-        The identifiers, still escaped: `spellings` gives what each may mean.
+        The identifiers, still escaped: `spellings` gives the possible names.
 
     Raises:
-        BadRequest: There is no identifier, there are more than `limit`, or one is longer than the
-            name of any channel.
+        BadRequest: There is no identifier, there are more than `limit`, or one is longer than any
+            valid name.
     """
     found: dict[str, None] = {}
     for identifier in _identifiers(body):
-        check_asked(unescape(identifier))  # which is the shortest of its spellings
+        check_asked(unescape(identifier))  # the shortest of the spellings
         found[identifier] = None
         if len(found) > limit:
             raise BadRequest(f"expected at most {limit} channels in a registration, got more")
@@ -71,10 +71,10 @@ def decode_registration(body: bytes, limit: int) -> list[str]:
 
 
 def decode_number(body: bytes) -> str | None:
-    """Read the parameter `number` of a request at a client process; `None` if there is none.
+    """Decode the parameter `number` of a request of a client process; `None` without it.
 
     Raises:
-        BadRequest: It is not a number of at most 16 digits.
+        BadRequest: The parameter is not a number of at most 16 digits.
     """
     for value in _parameters(body, "number"):
         if not re.fullmatch(r"[0-9]{1,16}", value):
@@ -97,7 +97,7 @@ def _parameters(body: bytes, wanted: str) -> Iterator[str]:
 def _identifiers(body: bytes) -> Iterator[str]:
     for value in _parameters(body, "registration"):
         start = 0
-        for newline in _NEWLINE.finditer(value):  # not split: a limit stops us halfway
+        for newline in _NEWLINE.finditer(value):  # not `split`: the limit may stop the loop early
             if newline.start() > start:
                 yield value[start : newline.start()]
             start = newline.end()
@@ -106,10 +106,10 @@ def _identifiers(body: bytes) -> Iterator[str]:
 
 
 def spellings(identifier: str) -> Iterator[str]:
-    """Yield what an escaped identifier may mean, the likeliest first.
+    """Yield the names that an escaped identifier may mean, the likeliest first.
 
-    Runs of `%XX` that are UTF-8 as such (`encodeURIComponent`), then as Latin-1 (`escape`), then
-    `+` as space (form encoders).
+    Runs of `%XX` are decoded as UTF-8 if valid (`encodeURIComponent`), then as Latin-1 (`escape`),
+    then with `+` as space (form encoders).
     """
     yield unescape(identifier)
     yield unescape(identifier, latin=True)
@@ -117,14 +117,14 @@ def spellings(identifier: str) -> Iterator[str]:
 
 
 def unescape(text: str, *, latin: bool = False) -> str:
-    """Undo JavaScript's `escape`: `%XX` and `%uXXXX`; anything else stands for itself.
+    """Undo JavaScript's `escape`: `%XX` and `%uXXXX`; other characters are kept.
 
     Args:
-        text: What was escaped.
-        latin: Read every run of `%XX` as Latin-1, even one that is valid UTF-8.
+        text: The escaped text.
+        latin: Decode every run of `%XX` as Latin-1, even one that is valid UTF-8.
 
     Returns:
-        The text, in which a lone surrogate is replaced by U+FFFD.
+        The text, with lone surrogates replaced by U+FFFD.
     """
     if "%" not in text:
         return text
@@ -138,7 +138,7 @@ def unescape(text: str, *, latin: bool = False) -> str:
                 pass
         return raw.decode("latin-1")
 
-    # First the runs, and then `%uXXXX` between them: a decoded `%` begins nothing.
+    # Runs and `%uXXXX` are decoded in one pass, so a decoded `%` is not decoded again.
     pieces = []
     start = 0
     for unit in _UNICODE.finditer(text):
@@ -149,7 +149,7 @@ def unescape(text: str, *, latin: bool = False) -> str:
 
 
 def encode_ended(name: str) -> bytes:
-    """Write the pair that tells that an identifier names no channel any more."""
+    """Encode the pair for a channel that has ended."""
     return f"{quote(name, safe=UNRESERVED, errors='replace')}:{ENDED}".encode()
 
 
@@ -166,7 +166,7 @@ def _write(name: str, epoch: str, messages: Sequence[Message]) -> list[bytes]:
 
 
 encode_messages: Encoder = Encoder(_write, b"\n".join, gap=1, around=1)
-"""Writes messages of a channel as pairs joined by newlines.
+"""Encodes messages of a channel as pairs joined by newlines.
 
-A value that is a text is sent as such, any other as its JSON; the protocol knows no positions.
+A text value is sent as such, any other value as JSON; the protocol has no positions.
 """

@@ -1,6 +1,6 @@
-"""Server-sent events as bytes, and what a request for them asks.
+"""Server-sent events and their requests, as bytes.
 
-Owns the text of `text/event-stream` and the ids, which hold the positions of all channels in the
+Owns the text of `text/event-stream` and the ids, which contain the positions of all channels in the
 order of the URL. Must not know which channels live.
 
 Source: docs/wire.md#server-sent-events; the HTML standard, "Server-sent events".
@@ -18,13 +18,13 @@ from urllib.parse import parse_qsl
 
 from asgi_comet.core.messages import Message, Now, Position, Start, parse_start
 from asgi_comet.core.names import check_asked
-from asgi_comet.core.runs import Encoder, Rendered
+from asgi_comet.core.runs import Chunk, Encoder
 from asgi_comet.errors import BadRequest
 
 __all__ = [
     "COMMENT",
     "CONTENT_TYPE",
-    "OVER",
+    "ENDED",
     "Html",
     "Request",
     "decode_request",
@@ -35,14 +35,14 @@ __all__ = [
 ]
 
 Html = Callable[[bytes], bytes]
-"""Makes the HTML, in UTF-8, of a value that is given as JSON."""
+"""Return the HTML, in UTF-8, of a value given as JSON."""
 
 CONTENT_TYPE = b"text/event-stream; charset=utf-8"
-COMMENT = b":\n"  # without an empty line, at which httpx-sse would see an event
-OVER = b"-"  # in an id, in place of the position of a channel that has ended
+COMMENT = b":\n"  # no empty line, which httpx-sse would take for an event
+ENDED = b"-"  # in an id, in place of the position of a channel that has ended
 
-OBJECT = 48  # bytes that Python takes for a text that is kept apart
-SPARE_FIELDS = 32  # parameters of a query that are not ours
+OBJECT = 48  # bytes of overhead of a Python bytes object
+SPARE_FIELDS = 32  # parameters of a query beside those of the protocol
 
 _NEWLINE = re.compile(rb"\r\n|\r|\n")
 
@@ -52,36 +52,36 @@ class Request:
     """A request for server-sent events.
 
     Attributes:
-        starts: Where to begin, by the name of the channel in the order of the URL; `None` for one
-            that is over for this client. At least one.
-        as_text: Whether values that are texts are written as they are.
+        starts: Start positions by the name of the channel, in the order of the URL; `None` for a
+            channel that has ended for this client. At least one.
+        as_text: Whether text values are sent without JSON quotes.
     """
 
     starts: dict[str, Start | None]
     as_text: bool
 
     @property
-    def over(self) -> bool:
-        """Whether nothing more comes on any channel: the client is to stop."""
+    def finished(self) -> bool:
+        """Whether all channels have ended for this client, which is to stop."""
         return not any(self.starts.values())
 
     @property
     def own(self) -> bool:
-        """Whether any of the channels is the client process' own."""
+        """Whether any channel belongs to the client process."""
         return any(name.startswith("~") for name, start in self.starts.items() if start)
 
 
 def decode_request(query: bytes, last_event_id: bytes | None, limit: int) -> Request:
-    """Read a request.
+    """Decode a request.
 
     Args:
         query: `channel=…` once per channel; then `position=…` as often or not at all;
-            `format=text`. Others are ignored.
-        last_event_id: The header of a client that comes back; it wins over `position`.
-        limit: The greatest number of channels.
+            `format=text`. Other parameters are ignored.
+        last_event_id: The header of a client that reconnects; overrides `position`.
+        limit: The maximal count of channels.
 
     Raises:
-        BadRequest: It is not what docs/wire.md says; the text names what is wrong.
+        BadRequest: The request does not conform to docs/wire.md; the text gives the reason.
     """
     fields = _read_query(query, limit)
     names = [check_asked(value) for name, value in fields if name == "channel"]
@@ -137,14 +137,14 @@ def _read_format(fields: list[tuple[str, str]]) -> bool:
 
 
 class Framing(Encoder):
-    """How messages are written for a client that follows other channels as well.
+    """Encodes messages for a client that follows other channels as well.
 
-    Events up to their ids are shared by all who follow the channel, wherever they are on others.
+    Events up to their ids are shared by all clients of the channel, independent of other channels.
 
     Args:
-        before: The positions of the channels before it in the URL, each with a comma after it.
-        behind: Those of the channels behind it, each with a comma before it.
-        begun: Writes events up to their ids.
+        before: The positions of the preceding channels in the URL, each followed by a comma.
+        behind: The positions of the following channels, each preceded by a comma.
+        begun: Encodes events up to their ids.
     """
 
     __slots__ = ("_before", "_behind")
@@ -154,11 +154,11 @@ class Framing(Encoder):
         self._before = before
         self._behind = behind
 
-    def end(self, begun: Rendered, epoch: str, max_bytes: int) -> tuple[Any, int, Rendered]:
-        """Write the ids of as many events as fit, and what is behind them."""
+    def end(self, begun: Chunk, epoch: str, max_bytes: int) -> tuple[Any, int, Chunk]:
+        """Add ids to as many events as fit."""
         before, behind = self._before + epoch.encode() + b".", self._behind + b"\n\n"
         parts, offset = begun.data, begun.upto - len(begun.data)
-        if len(parts) == 1:  # as it comes, mostly
+        if len(parts) == 1:  # the usual case
             event = parts[0] + before + b"%d" % begun.upto + behind
             return event, len(event), begun
         events: list[bytes] = []
@@ -168,7 +168,7 @@ class Framing(Encoder):
             event = part + before + b"%d" % offset + behind
             size += len(event)
             if size > max_bytes and events:
-                return b"".join(events), size - len(event), Rendered(b"", 0, offset - 1)
+                return b"".join(events), size - len(event), Chunk(b"", 0, offset - 1)
             events.append(event)
         return b"".join(events), size, begun
 
@@ -180,15 +180,15 @@ def make_framing(
     ahead: int = 0,
     html: Html | None = None,
 ) -> Encoder:
-    """Return what writes messages of a channel as whole events; see `Framing`.
+    """Return the encoder of messages of a channel as whole events; see `Framing`.
 
     Args:
-        before: The positions of the channels before it in the URL, each with a comma after it.
-        behind: Those of the channels behind it, each with a comma before it.
-        as_text: Whether values that are texts are written as they are.
-        ahead: Of an on-demand channel, how many messages the server sends before it waits for an
-            acknowledgement: a line that `EventSource` ignores. 0 writes no such line.
-        html: Makes the HTML of a value, which is written in its place.
+        before: The positions of the preceding channels in the URL, each followed by a comma.
+        behind: The positions of the following channels, each preceded by a comma.
+        as_text: Whether text values are sent without JSON quotes.
+        ahead: For an on-demand channel, how many messages the server sends before it waits for an
+            acknowledgement, in a line that `EventSource` ignores. 0 writes no such line.
+        html: Renders a value as HTML, which is sent instead of the value.
     """
     if before or behind:
         return Framing(before, behind, _make_begun(as_text, ahead, html))
@@ -196,24 +196,24 @@ def make_framing(
 
 
 def join_id(positions: Sequence[bytes]) -> bytes:
-    """Write an id: the positions of all channels, or `OVER`, in the order of the URL."""
+    """Encode an id: the positions of all channels, or `ENDED`, in the order of the URL."""
     return b",".join(positions)
 
 
 def encode_event(name: bytes, data: dict[str, Any], id_: bytes | None = None) -> bytes:
-    """Write an event of ours.
+    """Encode an event of the protocol itself.
 
     Args:
-        name: Begins with `:`, so no channel has it.
+        name: Begins with `:`, unlike the name of any channel.
         data: An object for JSON.
-        id_: Where the client is now; `None` leaves it where it was.
+        id_: The client's new id; `None` keeps the old one.
     """
     last = b"" if id_ is None else b"id: " + id_ + b"\n"
     return b"event: " + name + b"\n" + _write_data(json.dumps(data).encode()) + last + b"\n"
 
 
 def encode_retry(milliseconds: int) -> bytes:
-    """Write after how many milliseconds a browser whose stream has ended comes back."""
+    """Encode the milliseconds after which a browser reconnects."""
     return b"retry: %d\n" % milliseconds
 
 
@@ -225,14 +225,14 @@ def _write_data(data: bytes) -> bytes:
 
 def _write_text(data: bytes) -> bytes:
     if data.startswith(b'"'):
-        # A lone surrogate cannot be in it: it would not have been encoded as JSON in UTF-8.
+        # There is no lone surrogate: the value was encoded as JSON in UTF-8.
         data = json.loads(data).encode(errors="replace")
     return _write_data(data)
 
 
 def _choose_writer(as_text: bool, html: Html | None) -> Callable[[bytes], bytes]:
     if html is not None:
-        # Without a value only what is around it is measured.
+        # Empty data only measures the bytes around a value.
         return lambda data: _write_data(html(data) if data else data)
     return _write_text if as_text else _write_data
 
@@ -243,7 +243,7 @@ def _write_ahead(ahead: int) -> bytes:
 
 @lru_cache(maxsize=256)
 def _make_whole(as_text: bool, ahead: int, html: Html | None) -> Encoder:
-    """Return what writes whole events of a channel that is followed alone."""
+    """Return the encoder of whole events, for a stream of one channel."""
     write, mark = _choose_writer(as_text, html), _write_ahead(ahead) + b"id: "
 
     def write_whole(name: str, epoch: str, messages: Sequence[Message]) -> list[bytes]:
@@ -255,7 +255,7 @@ def _make_whole(as_text: bool, ahead: int, html: Html | None) -> Encoder:
 
 @lru_cache(maxsize=256)
 def _make_begun(as_text: bool, ahead: int, html: Html | None) -> Encoder:
-    """Return what writes events up to their ids."""
+    """Return the encoder of events up to their ids."""
     write, mark = _choose_writer(as_text, html), _write_ahead(ahead) + b"id: "
 
     def write_begun(name: str, epoch: str, messages: Sequence[Message]) -> list[bytes]:

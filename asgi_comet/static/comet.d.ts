@@ -1,6 +1,6 @@
 /**
- * The browser client of asgi_comet: follows channels whatever the network does, and tells the page
- * plainly what happened.
+ * The browser client of asgi_comet: follows channels through all failures of the network, and reports
+ * them to the page.
  *
  *     import { connect } from "/comet/comet.js"
  *     const comet = connect()

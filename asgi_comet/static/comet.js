@@ -1,10 +1,10 @@
-// Described in comet.d.ts, and inside in docs/browser.md.
+// See comet.d.ts for the interface, docs/browser.md for the inside.
 
 const SECOND = 1000
 const FIRST_EVENT = 4 * SECOND
 const SILENCE = 35 * SECOND
 const RELOAD = 30 * SECOND
-const LONGEST = 2e9 // for a timer
+const LONGEST = 2e9 // ms, the longest timer
 
 export class CometError extends Error {
   constructor(message, data) {
@@ -43,7 +43,7 @@ export function mostReactive(one, other) {
   return most
 }
 
-// What no wish names is the default's.
+// Missing wishes have the default.
 export const merge = (wishes) => ({ ...ACTIVITY, ...wishes.reduce(mostReactive, {}) })
 
 export function isBehind(position, other) {
@@ -73,11 +73,11 @@ function call(callback, ...told) {
   }
 }
 
-// `at` is the position that has come, `done` the one up to which all is consumed.
+// `at` is the last received position, `done` the last consumed one.
 class Consumer {
-  #open = [] // not consumed
-  #queue = [] // not asked for
-  #held // in the body of a loop
+  #open = [] // received, not consumed
+  #queue = [] // not yet taken by a loop
+  #held // taken by a loop, whose body runs
   #waiting = []
   closed = null
 
@@ -105,7 +105,7 @@ class Consumer {
     else this.options.onmessage ? this.#call(message) : this.#say(message)
   }
 
-  // To its function, else to a loop, else to the console. That a channel has ended is no error.
+  // To the function, else to a loop, else to the console. The end of a channel is not an error.
   fail(error) {
     if (this.closed) return
     const { onmessage, onfull, onclosed, onerror } = this.options
@@ -212,7 +212,7 @@ const websocket = (follower, signal, wait) =>
     })
     follower.change = (...names) => {
       if (socket.readyState !== 1) return
-      // What comes after the canary is of the new subscription.
+      // Messages after the canary belong to the new subscription.
       send({ unsubscribe: names, subscribe: follower.canary() })
       const subscribe = follower.starts(names)
       if (Object.keys(subscribe)[0]) send({ subscribe })
@@ -260,7 +260,7 @@ function fromSSE({ event, data, id = "", ahead }, starts) {
 }
 
 async function poll(follower, signal, wait) {
-  // The first is answered at once.
+  // The server answers the first poll at once.
   for (let hold = false; !signal.aborted; hold = true) {
     if (hold) wait(SILENCE, () => follower.again())
     const channels = follower.starts()
@@ -292,7 +292,7 @@ export function choices(text, now = Date.now()) {
   return until > now ? names.slice(Math.max(0, names.indexOf(name))) : names
 }
 
-// The place of the consumer that has none, or else of another epoch, or else is furthest behind.
+// The place of a consumer without one, else of another epoch, else the one furthest behind.
 function furthest({ consumers, epoch: current }, place) {
   const turn = (consumer) => {
     const [epoch, offset] = consumer[place].split(".")
@@ -301,7 +301,7 @@ function furthest({ consumers, epoch: current }, place) {
   return [...consumers].sort((one, other) => turn(one) - turn(other))[0][place]
 }
 
-// To subscribe is to acknowledge, so on demand it waits until all is consumed.
+// Subscribing acknowledges, so on demand it waits until all messages are consumed.
 const isDue = (channel) => !channel.ahead || !isBehind(furthest(channel, "done"), furthest(channel, "at"))
 
 class Follower {
@@ -423,7 +423,7 @@ class Follower {
     return [...this.channels.values()]
   }
 
-  // What comes is all that there is after the base.
+  // No message is missing between the base and the event.
   #move(channel, { channel: name, position, data, ahead }) {
     const { base, consumers } = channel
     if (position === base) return
@@ -562,7 +562,7 @@ class Comet extends EventTarget {
   #page = readPage()
   #process
   #url = null
-  #urls = new Set() // of the client processes that the page has, or had
+  #urls = new Set() // of the page's client processes, present and past
   #headers
   #hidden
   #activated = 0
@@ -586,7 +586,7 @@ class Comet extends EventTarget {
     addEventListener("pageshow", ({ persisted }) => persisted && this.#sleep(false), { signal })
     const leave = ({ persisted }) => {
       if (persisted) return this.#sleep(true)
-      // First, for Firefox may stop the script of a page that is left at any call of a function.
+      // First: Firefox may stop the script of a page that is left at any call.
       if (!this.#headers && this.#url && navigator.sendBeacon(`${this.#url}/close`)) this.#process = null
       this.close()
     }
@@ -675,7 +675,7 @@ class Comet extends EventTarget {
 
   tell(status, follower = this.#home) {
     if (follower !== this.#home || this.closed) return
-    // Without channels nothing is tried, and nothing known.
+    // Without channels no connection is tried, so the status is unknown.
     if (!follower.channels.size && status !== "closed") status = "connecting"
     if (status === this.status) return
     this.log(`is ${status}`)
@@ -698,7 +698,7 @@ class Comet extends EventTarget {
     }
   }
 
-  // They are told to the page's own server alone.
+  // The headers are sent only to the page's own server.
   headersFor(url) {
     return new URL(url).origin === new URL(this.prefix).origin ? this.#headers : undefined
   }
@@ -710,7 +710,7 @@ class Comet extends EventTarget {
     return idleDelay(timeBetweenRequestsWhenIdle, idleFor, this.processTimeout)
   }
 
-  // Seconds since a hidden page is to rest; negative before.
+  // Seconds since a hidden page should rest; negative before.
   #idleFor(transport = "websocket") {
     const { activeUntilTimeout, timeout } = this.activity
     const since = Math.max(this.#hidden, this.#activated, activeUntilTimeout && this.#home.lastData)
@@ -723,7 +723,7 @@ class Comet extends EventTarget {
     this.#turn()
   }
 
-  // With headers there may be no cookie, and so no client process; without a channel of it none is needed.
+  // With headers there may be no cookie, so no client process; site channels need none.
   async #place() {
     const own = [...this.#home.channels.keys()].some((name) => name[0] === "~")
     return this.#headers && !own ? this.prefix : (await this.process()).url

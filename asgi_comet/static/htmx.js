@@ -41,6 +41,7 @@
   class Stream {
     at = new Map() // the position of the connection, by channel
     epochs = new Map() // the last epoch that the server told, by channel
+    replaced = new WeakSet() // elements whose place another one has taken
     elements = new Map() // the channel of each element
     failures = 0
 
@@ -65,6 +66,7 @@
       // Without a position of its own, it goes on where the element was whose place it takes.
       const known = this.start(channel)
       if (start === "now" && known?.includes(".")) place(element, known)
+      for (const one of this.of(channel)) one.isConnected || this.replaced.add(one)
       this.elements.set(element, channel)
       this.change()
     }
@@ -72,7 +74,8 @@
     // Where to begin: a relative start is first, then another epoch, then what is furthest behind.
     start(channel) {
       const turn = ([epoch, offset]) => (offset ? epoch === this.epochs.get(channel) : -1)
-      const starts = this.of(channel).map((element) => from(element).split("."))
+      const there = this.of(channel).filter((element) => element.isConnected || !this.replaced.has(element))
+      const starts = there.map((element) => from(element).split("."))
       return starts.sort((one, other) => turn(one) - turn(other) || one[1] - other[1])[0]?.join(".")
     }
 

@@ -1,4 +1,4 @@
-"""What users need to test their channels, and what authors of brokers need to test these.
+"""Tools to test applications with channels, and to test brokers.
 
 The module of a name is imported when the name is first used, as in `asgi_comet`.
 """

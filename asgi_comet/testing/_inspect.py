@@ -1,8 +1,8 @@
-"""The door to internals for our own tests. Private; it changes without notice.
+"""Access to internals for the package's own tests. Private; changes without notice.
 
-Owns the only accesses to private attributes from outside of the objects that have them: what a test
-cannot see through public behaviour, such as tables that must be empty again, and the steps between
-which a test lets another thread come.
+Owns the only accesses to private attributes from outside their objects: state that a test cannot
+see through public behaviour, such as tables that must be empty again, and the steps between which a
+test runs another thread.
 """
 
 from __future__ import annotations
@@ -13,29 +13,33 @@ from typing import Any, NamedTuple
 import anyio
 
 from asgi_comet._runtime.timers import Timers
+from asgi_comet.app import CometApp
 from asgi_comet.brokers import unserved
+from asgi_comet.brokers.base import Stored
 from asgi_comet.channels.channels import Channel
 from asgi_comet.channels.chunks import Place
 from asgi_comet.channels.directory import Directory
 from asgi_comet.channels.feed import Feed, Listener
 from asgi_comet.channels.outcomes import Outcomes
 from asgi_comet.comet import Comet
-from asgi_comet.core.runs import Rendered
+from asgi_comet.core.runs import Chunk
 from asgi_comet.declare import restarting
 from asgi_comet.declare.declarations import Declarations
-from asgi_comet.declare.declared import DeclaredChannel
+from asgi_comet.declare.declared import Declaration, DeclaredChannel
 from asgi_comet.declare.restarting import Restarting, Silent
 from asgi_comet.identity import users
-from asgi_comet.identity.process import ClientProcess, Session
+from asgi_comet.identity.process import Client, ClientProcess, Session
+from asgi_comet.identity.process import client_of as _client_of
 from asgi_comet.identity.tokens import Identity
-from asgi_comet.node.build import Hub
+from asgi_comet.lifespan import Lifespan
+from asgi_comet.node.build import Node
 from asgi_comet.notify.notifier import Notifier
 from asgi_comet.notify.queue import Line, Queue
-from asgi_comet.notify.receipts import Subscription
+from asgi_comet.notify.receipts import Notification, Subscription
 from asgi_comet.testing.clock import ManualClock
 from asgi_comet.workers.siblings import Policy
 
-# Of `tables`: caches, which are bounded and not emptied, and channels that are counted anyway.
+# Entries of `tables` that may remain: bounded caches, and channels that are counted elsewhere.
 STAYING = {"known sessions", "known processes", "lasting"}
 
 
@@ -43,8 +47,8 @@ class Seam(NamedTuple):
     """A private function that a test calls or replaces: `monkeypatch.setattr(*SEAM, other)`.
 
     Attributes:
-        owner: The class or module that has it.
-        name: Its name there.
+        owner: The class or module of the function.
+        name: The name of the function.
     """
 
     owner: Any
@@ -52,7 +56,7 @@ class Seam(NamedTuple):
 
     @property
     def function(self) -> Callable[..., Any]:
-        """The function as it is now; that of a class takes the object first."""
+        """The current function; a method takes the object as first argument."""
         found: Callable[..., Any] = getattr(self.owner, self.name)
         return found
 
@@ -68,9 +72,19 @@ START_SITE = Seam(Declarations, "_start_site")
 WARN_AT_EXIT = Seam(unserved, "_warn")
 
 
-def inside(comet: Comet) -> Hub:
-    """Return the rooms of a `Comet`."""
-    return comet._hub
+def inside(comet: Comet) -> Node:
+    """Return the parts of a `Comet`."""
+    return comet._node
+
+
+def app_of(comet: Comet) -> CometApp:
+    """Return the application that serves what is below PREFIX."""
+    return comet._app
+
+
+def lifespan_of(comet: Comet) -> Lifespan:
+    """Return the running time of a `Comet`."""
+    return comet._lifespan
 
 
 # Tables
@@ -78,8 +92,8 @@ def inside(comet: Comet) -> Hub:
 
 def tables(comet: Comet) -> dict[str, int]:
     """Return the size of every table of a `Comet` that grows with clients or channels."""
-    hub = comet._hub
-    processes, channels, identity = hub.processes, hub.channels, hub.visits.identity
+    node = comet._node
+    processes, channels, identity = node.clients, node.channels, node.requests.identity
     return {
         "sessions": processes.known,
         "processes": len(processes),
@@ -93,19 +107,19 @@ def tables(comet: Comet) -> dict[str, int]:
         "lasting": len(channels._lasting),
         "sources": len(channels._sources),
         "expected": len(channels.site.directory._expected),
-        "members": len(hub.declarations._shares),
-        "listeners": len(hub.fanout.listeners),
-        "marked": len(hub.fanout._marked),
-        "ending": len(hub.fanout._ending),
-        "timers": sum(map(len, list(hub.timers._buckets.values()))),  # from any thread
-        "jobs": len(hub.background),
-        "bodies": len(hub.drain.reading),
+        "members": len(node.declarations._shares),
+        "listeners": len(node.fanout.listeners),
+        "marked": len(node.fanout._marked),
+        "ending": len(node.fanout._ending),
+        "timers": sum(map(len, list(node.timers._buckets.values()))),  # from any thread
+        "jobs": len(node.background),
+        "bodies": len(node.drain.reading),
         **_notifier_tables(comet),
     }
 
 
 def left(comet: Comet) -> dict[str, int]:
-    """Return those of `tables` that are not empty once every client has left, but should be."""
+    """Return the `tables` that should be empty once every client has left, but are not."""
     return {name: size for name, size in tables(comet).items() if size and name not in STAYING}
 
 
@@ -139,17 +153,17 @@ def feed_of(channel: Channel[Any]) -> Feed:
 
 
 def point_at(channel: Channel[Any], feed: Feed) -> None:
-    """Let a channel hold an incarnation, as if it had not been used since."""
+    """Set the incarnation that a channel holds, as if the channel had not been used since."""
     channel._newest = feed
 
 
-def encoded(feed: Feed) -> Mapping[Place, Rendered]:
-    """Return what a feed keeps encoded."""
+def encoded(feed: Feed) -> Mapping[Place, Chunk]:
+    """Return the cached encoded runs of a feed."""
     return feed.chunks.kept
 
 
 def encoded_bytes(feed: Feed) -> int:
-    """Return the bytes that a feed keeps encoded, as far as it knows."""
+    """Return the size of the cached encoded runs of a feed, in bytes."""
     return feed.chunks.size
 
 
@@ -159,30 +173,40 @@ def awaited(feed: Feed) -> int:
 
 
 def answers_sent(outcomes: Outcomes) -> int:
-    """Return how many answers are remembered that clients may acknowledge."""
+    """Return how many sent answers clients may still acknowledge."""
     return len(outcomes._sent)
 
 
 def expected(directory: Directory) -> Mapping[str, set[Listener]]:
-    """Return who waits for channels that do not exist yet, by name."""
+    """Return the listeners that wait for channels that do not exist yet, by name."""
     return directory._expected
 
 
 def past_names(directory: Directory) -> list[str]:
-    """Return the remembered names of channels that are gone, the oldest first."""
+    """Return the remembered names of forgotten channels, the oldest first."""
     return list(directory._past)
 
 
 def members(comet: Comet, declared: DeclaredChannel[Any, Any]) -> list[Restarting | Silent]:
     """Return the live members of a declaration."""
-    return list(comet._hub.declarations._live.get(declared, ()))
+    return list(comet._node.declarations._live.get(declared._declaration, ()))
+
+
+def live_feeds(comet: Comet, declared: DeclaredChannel[Any, Any]) -> list[Feed]:
+    """Return the feeds of the live members of a declaration."""
+    return comet._node.declarations.members(declared._declaration)
+
+
+def declaration_of(declared: DeclaredChannel[Any, Any]) -> Declaration:
+    """Return how a channel was declared."""
+    return declared._declaration
 
 
 # Clients
 
 
 class Known(NamedTuple):
-    """Signed texts that were verified before, with what they mean.
+    """The caches of verified signed texts, with their contents.
 
     Attributes:
         sessions: Cookie values.
@@ -194,29 +218,34 @@ class Known(NamedTuple):
 
 
 def known(identity: Identity) -> Known:
-    """Return the tables of an identity themselves."""
+    """Return the caches of an identity, not copies."""
     return Known(identity._known_sessions, identity._known_processes)
 
 
 def replace_known_processes(identity: Identity, table: dict[str, tuple[str, str]]) -> None:
-    """Give an identity another table of verified tokens."""
+    """Replace the cache of verified tokens of an identity."""
     identity._known_processes = table
 
 
 def belongs_to(process: ClientProcess, comet: Comet) -> bool:
-    """Tell whether a client process was opened at a `Comet`, open or not."""
-    mine = comet._hub.processes._household  # pragma: no cover - reached where one was left over
+    """Return whether a client process, open or closed, was opened by a `Comet`."""
+    mine = comet._node.clients._household  # pragma: no cover - reached if a process is left over
     return process._household is mine  # pragma: no cover
 
 
 def logins(comet: Comet) -> list[Session]:
-    """Return the sessions that were logged in by hand, and are remembered without a process."""
-    return list(comet._hub.processes._kept)
+    """Return the sessions logged in by the application that are kept without a process."""
+    return list(comet._node.clients._kept)
+
+
+def client_of(process: ClientProcess) -> Client:
+    """Return a client process as the package uses it."""
+    return _client_of(process)
 
 
 def inactivity_waits(process: ClientProcess) -> int:
     """Return how many wait for a client process to be inactive."""
-    return len(process._waiting)
+    return len(client_of(process)._waiting)
 
 
 # Notifiers
@@ -224,21 +253,26 @@ def inactivity_waits(process: ClientProcess) -> int:
 
 def notifiers(comet: Comet) -> dict[str, Notifier[Any]]:
     """Return the notifiers of a `Comet` by name."""
-    found = {name: getattr(f, "__self__", None) for name, f in list(comet._hub.notifiers.items())}
+    found = {name: getattr(f, "__self__", None) for name, f in list(comet._node.notifiers.items())}
     return {name: one for name, one in found.items() if isinstance(one, Notifier)}
 
 
+def record(notification: Notification, subscription: Subscription, stored: Stored | None) -> None:
+    """Record what was published to a subscription, as what hands out does."""
+    notification._record(subscription, stored)
+
+
 def queue_of(notifier: Notifier[Any]) -> Queue:
-    """Return the queue that hands out the notifications of a notifier."""
+    """Return the queue of a notifier."""
     return notifier._queue
 
 
 def is_handing_out(queue: Queue) -> bool:
-    """Tell whether a task hands out notifications."""
+    """Return whether a task is distributing notifications."""
     return queue._line.taken
 
 
-def subscriptions(notifier: Notifier[Any]) -> dict[ClientProcess, Subscription]:
+def subscriptions(notifier: Notifier[Any]) -> dict[Client, Subscription]:
     """Return the subscriptions of a notifier by client process."""
     return dict(notifier._subscriptions)
 
@@ -247,12 +281,12 @@ def subscriptions(notifier: Notifier[Any]) -> dict[ClientProcess, Subscription]:
 
 
 def sleepers(clock: ManualClock) -> list[anyio.Event]:
-    """Return what is set for each task that sleeps until a moment of a clock."""
+    """Return the events of the tasks that sleep on a clock."""
     return list(clock._sleepers)
 
 
 def buckets(timers: Timers) -> tuple[set[int], list[int]]:
-    """Return the numbers of the buckets of timers: those that there are, and their heap."""
+    """Return the numbers of the buckets of timers, as a set and as the heap."""
     return set(timers._buckets), list(timers._order)
 
 
@@ -262,5 +296,5 @@ def patience_of(comet: Comet) -> float:
 
 
 def policy_of(comet: Comet) -> Policy | None:
-    """Return what a `Comet` does about other workers."""
-    return comet._hub.siblings._policy
+    """Return the policy of a `Comet` for other workers."""
+    return comet._node.siblings._policy

@@ -1,4 +1,4 @@
-"""A clock turned by hand."""
+"""A clock for tests, advanced by hand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from asgi_comet._runtime.loop import LoopThread
 class ManualClock:
     """A clock that stands still until it is advanced. Thread-safe.
 
-    Give it to `Comet(…, clock=clock)`; then no time-out comes before `advance`.
+    Pass it to `Comet(…, clock=clock)`; then no timeout expires before `advance`.
     """
 
     def __init__(self) -> None:
@@ -21,11 +21,11 @@ class ManualClock:
         self._sleepers: dict[anyio.Event, tuple[float, LoopThread]] = {}
 
     def now(self) -> float:
-        """Return the seconds that it was advanced by so far."""
+        """Return the sum of all advances, in seconds."""
         return self._now
 
     async def sleep_until(self, moment: float) -> None:
-        """Return once it was advanced that far."""
+        """Wait until the clock was advanced to that moment."""
         loop = LoopThread()
         loop.enter()
         woken = anyio.Event()
@@ -40,7 +40,7 @@ class ManualClock:
                 del self._sleepers[woken]
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, and wake those whose sleep is over."""
+        """Advance the clock, and wake the tasks whose sleep ends."""
         with self._lock:
             self._now += seconds
             due = [(w, loop) for w, (until, loop) in self._sleepers.items() if until <= self._now]

@@ -1,6 +1,6 @@
-"""What every broker must do: a suite of tests for those who write one.
+"""The contract of brokers: a test suite for authors of brokers.
 
-Write a class of tests that says how brokers on one store are made, and run it with pytest:
+Write a test class that makes brokers on one store, and run it with pytest:
 
     class TestMine(SharedBrokerContract):
         def make(self, count):
@@ -37,10 +37,10 @@ __all__ = ["BrokerContract", "SharedBrokerContract"]
 
 
 class BrokerContract:
-    """The tests of every broker. Subclass it, and say how brokers are made."""
+    """The tests of every broker. Implement `make` in a subclass."""
 
     shared: bool = False
-    """Whether several brokers may be on one store."""
+    """Whether several brokers can share one store."""
 
     @abstractmethod
     def make(self, count: int) -> list[Broker]:
@@ -48,7 +48,7 @@ class BrokerContract:
 
     @asynccontextmanager
     async def parties(self, count: int) -> AsyncIterator[list[Party]]:
-        """Run that many workers; as many as one where nothing is shared."""
+        """Run that many workers; only one if the broker is not shared."""
         parties = [Party(broker) for broker in self.make(count if self.shared else 1)]
         async with anyio.create_task_group() as tasks:
             stop = anyio.Event()

@@ -1,7 +1,7 @@
-"""A broker that joins several `Comet`s in one process, and does all that a network does wrong.
+"""A broker that joins several `Comet`s in one process, and simulates network faults.
 
-For tests: what holds with this broker holds without a Redis in the test. Frames between the workers
-can be held back, lost, doubled and shuffled, and the store can be out of reach.
+For tests without a Redis. Frames between the workers can be held back, lost, repeated and shuffled,
+and the store can be disconnected.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from asgi_comet.testing.store import Follower, Store
 
 __all__ = ["JoinedBroker", "join"]
 
-BEAT = 0.2  # seconds after which a worker looks whether the last frames were lost
+BEAT = 0.2  # seconds after which a worker checks whether the last frames were lost
 WAITING = 100_000  # messages of one worker that wait to be stored
 
 
@@ -48,14 +48,14 @@ def join(count: int) -> list[JoinedBroker]:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What a worker is told of a log: messages, or that it has ended.
+    """News of a log for a worker: messages, or the end.
 
     Attributes:
-        number: Which frame to this worker it is, from 1 on.
+        number: The number of the frame to this worker, from 1 on.
         name: The channel.
         epoch: The epoch of the log.
         run: Messages with dense offsets.
-        closed: Why it has ended.
+        closed: The reason why the log has ended.
     """
 
     number: int
@@ -66,7 +66,7 @@ class Frame:
 
 
 class _Waiting:
-    """A message on its way to the store; called, it waits until the message is stored."""
+    """A message on its way to the store. Calling it waits until the message is stored."""
 
     __slots__ = ("_done", "_outcome", "data", "id", "log")
 
@@ -92,7 +92,7 @@ class JoinedBroker(Broker, Follower):
     """The broker of one of several `Comet`s that share a store, see `join`.
 
     Attributes:
-        store: What they share.
+        store: The shared store.
     """
 
     def __init__(self, store: Store) -> None:
@@ -102,22 +102,22 @@ class JoinedBroker(Broker, Follower):
         self._opened: WeakSet[Log] = WeakSet()
         self._followed: dict[str, Log] = {}
         self._work = anyio.Event()
-        self._posted = 0  # frames to this worker, counted where they are sent
-        self._seen = 0  # the highest number of those that came
+        self._posted = 0  # frames sent to this worker
+        self._seen = 0  # the highest number of a received frame
         self._held: list[Frame] | None = None
         self._losing = 0
         self._times = 1
         self._down = False
         self._up = anyio.Event()
 
-    # What goes wrong between the workers
+    # Faults between the workers
 
     def hold(self) -> None:
-        """Hold frames to this worker back, until `release`."""
+        """Hold back frames to this worker, until `release`."""
         self._held = []
 
     def release(self, *, shuffled: bool = False) -> None:
-        """Let the frames go that were held back, in any order if they are to be shuffled."""
+        """Deliver the frames that were held back, in random order if `shuffled`."""
         with self.store.lock:
             held, self._held = self._held or [], None
             if shuffled:
@@ -130,20 +130,20 @@ class JoinedBroker(Broker, Follower):
         self._losing = count
 
     def repeat(self, times: int) -> None:
-        """Let each frame come that many times."""
+        """Deliver each frame that many times."""
         self._times = times
 
     def disconnect(self) -> None:
-        """Be without the store: messages wait, questions raise, frames are lost."""
+        """Disconnect from the store: messages wait, questions raise, frames are lost."""
         self._down, self._up = True, anyio.Event()
 
     def reconnect(self) -> None:
-        """Be with the store again."""
+        """Connect to the store again."""
         self._down = False
         self.host.run_soon(self._reconnected)
         self._nudge()
 
-    # What the store calls, in any thread
+    # Called by the store, in any thread
 
     def post(
         self, name: str, epoch: str, run: tuple[Message, ...] = (), closed: str | None = None
@@ -158,10 +158,10 @@ class JoinedBroker(Broker, Follower):
             (self._in if self._held is None else self._held).extend([frame] * self._times)
         self._nudge()
 
-    # What the worker calls
+    # Called by the worker
 
     async def run(self) -> None:
-        """Store what waits, and take in what comes, until cancelled."""
+        """Store waiting messages, and receive frames, until cancelled."""
         while True:
             self._work = anyio.Event()
             self._flush()
@@ -172,7 +172,7 @@ class JoinedBroker(Broker, Follower):
                 self._check_frames()
 
     async def hand_over(self) -> None:
-        """Store what waits."""
+        """Store waiting messages."""
         self._flush()
 
     def append(
@@ -193,7 +193,7 @@ class JoinedBroker(Broker, Follower):
         return waiting
 
     async def open(self, log: Log) -> Opened:
-        """Make the log in the store, or adopt it; then what waits for it is stored."""
+        """Make the log in the store, or adopt it; then its waiting messages are stored."""
         while self._down:
             await self._up.wait()
         try:
@@ -206,13 +206,13 @@ class JoinedBroker(Broker, Follower):
         return Opened(history.epoch, history.first, history.top)
 
     async def find(self, name: str) -> ChannelSpec | None:
-        """Return what the store has."""
+        """Return the properties of a channel in the store."""
         self._ask()
         record = self.store.find(name)
         return None if record is None or record.closed is not None else record.spec
 
     async def follow(self, log: Log) -> None:
-        """Fill the window, and get a frame for each message from now on."""
+        """Fill the window, and receive a frame for each message from now on."""
         self._ask()
         if self._followed.get(log.name) is log:
             return
@@ -228,13 +228,13 @@ class JoinedBroker(Broker, Follower):
         self._nudge()
 
     def unfollow(self, log: Log) -> None:
-        """Get no more frames of a log."""
+        """Stop receiving frames of a log."""
         if self._followed.get(log.name) is log:
             del self._followed[log.name]
             self.store.unfollow(log.name, self)
 
     async def place(self, log: Log, start: Start) -> Placed | Full | Closed | Unknown:
-        """Look where a reader begins, in a window that has all there is."""
+        """Locate a start position, after bringing the window up to date."""
         self._ask()
         record = self.store.find(log.name)
         if record is None:
@@ -248,7 +248,7 @@ class JoinedBroker(Broker, Follower):
         return Full() if offset is None else Placed(offset)
 
     async def recover(self, log: Log, after: int, max_bytes: int) -> list[Message] | None:
-        """Read from the store."""
+        """Read messages from the store."""
         self._ask()
         with self.store.lock:
             history = self.store.read(log.name)
@@ -290,7 +290,7 @@ class JoinedBroker(Broker, Follower):
         for _ in range(len(self._out)):
             waiting = self._out.popleft()
             if waiting.log not in self._opened:
-                self._out.append(waiting)  # it goes when the channel has been opened
+                self._out.append(waiting)  # stored when the channel has been opened
                 continue
             try:
                 waiting.settle(self.store.append(waiting.log.name, waiting.data, waiting.id, now))
@@ -316,7 +316,7 @@ class JoinedBroker(Broker, Follower):
                 self._check(log)
 
     def _check_frames(self) -> None:
-        """Read everything again if the last frames did not come."""
+        """Read all logs again if the last frames were lost."""
         with self.store.lock:
             lost, self._seen = self._seen < self._posted, self._posted
         if lost:
@@ -331,7 +331,7 @@ class JoinedBroker(Broker, Follower):
             self._check(log)
 
     def _check(self, log: Log) -> Log:
-        """Bring a window up to date with the store; return the one that is followed from now on."""
+        """Bring a window up to date with the store; return the window to follow from now on."""
         with self.store.lock:
             history, closed = self.store.read(log.name), self.store.why_closed(log.name)
             if history.epoch != log.epoch:

@@ -1,4 +1,4 @@
-"""A worker as a broker sees it, for tests of brokers: a host, and windows on logs."""
+"""A worker as a broker uses it, for tests of brokers: a host, and windows on logs."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from asgi_comet.errors import ChannelClosed
 
 __all__ = ["Party", "Window", "position"]
 
-PATIENCE = 20.0  # seconds until a test fails for what does not come
+PATIENCE = 20.0  # seconds until a waiting test fails
 
 
 class Window:
-    """A window on a log, as a channel has one. Thread-safe.
+    """A window on a log, like that of a channel. Thread-safe.
 
     Attributes:
-        spec: What the workers agree about.
-        closed: Why the channel has ended.
+        spec: The properties that all workers agree on.
+        closed: The reason why the channel has ended.
         seen: Every message that was added, in order.
     """
 
@@ -63,7 +63,7 @@ class Window:
         return self._history.top
 
     def append(self, data: bytes) -> int:
-        """Give a message the next offset."""
+        """Store a message under the next offset."""
         with self._lock:
             if self.closed is not None:
                 raise ChannelClosed(self.name, self.closed)
@@ -71,7 +71,7 @@ class Window:
             return self._history.append(data)
 
     def locate(self, start: Start) -> int | None:
-        """Return where a reader begins, as the window knows it."""
+        """Return the offset after which a reader begins, according to the window."""
         if isinstance(start, Now):
             return self.top
         if isinstance(start, Last):
@@ -82,7 +82,7 @@ class Window:
         return self.first - 1
 
     def receive(self, epoch: str, first: int, run: Sequence[Message]) -> Received:
-        """Take messages of the log."""
+        """Add messages of the log."""
         with self._lock:
             top = self.top
             received = self._history.receive(epoch, first, run)
@@ -92,17 +92,17 @@ class Window:
             return received
 
     def reset(self, epoch: str, first: int) -> None:
-        """Forget all messages."""
+        """Drop all messages."""
         with self._lock:
             self._history.reset(epoch, first)
 
 
 class Party:
-    """One worker: a broker, and what it calls.
+    """One worker: a broker and its host.
 
     Attributes:
         broker: The broker.
-        cuts: How often a window had to begin anew.
+        cuts: How often a window was cut.
     """
 
     def __init__(self, broker: Broker) -> None:
@@ -113,10 +113,10 @@ class Party:
         self._changed = anyio.Event()
         broker.bind(self)
 
-    # What the broker calls
+    # Called by the broker
 
     def now(self) -> float:
-        """Return what time it is."""
+        """Return the time, in seconds."""
         return self._clock.now()
 
     def run_soon(self, function: Callable[[], None]) -> None:
@@ -124,37 +124,37 @@ class Party:
         self._loop.run_soon(function)
 
     def appended(self, log: Log) -> None:
-        """Note that a window has a new message."""
+        """Record that a window has a new message."""
         self._loop.run(self._change)
 
     def received(self, log: Log, epoch: str, first: int, run: Sequence[Message]) -> Received:
-        """Offer messages to a window."""
+        """Add messages to a window."""
         received = log.receive(epoch, first, run)
         self._change()
         return received
 
     def moved(self, log: Log, epoch: str, first: int) -> Log:
-        """Let a window be of another epoch."""
+        """Reset a window to another epoch."""
         log.reset(epoch, first)
         self._change()
         return log
 
     def cut(self, log: Log, first: int) -> None:
-        """Let a window begin anew."""
+        """Restart a window at an offset."""
         self.cuts += 1
         log.reset(log.epoch, first)
         self._change()
 
     def ended(self, log: Log, reason: str) -> None:
-        """Note that a channel has ended."""
+        """Record that a channel has ended."""
         assert isinstance(log, Window)
         log.closed = reason
         self._change()
 
     def wanted(self, log: Log, offset: int) -> None:
-        """Do nothing: there are no sources here."""
+        """Do nothing: there are no sources."""
 
-    # What the tests call
+    # Called by the tests
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -187,7 +187,7 @@ class Party:
         return window
 
     async def until(self, reached: Callable[[], bool]) -> None:
-        """Return once something holds."""
+        """Wait until a condition holds."""
         with anyio.fail_after(PATIENCE):
             while not reached():
                 self._changed = anyio.Event()
@@ -198,5 +198,5 @@ class Party:
 
 
 async def position(log: Log, stored: Stored) -> Position:
-    """Return where a message is, once it is stored."""
+    """Return the position of a message, once it is stored."""
     return Position(log.epoch, stored) if isinstance(stored, int) else await stored()

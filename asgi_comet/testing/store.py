@@ -1,6 +1,6 @@
 """The logs that several workers in one process share, for tests.
 
-Owns the offsets and epochs. Must not know how a worker is told: that is the follower's.
+Owns the offsets and epochs. Must not know how a frame gets to a worker.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ __all__ = ["Follower", "Store"]
 
 
 class Follower(ABC):
-    """A worker that is told of logs."""
+    """A worker that receives frames of logs."""
 
     @abstractmethod
     def post(
         self, name: str, epoch: str, run: tuple[Message, ...] = (), closed: str | None = None
     ) -> None:
-        """Send a frame to the worker, in any thread."""
+        """Send a frame to the worker. Thread-safe."""
 
 
 @dataclass(slots=True)
@@ -52,7 +52,7 @@ class Store:
         return self._records.get(name)
 
     def unfollow(self, name: str, broker: Follower) -> None:
-        """Tell a broker no more of a log."""
+        """Stop sending a broker frames of a log."""
         with self.lock:
             self._records[name].followers.discard(broker)
 
@@ -63,15 +63,15 @@ class Store:
             return set() if record is None else set(record.followers)
 
     def read(self, name: str) -> History:
-        """Return the messages of a log that there is."""
+        """Return the messages of an existing log."""
         return self._records[name].history
 
     def why_closed(self, name: str) -> str | None:
-        """Return why a log that there is has ended."""
+        """Return the reason why an existing log has ended; `None` if it has not."""
         return self._records[name].closed
 
     def open(self, spec: ChannelSpec) -> History:
-        """Make a log, or return the one to be adopted."""
+        """Make a log, or return the existing one if it may be adopted."""
         with self.lock:
             found = self._records.get(spec.name)
             if found is None or found.closed is not None:
@@ -83,7 +83,7 @@ class Store:
             return found.history
 
     def append(self, name: str, data: bytes, id_: str | None, now: float) -> Position:
-        """Store a message, and tell those who follow."""
+        """Store a message, and send it to all followers."""
         with self.lock:
             record = self._records.get(name)
             if record is None or record.closed is not None:
@@ -100,7 +100,7 @@ class Store:
             return Position(epoch, offset)
 
     def end(self, name: str, reason: str) -> None:
-        """End a log, and tell those who follow. Idempotent."""
+        """End a log, and tell all followers. Idempotent."""
         with self.lock:
             record = self._records.get(name)
             if record is None or record.closed is not None:
@@ -110,7 +110,7 @@ class Store:
                 broker.post(name, record.history.epoch, closed=reason)
 
     def renew(self, name: str) -> None:
-        """Give a log another epoch, as a store that has lost messages does."""
+        """Give a log another epoch, like a store that has lost messages."""
         with self.lock:
             record = self._records[name]
             top = record.history.top

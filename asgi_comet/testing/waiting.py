@@ -12,8 +12,8 @@ from asgi_comet.testing._inspect import feed_of
 def wait_for_listeners(channel: Channel[Any], count: int, timeout: float = 10.0) -> None:
     """Block until a channel has exactly that many listeners.
 
-    For the thread of a test, while the server runs in another one. It looks at every coming and
-    going, not at intervals.
+    For the thread of a test, while the server runs in another one. Checks every change of the
+    count; does not poll.
 
     Args:
         channel: The channel.
@@ -21,7 +21,7 @@ def wait_for_listeners(channel: Channel[Any], count: int, timeout: float = 10.0)
         timeout: Seconds to wait at most.
 
     Raises:
-        TimeoutError: There never were that many.
+        TimeoutError: The count was not reached in time.
     """
     reached = threading.Event()
 
@@ -30,7 +30,10 @@ def wait_for_listeners(channel: Channel[Any], count: int, timeout: float = 10.0)
             reached.set()
 
     feed = feed_of(channel)
-    feed.observers = (*feed.observers, observe)  # another tuple: the loop may go through this one
+    feed.observers = (
+        *feed.observers,
+        observe,
+    )  # a new tuple: the loop may be iterating over the old one
     try:
         observe(channel.listeners)
         if not reached.wait(timeout):

@@ -1,1 +1,1 @@
-"""ASGI shells, one per transport, of the same shape: read the request, hold it, answer."""
+"""The transports as ASGI shells of the same shape: read the request, hold it, answer."""

@@ -1,14 +1,13 @@
-"""Who may use the endpoints of a client process, and whose a connection is.
+"""Access: the client process and the session of a connection, and the channels it may read.
 
 Owns the answers to a token that is not one, is of a closed process, or of another session; and that
-the application is asked whose a session is when it connects.
+the application is asked for the user of a session when a client connects.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 
 from starlette.requests import HTTPConnection
 
@@ -16,16 +15,15 @@ from asgi_comet.channels.feed import Listener
 from asgi_comet.errors import TooManyProcesses
 from asgi_comet.http.advice import advise
 from asgi_comet.http.exchange import Exchange, Refusal
-from asgi_comet.identity.process import Caller, ClientProcess, Session
-from asgi_comet.identity.users import Moved
-from asgi_comet.node.build import Hub
+from asgi_comet.identity.process import Claim, Client, Session, Stale
+from asgi_comet.node.build import Node
 
 __all__ = [
     "Find",
-    "NotYet",
     "ProcessGone",
+    "TryAgain",
     "admits",
-    "check_caller",
+    "check_claim",
     "default_process",
     "enter",
     "leave",
@@ -38,7 +36,7 @@ __all__ = [
 
 _logger = logging.getLogger(__name__)
 
-Find = Callable[[], Awaitable[ClientProcess | None]]
+Find = Callable[[], Awaitable[Client | None]]
 """Finds whose endpoint a request came to; `None` is the site's. Raises as `process_of` does."""
 
 
@@ -46,191 +44,168 @@ class ProcessGone(Exception):
     """The client process of an endpoint has closed."""
 
 
-class NotYet(Exception):
-    """Who it is cannot be told right now: the client is to come back in a moment."""
-
-
-class Succeeded(NotYet):
-    """A request came with the cookie that its session had before a login.
-
-    Attributes:
-        process: The client process it is about.
-    """
-
-    def __init__(self, process: ClientProcess) -> None:
-        super().__init__(_ANOTHER)
-        self.process = process
+class TryAgain(Exception):
+    """A request cannot be served at this moment: the client is to repeat it soon."""
 
 
 _ANOTHER = "the session has another cookie by now"
 
 
-async def process_of(hub: Hub, exchange: Exchange, token: str) -> ClientProcess:
-    """Return the client process that a token in a URL names, if a connection may be of it.
+async def process_of(node: Node, exchange: Exchange, token: str) -> Client:
+    """Return the client process that a token in a URL names, if the request may use it.
 
-    The application is asked whose its session is.
+    The application is asked for the user of its session.
 
     Raises:
         Refusal: As `own_process`.
-        ProcessGone: As `own_process`; also if its user has left.
-        NotYet: As `own_process`; or the application could not say whose it is.
+        ProcessGone: As `own_process`; also if the user has left.
+        TryAgain: The application could not tell; or a login has changed the session's cookie.
     """
-    connection = HTTPConnection(exchange.scope)
-    with _not_yet():
-        try:
-            process = own_process(hub, exchange, token)
-        except Succeeded as error:
-            process = error.process
-            await hub.users.check_heir(process.session, connection)
-            _renew(hub, exchange, process.session)
-        else:
-            if hub.users.identify is not None:
-                session = process.session
-                if await hub.users.identify_session(session, connection, process):
-                    _renew(hub, exchange, session)
+    process = _find_process(node, token)
+    await _recognise(node, exchange, _claim_to(node, exchange, process), process)
     if process.closed:
         raise ProcessGone
     return process
 
 
-def own_process(hub: Hub, exchange: Exchange, token: str) -> ClientProcess:
-    """Return the client process that a token in a URL names, if the request may use it.
+def own_process(node: Node, exchange: Exchange, token: str) -> Client:
+    """The same without asking the application.
 
     Raises:
         Refusal: 403 for a token that we did not sign, or without the cookie of its session.
         ProcessGone: It has closed. This is looked at before the cookie: after a restart of the
             server, a page without a valid cookie has to learn it, too.
-        Succeeded: It came with the cookie of before a login, a moment after.
+        TryAgain: The request has the cookie of before a login, a moment after.
 
     Source: docs/wire.md#client-processes.
     """
-    id_ = hub.visits.identity.unsign_process(token)
-    if id_ is None:
-        raise Refusal(403, "the URL names no client process of ours")
-    process = hub.processes.find(id_)
-    if process is None or process.closed:
-        hub.siblings.recognise(hub.visits.identity.birth_of(token))
-        # A process of another worker will be served from here once there is a broker for it.
-        raise ProcessGone
-    session, named = process.session, read_sessions(hub, exchange)
-    id_ = session.id
-    if id_ not in named:
-        if any(hub.processes.heir(former) is session for former in named):
-            raise Succeeded(process)
-        raise Refusal(403, "the client process belongs to another session")
-    exchange.caller = Caller(session, id_)
+    process = _find_process(node, token)
+    exchange.claim = _claim_to(node, exchange, process)
+    check_claim(exchange)
     return process
 
 
-def read_sessions(hub: Hub, exchange: Exchange) -> tuple[str, ...]:
-    """Read the sessions that the cookies of a request name, which it keeps: once is enough.
+def _find_process(node: Node, token: str) -> Client:
+    id_ = node.requests.identity.unsign_process(token)
+    if id_ is None:
+        raise Refusal(403, "the URL names no client process of ours")
+    process = node.clients.find(id_)
+    if process is None or process.closed:
+        node.siblings.recognise(node.requests.identity.birth_of(token))
+        # A process of another worker will be served from here once there is a broker for it.
+        raise ProcessGone
+    return process
 
-    There are several where another host planted one, which it can on plain http: the token of a
-    client process tells which of them is meant.
+
+def _claim_to(node: Node, exchange: Exchange, process: Client) -> Claim:
+    """Return the claim of a request to the session of a client process.
+
+    Its cookies may name several sessions: on plain http another host can plant one.
     """
-    exchange.sessions = named = hub.visits.sessions(exchange.scope)
+    session = process.session
+    claims = [node.clients.claim(id_) for id_ in read_sessions(node, exchange)]
+    found = [claim for claim in claims if claim.session is session]
+    if not found:
+        raise Refusal(403, "the client process belongs to another session")
+    return next((claim for claim in found if not claim.stale), found[0])
+
+
+def read_sessions(node: Node, exchange: Exchange) -> tuple[str, ...]:
+    """Read the sessions that the cookies of a request name, and keep them for later."""
+    exchange.sessions = named = node.requests.read_sessions(exchange.scope)
     return named
 
 
-async def recognise(hub: Hub, exchange: Exchange) -> Caller | None:
-    """Return whose a connection to the site's endpoints is; `None` if it names no session.
+async def recognise(node: Node, exchange: Exchange) -> Claim | None:
+    """Return the claim of a connection to the site's endpoints; `None` if it names no session.
 
     Raises:
-        NotYet: The application could not say whose it is; or it came with the cookie of before a
-            login, a moment after.
+        TryAgain: The application could not tell the user; or a login has changed the cookie.
     """
-    named = read_sessions(hub, exchange)
+    named = read_sessions(node, exchange)
     if not named:
         return None
-    with _not_yet():
-        session, renewed = await hub.users.recognise(named[0], HTTPConnection(exchange.scope))
-    if renewed:
-        _renew(hub, exchange, session)
-    else:
-        exchange.caller = Caller.of(session)
-    caller: Caller | None = exchange.caller
-    return caller
+    claim = node.clients.claim(named[0])
+    if node.users.identify is not None or claim.stale:
+        return await _recognise(node, exchange, claim)
+    exchange.claim = claim
+    return claim
 
 
-def check_caller(exchange: Exchange) -> None:
-    """Check, after a wait, that nobody has logged in meanwhile to whom a request does not belong.
-
-    Raises:
-        NotYet: Somebody has; the request came with the cookie of before.
-    """
-    if exchange.caller is not None and exchange.caller.moved:
-        raise NotYet(_ANOTHER)
-
-
-def _process_of(listener: Listener, session: Session) -> ClientProcess | None:
-    return next((p for p in session.processes if listener in p.listeners), None)
-
-
-def _renew(hub: Hub, exchange: Exchange, session: Session) -> None:
-    """Let the answer name the session by its id of now, if that is still so when it begins."""
-    exchange.caller = caller = Caller.of(session)
-
-    def make() -> Sequence[tuple[bytes, bytes]]:
-        return [] if caller.moved else [hub.visits.make_cookie(exchange.scope, caller.id)]
-
-    exchange.renew = make
-
-
-@contextmanager
-def _not_yet() -> Iterator[None]:
-    """Have a client come back when nobody can say right now whose it is."""
+async def _recognise(
+    node: Node, exchange: Exchange, claim: Claim, process: Client | None = None
+) -> Claim:
+    """Bring the claim of a request up to date with what the application says."""
     try:
-        yield
-    except Moved:
-        raise NotYet(_ANOTHER) from None
-    except (Refusal, ProcessGone):
-        raise
+        current = await node.users.recognise(claim, exchange.scope, process)
+    except Stale:
+        raise TryAgain(_ANOTHER) from None
     except Exception as error:
         advice = advise(error)
         _logger.exception("the application could not say who a connection belongs to%s", advice)
-        raise NotYet("try again in a moment") from None
+        raise TryAgain("try again in a moment") from None
+    exchange.claim = current
+    if current is not claim:  # the answer names the session by its new id, if that is so then
+        requests, scope = node.requests, exchange.scope
+        exchange.renew = lambda: [] if current.stale else [requests.make_cookie(scope, current.id)]
+    return current
 
 
-async def admits(hub: Hub, exchange: Exchange, listener: Listener, name: str) -> bool:
-    """Tell whether a connection may read a site channel, whether or not that lives.
+def check_claim(exchange: Exchange) -> None:
+    """Check, after a wait, that the session of a request has not been given another id.
 
     Raises:
-        NotYet: The application could not say so.
+        TryAgain: It has, by a login or a logout; the request came with the cookie of before.
     """
-    guard = hub.guard.find(name)
+    if exchange.claim is not None and exchange.claim.stale:
+        raise TryAgain(_ANOTHER)
+
+
+def _process_of(listener: Listener, session: Session) -> Client | None:
+    return next((p for p in session._clients if listener in p.listeners), None)
+
+
+async def admits(node: Node, exchange: Exchange, listener: Listener, name: str) -> bool:
+    """Return whether a connection may read a site channel, which need not be live.
+
+    Raises:
+        TryAgain: The application could not tell.
+    """
+    guard = node.guard.find(name)
     if guard is None:
         return True
     connection = HTTPConnection(exchange.scope)
     try:
-        if listener.caller is None and hub.users.identify is not None:
-            # For `revoke` alone: it has no cookie, so no session of ours.
-            stranger = Session("", await hub.users.ask(connection))
-            listener.caller = Caller.of(stranger)
-        # What `authorize` can ask for.
-        with hub.visits.begin(exchange.scope, exchange.sessions) as visit:
-            if exchange.caller is not None:
-                visit.take(exchange.caller, _process_of(listener, exchange.caller.session))
+        if listener.claim is None and node.users.identify is not None:
+            # Only for `revoke`: the connection has no cookie, so no session of ours.
+            stranger = Session("", await node.users.ask(exchange.scope))
+            listener.claim = Claim.of(stranger)
+        # `authorize` may ask for the current request.
+        with node.requests.begin(exchange.scope, exchange.sessions) as request:
+            if exchange.claim is not None:
+                request.take(exchange.claim, _process_of(listener, exchange.claim.session))
             return await guard.admits(connection)
     except Exception as error:
         advice = advise(error)
         _logger.exception(
             "the application could not say who may read channel %.200r%s", name, advice
         )
-        raise NotYet("try again in a moment") from None
+        raise TryAgain("try again in a moment") from None
 
 
-def default_process(hub: Hub, exchange: Exchange) -> ClientProcess | None:
+def default_process(node: Node, exchange: Exchange) -> Client | None:
     """Return the default client process of the session that a request is of, if it is of one.
 
     Raises:
-        NotYet: Somebody has logged in meanwhile.
+        TryAgain: A login or a logout has changed the session meanwhile.
         Refusal: 429 or 503: there are too many.
     """
-    if exchange.caller is None:
+    if exchange.claim is None:
         return None
-    check_caller(exchange)
     try:
-        return hub.processes.default(exchange.caller.session)
+        return node.clients.default(exchange.claim).process
+    except Stale:
+        raise TryAgain(_ANOTHER) from None
     except TooManyProcesses as error:
         raise too_many(error) from None
 
@@ -241,38 +216,41 @@ def too_many(error: TooManyProcesses) -> Refusal:
 
 
 def enter(
-    hub: Hub, exchange: Exchange, process: ClientProcess | None, listener: Listener, seconds: float
+    node: Node, exchange: Exchange, process: Client | None, listener: Listener, seconds: float
 ) -> None:
-    """Count a connection in: to its process, and as held from now. `leave` it in any case.
+    """Register a connection with its process, the fan-out and its timer. Pair with `leave`.
 
     Args:
-        hub: The rooms.
-        exchange: The connection.
-        process: Whose it is; `None` for nobody's.
-        listener: The same, as it hears of messages.
-        seconds: When it expires.
+        node: The parts of the Comet.
+        exchange: The request.
+        process: The client process of the connection, if any.
+        listener: The listener of the connection.
+        seconds: The time after which it expires.
 
     Raises:
-        NotYet: Somebody has logged in since it was looked at; then it was not counted.
+        TryAgain: A login or a logout has changed the session meanwhile; nothing is registered.
     """
-    check_caller(exchange)
-    listener.caller = exchange.caller
+    check_claim(exchange)
+    listener.claim = exchange.claim
     if process is not None:
         process.connect()
         process.listeners.add(listener)
-    elif exchange.caller is not None:
-        hub.processes.visit(listener, exchange.caller)
-    hub.fanout.listeners.add(listener)
-    hub.timers.start(listener, seconds)
+    elif exchange.claim is not None:
+        try:
+            node.clients.connect(listener, exchange.claim)
+        except Stale:
+            raise TryAgain(_ANOTHER) from None
+    node.fanout.listeners.add(listener)
+    node.timers.start(listener, seconds)
 
 
-def leave(hub: Hub, process: ClientProcess | None, listener: Listener) -> None:
-    """Count a connection out, if it was counted in: nothing of it remains. Idempotent."""
-    if listener not in hub.fanout.listeners:
+def leave(node: Node, process: Client | None, listener: Listener) -> None:
+    """Undo `enter`, if that has registered the connection. Idempotent."""
+    if listener not in node.fanout.listeners:
         return
-    hub.timers.stop(listener)
-    hub.fanout.detach(listener)
-    hub.processes.leave(listener)
+    node.timers.stop(listener)
+    node.fanout.detach(listener)
+    node.clients.disconnect(listener)
     if process is not None:
         process.listeners.discard(listener)
         process.left_by(listener)

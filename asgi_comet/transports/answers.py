@@ -1,50 +1,50 @@
-"""What goes into one answer: for the transports that answer once.
+"""The content of one answer, for transports that answer once.
 
-Owns what each outcome makes of an answer. Must not know the bytes.
+Owns how an answer sets the outcomes of its messages. Must not know the bytes.
 """
 
 from __future__ import annotations
 
 from asgi_comet.channels.feed import Feed, Listener
-from asgi_comet.node.build import Hub
+from asgi_comet.node.build import Node
 from asgi_comet.transports.reading import Budget, Choose, Gap, Run, read
 
 __all__ = ["Taken", "recover", "send_off", "settle", "take"]
 
 
 class Taken:
-    """What a listener is told.
+    """The content of an answer.
 
     Args:
-        max_bytes: How many bytes may be written; `None` is no limit.
+        max_bytes: The limit in bytes; `None` is no limit.
 
     Attributes:
-        runs: Messages.
+        runs: The messages.
         gaps: Channels whose next message is no longer held.
-        over: Channels that have ended, of which everything is told, or that are full for good.
-        budget: How many bytes may still be written.
+        ended: Channels that have ended and are fully read, or that are full.
+        budget: The bytes that may still be written.
     """
 
-    __slots__ = ("budget", "gaps", "over", "runs")
+    __slots__ = ("budget", "ended", "gaps", "runs")
 
     def __init__(self, max_bytes: int | None = None) -> None:
         self.budget: Budget = Budget(max_bytes)
         self.runs: list[Run] = []
         self.gaps: list[Feed] = []
-        self.over: list[Feed] = []
+        self.ended: list[Feed] = []
 
 
 def take(listener: Listener, choose: Choose, max_bytes: int | None) -> Taken | None:
-    """Read what came on all of a listener's channels at once.
+    """Read the news on all channels of a listener.
 
     Args:
-        listener: Whose channels are read.
-        choose: How its transport writes messages.
-        max_bytes: How many bytes may be written, one message at least; what remains is for the
-            next answer. `None` takes all.
+        listener: The listener.
+        choose: Returns the encoder of a channel.
+        max_bytes: The limit in bytes; at least one message is read, and the rest is for the next
+            answer. `None` reads everything.
 
     Returns:
-        What it is told; `None` if there is nothing.
+        The content of the answer; `None` if there is nothing.
     """
     for feed, after in listener.cursors.items():
         if feed.history.top != after or feed.closed is not None:
@@ -58,18 +58,18 @@ def _take(listener: Listener, choose: Choose, max_bytes: int | None) -> Taken:
         if isinstance(found, Run):
             taken.runs.append(found)
         else:
-            (taken.gaps if isinstance(found, Gap) else taken.over).append(found.feed)
+            (taken.gaps if isinstance(found, Gap) else taken.ended).append(found.feed)
             taken.budget.left -= _notice_bytes(found.feed)
     return taken
 
 
 def _notice_bytes(feed: Feed) -> int:
-    """Return how many bytes an answer has for the end of a channel at most."""
-    return 12 * len(feed.name) + 128  # a character of 4 bytes, percent-encoded; and all around it
+    """Return the maximal size of the notice that a channel has ended, in bytes."""
+    return 12 * len(feed.name) + 128  # 4 bytes a character, percent-encoded; and the rest
 
 
 def send_off(taken: Taken) -> None:
-    """Note that an answer with positions is about to go: the client will say what it has."""
+    """Record the messages of an answer with positions, which the client will acknowledge."""
     for run in taken.runs:
         if run.feed.kind.may_fill:
             run.feed.mark_sent(run.upto)
@@ -77,7 +77,7 @@ def send_off(taken: Taken) -> None:
 
 
 def settle(listener: Listener, handed: bool) -> None:
-    """Note whether a listener got its answer."""
+    """Record whether the server took the answer of a listener."""
     for feed in listener.cursors:
         if handed:
             feed.outcomes.excuse(listener)
@@ -85,20 +85,20 @@ def settle(listener: Listener, handed: bool) -> None:
             feed.outcomes.lose(listener)
 
 
-async def recover(hub: Hub, listener: Listener, taken: Taken, choose: Choose) -> None:
-    """Ask the broker for what this worker no longer holds; what stays a gap is one."""
+async def recover(node: Node, listener: Listener, taken: Taken, choose: Choose) -> None:
+    """Read the messages of gaps from the broker; gaps that remain are kept."""
     gaps, taken.gaps = taken.gaps, []
     for feed in gaps:
         budget = taken.budget
-        if budget.left <= 0 and taken.runs:  # it is found again with the next request
+        if budget.left <= 0 and taken.runs:  # the next request finds the gap again
             break
         after, limit = listener.cursors.get(feed), max(budget.left, 1)
-        run = None if after is None else await hub.broker.recover(feed, after, limit)
-        if after is None or feed not in listener.cursors:  # it was forbidden meanwhile
+        run = None if after is None else await node.broker.recover(feed, after, limit)
+        if after is None or feed not in listener.cursors:  # forbidden meanwhile
             continue
         if run:
-            rendered = choose(feed).render(feed.name, feed.history.epoch, run, limit)
-            budget.left -= rendered.size
-            taken.runs.append(Run(feed, after, rendered, rendered.data))
+            chunk = choose(feed).render(feed.name, feed.history.epoch, run, limit)
+            budget.left -= chunk.size
+            taken.runs.append(Run(feed, after, chunk, chunk.data))
         else:
             taken.gaps.append(feed)

@@ -1,7 +1,7 @@
-"""What can be checked of a request before it is served: origin, method, content type, activation.
+"""Checks of a request before it is served: origin, method, content type, activation.
 
-Owns a `Route`, which says what is checked for an endpoint, and the answers to requests that fail a
-check. Must not know which endpoints there are, nor what a request is about.
+Owns `Route`, the checks of one endpoint, and the answers to requests that fail a check. Must not
+know which endpoints there are, or the purpose of a request.
 """
 
 from __future__ import annotations
@@ -12,23 +12,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from asgi_comet.http.exchange import Exchange, Refusal, stopping
-from asgi_comet.node.build import Hub
+from asgi_comet.node.build import Node
 
 __all__ = ["Gate", "Route", "check_request", "check_waiting", "deactivated"]
 
-RETRY_AFTER = (5, 15)  # seconds, at random, so that clients do not come back all at once
+RETRY_AFTER = (5, 15)  # seconds, at random, so that clients do not retry all at once
 
-Endpoint = Callable[[Hub, Any, Exchange], Awaitable[None]]
-"""Serves a request that passed every check. The second argument is what the route's gate returned;
-`None` if the route has no gate."""
+Endpoint = Callable[[Node, Any, Exchange], Awaitable[None]]
+"""Serve a request that passed every check.
 
-Gate = Callable[[Hub, Exchange, str | None], Awaitable[object]]
-"""Checks a token or a credential. The third argument is the token in the path, if there is one."""
+The second argument is the result of the route's gate; `None` if the route has no gate.
+"""
+
+Gate = Callable[[Node, Exchange, str | None], Awaitable[object]]
+"""Check a token or a credential. The third argument is the token in the path, if any."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One endpoint, and what is checked before the endpoint is called.
+    """One endpoint, and the checks before the endpoint is called.
 
     The checks are made in the order of docs/wire.md#every-request-and-answer: the origin, the gate,
     the method, the content type, the activation.
@@ -53,7 +55,7 @@ class Route:
     active: bool = True
 
 
-def check_request(hub: Hub, exchange: Exchange, route: Route) -> None:
+def check_request(node: Node, exchange: Exchange, route: Route) -> None:
     """Check the method, the content type and the activation, before the body is read.
 
     Raises:
@@ -66,28 +68,29 @@ def check_request(hub: Hub, exchange: Exchange, route: Route) -> None:
         names = " or ".join(name.decode() for name in kinds)
         came = (exchange.kind or b"none").decode("latin-1")
         raise Refusal(415, f"expected the content type {names}, got {came:.80}")
-    if route.active and not hub.activation.active:
+    if route.active and not node.activation.active:
         raise deactivated()
 
 
 def _wrong_method(exchange: Exchange, methods: tuple[str, ...]) -> Refusal:
-    expected = methods[0]  # HEAD follows GET and is not worth a word
+    expected = methods[0]  # HEAD follows GET and is not mentioned
     return Refusal(405, f"expected {expected}, got {exchange.scope['method']:.20}", Allow=expected)
 
 
 def deactivated() -> Refusal:
-    """Return the answer to everybody while comet is deactivated."""
+    """Return the answer to every request while comet is deactivated."""
     seconds = random.randint(*RETRY_AFTER)  # noqa: S311 - spreads load, keeps no secret
     return Refusal(503, "", Retry_After=str(seconds))
 
 
-def check_waiting(hub: Hub) -> None:
-    """Check, after the body has come, whether a request may be held.
+def check_waiting(node: Node) -> None:
+    """Check whether a request may be held, after its body was read.
 
     Raises:
-        Refusal: 503 while deactivated, or when the server stops: clients would ask in a circle.
+        Refusal: 503 while deactivated, or when the server stops: otherwise clients would retry in a
+            loop.
     """
-    if not hub.activation.active:
+    if not node.activation.active:
         raise deactivated()
-    if hub.drain.begun:
+    if node.drain.begun:
         raise stopping()

@@ -1,9 +1,8 @@
-"""Held requests: they wait until there is something to say, or the client has left.
+"""Held requests: wait until there is something to answer, or the client has disconnected.
 
-Owns which ends a held request can have, and what each is answered. And how a request that is held
-costs nothing but itself: its own task waits in `receive()`, where it learns at once that the client
-left, and waking it means calling that wait off. No second task, no future, no timer of the loop.
-Must not know what is waited for.
+Owns the ways in which a held request ends, and the answer to each. The request's own task waits in
+`receive()`, which returns at once when the client disconnects; waking the request cancels that
+wait. There is no second task, no future and no timer of the loop. Must not know the messages.
 """
 
 from __future__ import annotations
@@ -18,31 +17,65 @@ from starlette.types import Receive
 from asgi_comet.channels.feed import Feed, Listener, Wake
 from asgi_comet.core.messages import Notice
 from asgi_comet.http.exchange import ClientGone, Exchange, answer
-from asgi_comet.identity.process import ClientProcess
-from asgi_comet.node.build import Hub
+from asgi_comet.identity.process import Client
+from asgi_comet.node.build import Node
 from asgi_comet.transports.access import ProcessGone, enter, leave
 from asgi_comet.transports.checking import deactivated
 
-__all__ = ["Farewell", "Held", "Hold", "ended", "make_hold"]
+__all__ = ["Farewell", "Hold", "ended", "make_hold"]
 
 ARRIVAL = 1.0  # seconds
 
 
-class Hold(Listener):
-    """A held request: a listener whose connection waits in `receive()`; for asyncio.
+class Farewell(NamedTuple):
+    """The answers of a transport to requests that ended without messages.
 
-    It is called off as `interrupts.Interrupt` does it, written out here for it is the hot path.
+    Attributes:
+        kind: The content type.
+        replaced: The body if a newer connection reads the channels.
+        moved: The body if the session has another id: the client repeats the request at once.
     """
 
-    __slots__ = ("_task", "forbidden")
+    kind: bytes
+    replaced: bytes
+    moved: bytes
 
-    def __init__(self) -> None:
+
+class Hold(Listener):
+    """A held request, whose connection waits in `receive()`; for asyncio.
+
+    It is registered as a connection while its context lasts. The wait is cancelled as in
+    `_runtime.waiting.Interrupt`, inlined here because this is the hot path.
+
+    Args:
+        node: The parts of the Comet.
+        exchange: The request.
+        process: The client process of the request, if any.
+        reads: The client process whose own channels the request reads, if any.
+    """
+
+    __slots__ = ("_task", "exchange", "forbidden", "node", "process", "reads")
+
+    def __init__(
+        self, node: Node, exchange: Exchange, process: Client | None, reads: Client | None
+    ) -> None:
         super().__init__()
-        self.forbidden: Sequence[Notice] = ()  # what it may not read any more
+        self.node: Node = node
+        self.exchange: Exchange = exchange
+        self.process: Client | None = process
+        self.reads: Client | None = reads
+        self.forbidden: Sequence[Notice] = ()  # channels that the client may no longer read
         self._task: asyncio.Task[object] | None = None
 
+    def __enter__(self) -> None:
+        node = self.node
+        enter(node, self.exchange, self.process, self, node.activation.hold())
+
+    def __exit__(self, *_: object) -> None:
+        leave(self.node, self.process, self)
+
     def forbid(self, feed: Feed) -> None:
-        """Have the answer tell that it may not read a feed, and nothing of it."""
+        """Detach from a feed, and let the answer say that the client may not read it."""
         feed.outcomes.lose(self)
         feed.remove(self)
         del self.cursors[feed]
@@ -50,15 +83,15 @@ class Hold(Listener):
         self.wake(Wake.MESSAGE)
 
     def rouse(self) -> None:
-        """Let the request go on."""
+        """Resume the request."""
         if self._task is not None:
             self._task.cancel()
 
     async def wait(self, receive: Receive) -> Wake:
-        """Wait until woken, or until the client has left.
+        """Wait until woken, or until the client has disconnected.
 
         Returns:
-            Why it woke; `Wake.GONE` only if the connection is closed.
+            The reason; `Wake.GONE` only if the connection is closed.
         """
         if self.woken is not None:
             return self.woken
@@ -78,120 +111,21 @@ class Hold(Listener):
         finally:
             self._task = None
 
-
-class ScopeHold(Hold):
-    """The same through an anyio cancel scope, for event loops other than asyncio's."""
-
-    __slots__ = ("_scope",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._scope = anyio.CancelScope()
-
-    def rouse(self) -> None:
-        """Let the request go on."""
-        self._scope.cancel()
-
-    async def wait(self, receive: Receive) -> Wake:
-        """Wait until woken, or until the client has left."""
-        with self._scope:
-            while self.woken is None:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    self.gone()
-        return self.woken or Wake.GONE
-
-
-def make_hold(in_asyncio: bool) -> Hold:
-    """Make the kind of hold that the running loop needs."""
-    return Hold() if in_asyncio else ScopeHold()
-
-
-ENDS = frozenset([Wake.CLOSED, Wake.DEACTIVATED, Wake.GONE, Wake.MOVED, Wake.REPLACED])
-
-
-def ended(listener: Listener) -> Wake | None:
-    """Tell why nothing may be told to a held request any more, whatever came for it meanwhile.
-
-    A wait for the application may have lasted, and what came first has woken it.
-    """
-    if listener.woken in ENDS:
-        return listener.woken
-    moved = listener.caller is not None and listener.caller.moved
-    return Wake.MOVED if moved else None
-
-
-def _still_reading(process: ClientProcess | None, listener: Listener, why: Wake) -> Wake:
-    """Tell why a hold ended: replaced, if a newer connection reads the process' own channels.
-
-    Also if a message came in the same moment: then it is the newer one's.
-    """
-    replaced = process is not None and process.reader is not listener
-    return Wake.REPLACED if replaced and why in (Wake.MESSAGE, Wake.TIMEOUT) else why
-
-
-class Farewell(NamedTuple):
-    """How a transport says that a request ended without messages.
-
-    Attributes:
-        kind: The content type.
-        replaced: The body where a newer connection reads the channels.
-        moved: The body where the session has another id: the client comes back at once.
-    """
-
-    kind: bytes
-    replaced: bytes
-    moved: bytes
-
-
-class Held:
-    """A request while it is held: counted in as long as the context lasts.
-
-    Args:
-        hub: The rooms.
-        exchange: The request.
-        process: Whose it is; `None` for nobody's.
-        hold: The same, as it hears of messages.
-        reads: Whose own channels it reads; `None` for nobody's.
-    """
-
-    __slots__ = ("_exchange", "_hold", "_hub", "_process", "_reads")
-
-    def __init__(
-        self,
-        hub: Hub,
-        exchange: Exchange,
-        process: ClientProcess | None,
-        hold: Hold,
-        reads: ClientProcess | None,
-    ) -> None:
-        self._hub = hub
-        self._exchange = exchange
-        self._process = process
-        self._hold = hold
-        self._reads = reads
-
-    def __enter__(self) -> None:
-        enter(self._hub, self._exchange, self._process, self._hold, self._hub.activation.hold())
-
-    def __exit__(self, *_: object) -> None:
-        leave(self._hub, self._process, self._hold)
-
     def why(self, woken: Wake) -> Wake:
-        """Tell why the request ended, of all that may have come in the same moment.
+        """Return the reason why the request ended, the most important one of several.
 
         Args:
-            woken: Why the wait ended.
+            woken: The reason why the wait ended.
         """
-        return ended(self._hold) or _still_reading(self._reads, self._hold, woken)
+        return ended(self) or _still_reading(self.reads, self, woken)
 
     async def farewell(self, why: Wake, say: Farewell) -> bool:
-        """Answer a request that ended without messages; tell whether it was one of these.
+        """Answer a request that ended without messages; return whether it did.
 
         Raises:
             Refusal: 503: push is deactivated.
             ProcessGone: The client process has closed.
-            ClientGone: Nobody is there to answer.
+            ClientGone: The client has disconnected.
         """
         match why:
             case Wake.MESSAGE | Wake.TIMEOUT:
@@ -203,10 +137,65 @@ class Held:
             case Wake.GONE:
                 raise ClientGone("while it was held")
             case Wake.REPLACED:
-                await answer(self._hub, self._exchange, say.kind, say.replaced)
+                await answer(self.node, self.exchange, say.kind, say.replaced)
             case _:  # MOVED
-                # The client comes back at once, and until the answer to the login is there with the
-                # old cookie.
-                await self._hub.clock.sleep_until(self._hub.clock.now() + ARRIVAL)
-                await answer(self._hub, self._exchange, say.kind, say.moved)
+                # The client repeats the request at once, with the old cookie until the answer to
+                # the login has arrived.
+                await self.node.clock.sleep_until(self.node.clock.now() + ARRIVAL)
+                await answer(self.node, self.exchange, say.kind, say.moved)
         return True
+
+
+class ScopeHold(Hold):
+    """A held request that waits in an anyio cancel scope, for event loops other than asyncio's."""
+
+    __slots__ = ("_scope",)
+
+    def __init__(
+        self, node: Node, exchange: Exchange, process: Client | None, reads: Client | None
+    ) -> None:
+        super().__init__(node, exchange, process, reads)
+        self._scope = anyio.CancelScope()
+
+    def rouse(self) -> None:
+        """Resume the request."""
+        self._scope.cancel()
+
+    async def wait(self, receive: Receive) -> Wake:
+        """Wait until woken, or until the client has disconnected."""
+        with self._scope:
+            while self.woken is None:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    self.gone()
+        return self.woken or Wake.GONE
+
+
+def make_hold(node: Node, exchange: Exchange, process: Client | None, reads: Client | None) -> Hold:
+    """Make a held request for the running event loop."""
+    kind = Hold if node.loop.asyncio else ScopeHold
+    return kind(node, exchange, process, reads)
+
+
+ENDS = frozenset([Wake.CLOSED, Wake.DEACTIVATED, Wake.GONE, Wake.MOVED, Wake.REPLACED])
+
+
+def ended(listener: Listener) -> Wake | None:
+    """Return the reason why a held request gets no messages; `None` if it may.
+
+    The first reason has woken the request, but others may have come during a wait for the
+    application.
+    """
+    if listener.woken in ENDS:
+        return listener.woken
+    moved = listener.claim is not None and listener.claim.stale
+    return Wake.MOVED if moved else None
+
+
+def _still_reading(process: Client | None, listener: Listener, why: Wake) -> Wake:
+    """Tell why a hold ended: replaced, if a newer connection reads the process' own channels.
+
+    A message in the same moment is then for the newer connection.
+    """
+    replaced = process is not None and process.reader is not listener
+    return Wake.REPLACED if replaced and why in (Wake.MESSAGE, Wake.TIMEOUT) else why

@@ -1,8 +1,8 @@
-"""What the server lets a WebSocket send before this application sees any of it.
+"""The ASGI server's limits for WebSocket messages.
 
-Owns the warning about a server that lets in more than `Settings.frame_limit`. ASGI does not say
-what the server does: the bound method `send` of uvicorn and hypercorn belongs to an object that has
-the server's configuration, and where a middleware wraps it nothing is known.
+Owns the warning about a server that accepts more than `Settings.frame_limit`. ASGI does not expose
+the limits. In uvicorn and hypercorn, the bound method `send` belongs to an object with the server's
+configuration; if a middleware wraps `send`, the limits are unknown.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from __future__ import annotations
 import logging
 
 from asgi_comet.http.exchange import Exchange
-from asgi_comet.node.build import Hub
+from asgi_comet.node.build import Node
 
 __all__ = ["check_limits"]
 
 _logger = logging.getLogger(__name__)
 
 
-def check_limits(hub: Hub, exchange: Exchange) -> None:
-    """Warn, once, if the server takes and unpacks messages that are larger than any of ours."""
-    if hub.limits_checked.is_set():
+def check_limits(node: Node, exchange: Exchange) -> None:
+    """Warn, once, if the server accepts or decompresses larger messages than the limit."""
+    if node.limits_checked.is_set():
         return
-    hub.limits_checked.set()
+    node.limits_checked.set()
     config = getattr(getattr(exchange.send, "__self__", None), "config", None)
-    limit = hub.settings.frame_limit
+    limit = node.settings.frame_limit
     taken: int | None = getattr(config, "ws_max_size", 0)
     if taken is None or taken > limit or getattr(config, "ws_per_message_deflate", False):
         _logger.warning(
@@ -34,7 +34,7 @@ def check_limits(hub: Hub, exchange: Exchange) -> None:
             limit,
         )
     elif hasattr(config, "websocket_max_message_size"):
-        # Measured: a message of 200 MiB is kept until the client leaves, whatever that says.
+        # Measured: a message of 200 MiB is kept until the client disconnects, despite this option.
         _logger.warning(
             "hypercorn has no option that bounds what it keeps of an unfinished WebSocket message, "
             "so any client can fill the memory: serve WebSockets with uvicorn, or have the proxy "

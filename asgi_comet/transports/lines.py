@@ -1,9 +1,9 @@
-"""Listening to a client while there may be something to tell it.
+"""Lines: wait for messages of a client and for wake-ups at the same time.
 
-Owns how the task of a connection hears both. In asyncio, where the server's own functions are
-reached, it waits in `receive()` and is called off: one task per connection, and what is published
-is sent without it. Anywhere else a second task receives, and none is ever called off: a `receive()`
-that was wrapped may lose what it had in hand. Must not know what is sent.
+Owns how the task of a connection waits for both. In asyncio, with the server's own `receive()`, the
+task waits in `receive()` and the wait is cancelled to wake the task: one task per connection, and
+published messages are sent without that task. Otherwise a second task receives, and is never
+cancelled: a wrapped `receive()` may lose a message when cancelled. Must not know the messages.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ DISCONNECTS = ("http.disconnect", "websocket.disconnect")
 
 
 class Line(ABC):
-    """One connection, as its task hears it."""
+    """The receiving side of one connection."""
 
     __slots__ = ()
 
     direct: bool
-    """Whether `send` may be run outside of the connection's task."""
+    """Whether `send` may run outside the connection's task."""
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Listen while the context lasts."""
+        """Receive while the context lasts."""
         yield
 
     @abstractmethod
     async def next(self) -> Message | None:
-        """Return what the client says, or `None` once roused. Nothing that it says is lost."""
+        """Return the client's next message, or `None` once roused. No message is lost."""
 
     @abstractmethod
     def rouse(self) -> None:
-        """Have `next` return `None`, now or when it is called. In the loop's thread; idempotent."""
+        """Make `next` return `None`, now or at its next call. In the loop's thread; idempotent."""
 
 
 class OneTask(Line):
-    """For asyncio and a server's own `receive`, which may be called off and called again.
+    """For asyncio and a server's own `receive`, which may be cancelled and called again.
 
     Args:
-        receive: What the client says.
+        receive: The `receive` of the connection.
     """
 
     __slots__ = ("_interrupt", "_receive", "_roused")
@@ -61,24 +61,24 @@ class OneTask(Line):
         self._interrupt: Interrupt | None = None
 
     async def next(self) -> Message | None:
-        """Return what the client says, or `None` once roused."""
+        """Return the client's next message, or `None` once roused."""
         if not self._roused:
             self._interrupt = Interrupt()
             try:
                 message = await self._interrupt.run(self._receive)
             finally:
                 self._interrupt = None
-            return self._heard(message)
-        return self._heard(None)
+            return self._received(message)
+        return self._received(None)
 
-    def _heard(self, message: Message | None) -> Message | None:
-        # A call, for coverage sees no line right after a wait that was called off.
+    def _received(self, message: Message | None) -> Message | None:
+        # A function, since coverage misses a line right after a cancelled wait.
         if message is None:
             self._roused = False
         return message
 
     def rouse(self) -> None:
-        """Have `next` return `None`."""
+        """Make `next` return `None`."""
         self._roused = True
         if self._interrupt is not None:
             self._interrupt.fire()
@@ -88,7 +88,7 @@ class TwoTasks(Line):
     """For any event loop and any `receive`.
 
     Args:
-        receive: What the client says.
+        receive: The `receive` of the connection.
     """
 
     __slots__ = ("_message", "_news", "_receive", "_roused", "_taken")
@@ -104,14 +104,14 @@ class TwoTasks(Line):
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Listen while the context lasts."""
+        """Receive while the context lasts."""
         async with anyio.create_task_group() as group:
             group.start_soon(self._listen)
             yield
             group.cancel_scope.cancel()
 
     async def next(self) -> Message | None:
-        """Return what the client says, or `None` once roused."""
+        """Return the client's next message, or `None` once roused."""
         while True:
             if self._message is not None:
                 message, self._message = self._message, None
@@ -124,16 +124,16 @@ class TwoTasks(Line):
             await self._news.wait()
 
     def rouse(self) -> None:
-        """Have `next` return `None`."""
+        """Make `next` return `None`."""
         self._roused = True
         self._news.set()
 
     async def _listen(self) -> None:
-        """Receive one message at a time: the next one when the last was taken."""
-        over = False
-        while not over:
+        """Receive one message at a time; the next one when the last was taken."""
+        gone = False
+        while not gone:
             message = await self._receive()
-            over = message["type"] in DISCONNECTS
+            gone = message["type"] in DISCONNECTS
             self._taken = anyio.Event()
             self._message = message
             self._news.set()

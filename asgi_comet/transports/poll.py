@@ -6,10 +6,11 @@ Owns what one answer says, and when. Source: docs/wire.md#json-poll.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from asgi_comet._runtime.stepping import Suspended, is_direct, step
-from asgi_comet.channels.feed import Encoder, Feed, Rendered, Wake
+from asgi_comet.channels.feed import Chunk, Encoder, Feed, Wake
 from asgi_comet.http.exchange import (
     JSON,
     Exchange,
@@ -18,8 +19,8 @@ from asgi_comet.http.exchange import (
     read_body,
     send_slowly,
 )
-from asgi_comet.identity.process import ClientProcess
-from asgi_comet.node.build import Hub
+from asgi_comet.identity.process import Client
+from asgi_comet.node.build import Node
 from asgi_comet.protocol.events import (
     REPLACED,
     Poll,
@@ -34,9 +35,9 @@ from asgi_comet.protocol.events import (
 from asgi_comet.transports.access import ProcessGone, default_process, recognise
 from asgi_comet.transports.answers import Taken, recover, send_off, settle, take
 from asgi_comet.transports.checking import check_waiting
-from asgi_comet.transports.held import Farewell, Held, Hold, ended, make_hold
+from asgi_comet.transports.held import Farewell, Hold, ended, make_hold
 from asgi_comet.transports.reading import Choose
-from asgi_comet.transports.subscribing import gap, over, subscribe, subscribe_elsewhere
+from asgi_comet.transports.subscribing import ending, gap, subscribe, subscribe_elsewhere
 
 __all__ = ["poll"]
 
@@ -45,74 +46,55 @@ _logger = logging.getLogger(__name__)
 FAREWELL = Farewell(JSON, replaced=REPLACED, moved=encode_answer([]))
 
 
-async def poll(hub: Hub, process: ClientProcess | None, exchange: Exchange) -> None:
+async def poll(node: Node, process: Client | None, exchange: Exchange) -> None:
     """Serve one poll.
 
     Args:
-        hub: The rooms.
-        process: Whose endpoint it came to; `None` at the site's.
+        node: The parts of the Comet.
+        process: The client process of the endpoint; `None` at the site's endpoint.
         exchange: The request.
 
     Raises:
-        Refusal: It is answered with an error.
-        ProcessGone: The client process closed while it was held.
-        ClientGone: There is nobody to answer.
+        Refusal: The answer is an error.
+        ProcessGone: The client process closed while the request was held.
+        ClientGone: The client has disconnected.
     """
-    asked, process = await _ask(hub, process, exchange)
-    reads = process if asked.own else None
-    hold = _make_hold(hub, reads, exchange)
-    held = Held(hub, exchange, process, hold, reads)
-    handed = False
+    asked, process = await _ask(node, process, exchange)
+    hold = _make_hold(node, exchange, process, process if asked.own else None)
+    choose, taken, handed = _choose_encoder(exchange), None, False
     try:
-        with held:
-            notices, elsewhere = subscribe(hub, process, hold, asked.channels)
+        with hold:
+            notices, elsewhere = subscribe(node, process, hold, asked.channels)
             for name in elsewhere:
                 start = asked.channels[name]
-                notices = await subscribe_elsewhere(hub, exchange, hold, name, start, notices)
-            told = [encode_notice(notice) for notice in notices]
-            at_once = bool(notices) or asked.idle or exchange.renew is not None
-            why, taken = await _listen(hub, exchange, hold, at_once, sum(map(len, told)))
-            if isinstance(hold, HeldPoll) and hold.answered:
-                handed = await hold.finish()
-                return
-            why = held.why(why)
-        if not await held.farewell(why, FAREWELL):
-            told += [encode_notice(notice) for notice in hold.forbidden]
-            if taken is not None:
-                send_off(taken)
-                told += _events(taken)
-            handed = await answer(hub, exchange, JSON, encode_answer(told))
+                notices = await subscribe_elsewhere(node, exchange, hold, name, start, notices)
+            told = tuple(map(encode_notice, notices))
+            limit = node.settings.answer_bytes - sum(map(len, told))
+            why = ended(hold)
+            if why is None:
+                why, taken = Wake.MESSAGE, take(hold, choose, limit)
+                if not (taken or told or asked.idle or exchange.renew):
+                    why = await hold.wait(exchange.receive)
+                    if isinstance(hold, HeldPoll) and hold.answered:
+                        handed = hold.handed or await hold.finish()
+                        return
+                    taken = take(hold, choose, limit)
+                if taken is not None and taken.gaps:
+                    await recover(node, hold, taken, choose)
+            why = hold.why(why)
+        if not await hold.farewell(why, FAREWELL):
+            handed = await _answer(hold, told, taken)
     finally:
         settle(hold, handed)
 
 
-async def _listen(
-    hub: Hub, exchange: Exchange, hold: Hold, at_once: bool, told: int
-) -> tuple[Wake, Taken | None]:
-    """Wait until there is something to tell, unless it is to be told at once that there is not.
-
-    Args:
-        hub: The rooms.
-        exchange: The request.
-        hold: The same, as it hears of messages.
-        at_once: Whether to wait for nothing.
-        told: How many bytes the answer has already.
-
-    Returns:
-        Why it woke, and what there is.
-    """
-    why, taken, limit = ended(hold), None, hub.settings.answer_bytes - told
-    choose = _choose_encoder(exchange)
-    if why is None:
-        why, taken = Wake.MESSAGE, take(hold, choose, limit)
-        if taken is None and not at_once:
-            why = await hold.wait(exchange.receive)
-            if isinstance(hold, HeldPoll) and hold.answered:
-                return why, None
-            taken = take(hold, choose, limit)
-        if taken is not None and taken.gaps:
-            await recover(hub, hold, taken, choose)
-    return why, taken
+async def _answer(hold: Hold, told: Sequence[bytes], taken: Taken | None) -> bool:
+    """Send the answer; return whether the server took it."""
+    events = [*told, *map(encode_notice, hold.forbidden)]
+    if taken is not None:
+        send_off(taken)
+        events += _events(taken)
+    return await answer(hold.node, hold.exchange, JSON, encode_answer(events))
 
 
 def _choose_encoder(exchange: Exchange) -> Choose:
@@ -129,79 +111,74 @@ def _marked(feed: Feed) -> Encoder:
 
 
 class HeldPoll(Hold):
-    """A held poll of one channel that the flush answers itself, where the server takes it at once.
+    """A held poll of one channel, which the flush itself answers if the server takes it at once.
 
-    The server then wakes the connection's task from `receive()`, for there is nothing more to come.
-
-    Args:
-        hub: The rooms.
-        reads: Whose own channels it reads; `None` for nobody's.
-        exchange: The request, whose `send` may be run outside of its task.
+    The server then ends the wait in `receive()`, because the request is answered.
 
     Attributes:
-        answered: Whether the flush has answered it, or begun to.
+        answered: Whether the flush has answered the request, or begun to.
+        handed: Whether the server has taken the whole answer.
     """
 
-    __slots__ = ("_exchange", "_handed", "_hub", "_reads", "_rest", "answered")
+    __slots__ = ("_rest", "answered", "handed")
 
-    def __init__(self, hub: Hub, reads: ClientProcess | None, exchange: Exchange) -> None:
-        super().__init__()
-        self._hub = hub
-        self._reads = reads
-        self._exchange = exchange
-        self._handed = False
+    def __init__(
+        self, node: Node, exchange: Exchange, process: Client | None, reads: Client | None
+    ) -> None:
+        super().__init__(node, exchange, process, reads)
         self.answered: bool = False
+        self.handed: bool = False
         self._rest: Suspended[Any] | None = None
 
     def notice(self, feed: Feed, now: float) -> None:
-        """Answer with what has come on a feed."""
+        """Answer with the new messages of a feed."""
         alone = len(self.cursors) == 1 and feed.want is None
         if self._task is not None and alone and feed.closed is None:
             after = self.cursors.get(feed)
             if self.woken is not None or after is None or after == feed.history.top:
                 return
-            rendered = feed.render(encode_sole, after, self._hub.settings.answer_bytes)
-            if rendered is not None and self._answer(rendered):
+            chunk = feed.render(encode_sole, after, self.node.settings.answer_bytes)
+            if chunk is not None and self._answer(chunk):
                 self.answered = True
                 self.end(Wake.MESSAGE)
                 if feed.kind.may_fill:
-                    feed.mark_sent(rendered.upto)
-                feed.outcomes.send(after, rendered.upto)
+                    feed.mark_sent(chunk.upto)
+                feed.outcomes.send(after, chunk.upto)
                 return
         super().notice(feed, now)
 
     async def finish(self) -> bool:
-        """Do what is left of the answer; tell whether the server took it all."""
+        """Send the rest of the answer; return whether the server took it."""
         if self._rest is None:
-            return self._handed
+            return False
         try:
-            return await send_slowly(self._hub, self._rest)
+            return await send_slowly(self.node, self._rest)
         except (OSError, RuntimeError) as error:
             _logger.debug("an answer was not taken: %r", error)
             return False
 
     def gone(self) -> Wake:
-        """Take note that nothing more comes: the client has left, or has its answer."""
+        """End the wait: the client has disconnected, or has the answer."""
         return Wake.MESSAGE if self.answered else super().gone()
 
-    def _answer(self, rendered: Rendered) -> bool:
-        """Send an answer; tell whether that was possible."""
-        exchange = self._exchange
+    def _answer(self, chunk: Chunk) -> bool:
+        """Send an answer; return whether that was possible."""
+        exchange = self.exchange
         own = exchange.cors or exchange.renew is not None or self.forbidden
-        moved = self.caller is not None and self.caller.moved
-        if own or moved or (self._reads is not None and self._reads.reader is not self):
+        moved = self.claim is not None and self.claim.stale
+        if own or moved or (self.reads is not None and self.reads.reader is not self):
             return False
-        if rendered.message is None:
-            rendered.message = make_answer(JSON, rendered.data)
-        start, body = rendered.message
+        if chunk.message is None:
+            chunk.message = make_answer(JSON, chunk.data)
+        start, body = chunk.message
         try:
-            waiting = step(self._exchange.send(start))
+            waiting = step(self.exchange.send(start))
             if waiting is not None:
                 waiting.close()  # the server has not begun: the connection's task will answer
                 return False
-            self._rest = step(self._exchange.send(body))
+            self._rest = step(self.exchange.send(body))
             if self._rest is None:
-                self._handed = True
+                self.handed = True
             else:
                 self.rouse()
         except Exception as error:  # must not reach other listeners
@@ -210,22 +187,24 @@ class HeldPoll(Hold):
         return True
 
 
-def _make_hold(hub: Hub, reads: ClientProcess | None, exchange: Exchange) -> Hold:
-    if hub.loop.asyncio and is_direct(exchange.send):
-        return HeldPoll(hub, reads, exchange)
-    return make_hold(hub.loop.asyncio)
+def _make_hold(
+    node: Node, exchange: Exchange, process: Client | None, reads: Client | None
+) -> Hold:
+    if node.loop.asyncio and is_direct(exchange.send):
+        return HeldPoll(node, exchange, process, reads)
+    return make_hold(node, exchange, process, reads)
 
 
 async def _ask(
-    hub: Hub, process: ClientProcess | None, exchange: Exchange
-) -> tuple[Poll, ClientProcess | None]:
-    """Read what is asked, and whose own channels may be asked for."""
-    body = await read_body(hub, exchange)
-    asked = decode_poll(body, hub.settings.max_channels_per_request)
-    check_waiting(hub)
+    node: Node, process: Client | None, exchange: Exchange
+) -> tuple[Poll, Client | None]:
+    """Read the request, and find the client process whose own channels it may name."""
+    body = await read_body(node, exchange)
+    asked = decode_poll(body, node.settings.max_channels_per_request)
+    check_waiting(node)
     if process is None and b"cookie" in exchange.headers:
-        await recognise(hub, exchange)
-        process = default_process(hub, exchange) if asked.own else None
+        await recognise(node, exchange)
+        process = default_process(node, exchange) if asked.own else None
     if process is not None and process.closed:
         raise ProcessGone
     return asked, process
@@ -234,5 +213,5 @@ async def _ask(
 def _events(taken: Taken) -> list[bytes]:
     events = [run.data for run in taken.runs]
     events += [encode_notice(gap(feed)) for feed in taken.gaps]
-    events += [encode_notice(over(feed)) for feed in taken.over]
+    events += [encode_notice(ending(feed)) for feed in taken.ended]
     return events

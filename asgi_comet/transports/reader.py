@@ -1,7 +1,7 @@
-"""What a connection that stays is told next: read from its channels, written as its transport does.
+"""Readers: compose the next write of a stream from its channels.
 
-Owns the cursors of a stream, and what is in flight: what was written and the server has not taken
-yet. A stream is a cursor per channel, never a queue. Must not know how anything is sent.
+Owns the cursors of a stream, and the writes in flight, which the server has not taken yet. A stream
+is a cursor per channel, never a queue. Must not know how a write is sent.
 """
 
 from __future__ import annotations
@@ -11,158 +11,168 @@ from typing import Any
 
 from starlette.types import Message
 
-from asgi_comet.channels.feed import Encoder, Feed, Listener, Rendered, Wake
+from asgi_comet.channels.feed import Chunk, Encoder, Feed, Listener, Wake
 from asgi_comet.core.messages import Notice
-from asgi_comet.identity.process import ClientProcess
-from asgi_comet.node.build import Hub
+from asgi_comet.identity.process import Client
+from asgi_comet.node.build import Node
 from asgi_comet.transports.access import leave
 from asgi_comet.transports.reading import Budget, End, Gap, Run, read
-from asgi_comet.transports.subscribing import gap, over
+from asgi_comet.transports.subscribing import ending, gap
 
 __all__ = ["Reader"]
 
 
 class Reader(Listener):
-    """A listener that reads on: each write begins where the last one ended.
+    """A listener that continues: each write begins where the last one ended.
 
     Args:
-        hub: The rooms.
-        process: Whose it is; `None` for nobody's.
+        node: The parts of the Comet.
+        process: The client process of the connection, if any.
 
     Attributes:
-        limit: How many bytes one write has at most, one message at least.
-        portion: How many bytes of it may be written before `end` makes them longer.
-        told: What goes out first, each with its bytes.
-        flight: What is being sent: a feed, after which offset, and what was written.
-        gaps: Feeds that the broker has to be asked about.
-        sole: Writes what comes while there is one channel only.
-        settled: Whether nothing of it is counted any more.
+        limit: How many bytes one write may have; at least one message is written.
+        portion: How many bytes of messages to encode for one write, before `end` adds the ids.
+        told: Parts to send first, each with its size in bytes.
+        in_flight: Writes in flight: the feed, the offset before, and the encoded messages.
+        gaps: Feeds whose next messages are only at the broker.
+        sole: The encoder while there is only one channel.
+        settled: Whether the listener is detached everywhere.
     """
 
-    __slots__ = ("flight", "gaps", "hub", "limit", "portion", "process", "settled", "sole", "told")
+    __slots__ = (
+        "gaps",
+        "in_flight",
+        "limit",
+        "node",
+        "portion",
+        "process",
+        "settled",
+        "sole",
+        "told",
+    )
 
     stays = True
 
-    def __init__(self, hub: Hub, process: ClientProcess | None) -> None:
+    def __init__(self, node: Node, process: Client | None) -> None:
         super().__init__()
-        self.hub: Hub = hub
-        self.process: ClientProcess | None = process
-        self.limit: int = hub.settings.answer_bytes
+        self.node: Node = node
+        self.process: Client | None = process
+        self.limit: int = node.settings.answer_bytes
         self.portion: int = self.limit
         self.told: list[tuple[Any, int]] = []
-        self.flight: list[tuple[Feed, int, Rendered]] = []
+        self.in_flight: list[tuple[Feed, int, Chunk]] = []
         self.gaps: list[Feed] = []
         self.sole: Encoder | None = None
         self.settled: bool = False
 
-    # What a transport says in its own way
+    # Implemented by each transport
 
     @abstractmethod
     def encoder(self, feed: Feed) -> Encoder:
-        """Return what writes messages of a feed now, for `frame`."""
+        """Return the encoder of a feed's messages, for `frame`."""
 
     @abstractmethod
     def sole_encoder(self, feed: Feed) -> Encoder | None:
-        """Return what writes them for `sole_frame`, as long as there is no other feed.
+        """Return the encoder for `sole_frame`, valid while there is no other feed.
 
-        `None` if that depends on where the client is on this one.
+        `None` if the encoding depends on the client's position on the feed.
         """
 
     @abstractmethod
     def moved(self, feed: Feed, offset: int) -> None:
-        """Take note of where the client will be on a feed."""
+        """Record the client's new offset on a feed."""
 
     @abstractmethod
     def note(self, notice: Notice) -> Any:
-        """Write what is no message."""
+        """Encode a notice."""
 
     @abstractmethod
     def frame(self, parts: list[Any]) -> Message:
-        """Put what was written together as one message to the server."""
+        """Join encoded parts to one ASGI message."""
 
     @abstractmethod
     def sole_frame(self, data: Any) -> Message:
-        """The same for what `sole_encoder` wrote."""
+        """Return the ASGI message for data of `sole_encoder`."""
 
-    def belong_to(self, process: ClientProcess) -> None:
+    def belong_to(self, process: Client) -> None:
         """Be a connection of a client process from now on."""
         process.connect()
         process.listeners.add(self)
         self.process = process
 
     def tell(self, part: Any, size: int | None = None) -> None:
-        """Have something sent before everything else.
+        """Queue a part to be sent first.
 
         Args:
-            part: What a transport wrote.
-            size: Its bytes; `None` if it is ASCII.
+            part: The encoded part.
+            size: The size in bytes; `None` if the part is ASCII.
         """
         self.told.append((part, len(part) if size is None else size))
 
     def release(self) -> None:
-        """Let others read the process' own channels, if it reads none any more."""
+        """Stop being the reader of the client process, if no process channel is left."""
         if self.process is not None:
             names = [*(feed.name for feed in self.cursors), *(name for _, name in self.expected)]
             if not any(name.startswith("~") for name in names):
                 self.process.left_by(self)
 
     def settle(self) -> None:
-        """Count it out everywhere, and note what it did not get. Idempotent."""
+        """Detach everywhere, and record which messages were not sent. Idempotent."""
         if self.settled:
             return
         self.settled, self.sole = True, None
         cursors = dict(self.cursors)
-        for feed, after, _ in self.flight:
+        for feed, after, _ in self.in_flight:
             cursors[feed] = min(after, cursors.get(feed, after))
-        leave(self.hub, self.process, self)
+        leave(self.node, self.process, self)
         for feed, upto in cursors.items():
             feed.outcomes.leave(self, upto)
 
     async def recover(self) -> None:
-        """Ask the broker for what this worker no longer holds; what stays a gap is told."""
+        """Read the messages of gaps from the broker; tell the gaps that remain."""
         left = self.limit
-        while self.gaps and left > 0:  # what is left then is for the next write
+        while self.gaps and left > 0:  # the rest is for the next write
             feed = self.gaps.pop(0)
             after = self.cursors.get(feed)
-            run = None if after is None else await self.hub.broker.recover(feed, after, left)
-            if after is None or feed not in self.cursors:  # it was forbidden meanwhile
+            run = None if after is None else await self.node.broker.recover(feed, after, left)
+            if after is None or feed not in self.cursors:  # forbidden meanwhile
                 continue
             if run:
                 encode, epoch = self.encoder(feed), feed.history.epoch
                 begun = encode.shared.render(feed.name, epoch, run, left)
-                part, size, rendered = encode.end(begun, epoch, left)
+                part, size, chunk = encode.end(begun, epoch, left)
                 self.tell(part, size)
                 left -= size
-                self.move_on(feed, after, rendered)
+                self.move_on(feed, after, chunk)
             else:
                 self.lost(feed)
 
     def compose(self) -> Message | None:
-        """Return the next write: what there is, in order, as much as goes into one."""
+        """Return the next write, in order and within the limit; `None` if there is nothing."""
         parts: list[Any] = []
         budget = Budget(self.limit, self.portion)
         if self.told:
             budget.left = self._begin_write(parts)
-        # Its ids are of before what comes next; and one that is about to end gets nothing now.
-        if self.told or (self.caller is not None and self.caller.moved):
+        # Queued parts have ids from before new messages; and a stale session gets no messages.
+        if self.told or (self.claim is not None and self.claim.stale):
             return self.frame(parts) if parts else None
-        # A client process that closes in another thread: that is what is told, not each channel.
+        # A process closing in another thread is told as such, not as the end of each channel.
         going = self.process is not None and self.process.closed
         for found in read(self, self.encoder, budget, self.gaps):
             match found:
-                case Run(feed, after, rendered, data):
-                    self.move_on(feed, after, rendered)
+                case Run(feed, after, chunk, data):
+                    self.move_on(feed, after, chunk)
                     parts.append(data)
                 case Gap(feed):
                     self.gaps.append(feed)
                 case End(feed) if not going:
                     self.drop(feed)
-                    parts.append(self.note(over(feed)))
+                    parts.append(self.note(ending(feed)))
                     budget.left -= len(parts[-1])
         return self.frame(parts) if parts else None
 
     def _begin_write(self, parts: list[Any]) -> int:
-        """Move what goes out first into a write, as much as fits; return the bytes left."""
+        """Move queued parts into a write, as many as fit; return the bytes left."""
         left = self.limit
         while self.told and (not parts or self.told[0][1] <= left):
             part, size = self.told.pop(0)
@@ -171,7 +181,7 @@ class Reader(Listener):
         return left
 
     def choose_sole(self) -> Encoder | None:
-        """Return what writes messages while there is only one channel, and it is the site's."""
+        """Return the encoder to use while there is only one channel, of the site."""
         if len(self.cursors) == 1:
             ((feed, _),) = self.cursors.items()
             if not feed.kind.one_reader:
@@ -179,37 +189,37 @@ class Reader(Listener):
         return None
 
     def lost(self, feed: Feed) -> None:
-        """A gap that nobody can fill: tell it."""
+        """Tell a gap that the broker cannot fill."""
         self.drop(feed)
         self.tell(self.note(gap(feed)))
 
     def forbid(self, feed: Feed) -> None:
-        """Follow a feed no more, and tell that it may not."""
+        """Detach from a feed, and tell the client that it may not read the channel."""
         self.drop(feed)
         self.tell(self.note(Notice(feed.name, "forbidden")))
         self.wake(Wake.MESSAGE)
 
     def drop(self, feed: Feed) -> None:
-        """Follow a feed no more."""
+        """Detach from a feed."""
         feed.outcomes.leave(self, self.cursors[feed])
-        self.hub.fanout.leave(self, feed)
+        self.node.fanout.leave(self, feed)
         self.sole = None
         self.release()
 
-    def move_on(self, feed: Feed, after: int, rendered: Rendered) -> None:
-        """Take note of what is about to be sent."""
-        self.cursors[feed] = rendered.upto
-        self.moved(feed, rendered.upto)
+    def move_on(self, feed: Feed, after: int, chunk: Chunk) -> None:
+        """Record messages that are about to be sent."""
+        self.cursors[feed] = chunk.upto
+        self.moved(feed, chunk.upto)
         if feed.kind.may_fill:
-            feed.mark_sent(rendered.upto)
-        if not rendered.handed:
-            self.flight.append((feed, after, rendered))
+            feed.mark_sent(chunk.upto)
+        if not chunk.taken:
+            self.in_flight.append((feed, after, chunk))
 
-    def land(self) -> None:
-        """The server has what was in flight."""
-        flight, self.flight = self.flight, []
-        for feed, after, rendered in flight:
-            if not rendered.handed:
-                rendered.handed = True
-                feed.outcomes.hand(after, rendered.upto)
-                feed.outcomes.send(after, rendered.upto)
+    def taken(self) -> None:
+        """Record that the server took the writes in flight."""
+        taken, self.in_flight = self.in_flight, []
+        for feed, after, chunk in taken:
+            if not chunk.taken:
+                chunk.taken = True
+                feed.outcomes.hand(after, chunk.upto)
+                feed.outcomes.send(after, chunk.upto)

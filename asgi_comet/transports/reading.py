@@ -1,7 +1,7 @@
-"""What there is to tell a listener: messages, gaps and ends, for every transport.
+"""Reading the channels of a listener: messages, gaps and ends, for every transport.
 
-Owns in which order the channels of a listener are read, and how much goes into one answer or one
-write. Must not know connections, or the bytes around what it yields.
+Owns the order in which the channels of a listener are read, and how much goes into one answer or
+write. Must not know connections, or the bytes around the items.
 """
 
 from __future__ import annotations
@@ -11,58 +11,58 @@ import sys
 from collections.abc import Callable, Container, Iterator
 from typing import Any, NamedTuple
 
-from asgi_comet.channels.feed import Encoder, Feed, Listener, Rendered
+from asgi_comet.channels.feed import Chunk, Encoder, Feed, Listener
 
 __all__ = ["Budget", "Choose", "End", "Gap", "Run", "read"]
 
 Choose = Callable[[Feed], Encoder]
-"""Chooses what writes the messages of a channel now."""
+"""Return the current encoder of a channel."""
 
-AROUND = 4096  # bytes around the data of an event, where its id has the positions of many channels
+AROUND = 4096  # bytes around the data of an event whose id has many positions
 
 
 class Run(NamedTuple):
-    """Messages of one channel: those after `after`, up to and with `rendered.upto`.
+    """Messages of one channel: after `after`, up to and including `chunk.upto`.
 
     Attributes:
         feed: The channel.
-        after: The offset before the first of them.
-        rendered: What is written, as listeners at the same place share it.
-        data: What is written for this one.
+        after: The offset before the first message.
+        chunk: The encoded messages, shared by listeners at the same place.
+        data: The bytes or text for this listener.
     """
 
     feed: Feed
     after: int
-    rendered: Rendered
+    chunk: Chunk
     data: Any
 
     @property
     def upto(self) -> int:
-        """The offset of the last of them."""
-        return self.rendered.upto
+        """The offset of the last message."""
+        return self.chunk.upto
 
 
 class Gap(NamedTuple):
-    """The next message of a channel is not held here."""
+    """A channel whose next message is not held in this worker."""
 
     feed: Feed
 
 
 class End(NamedTuple):
-    """A channel has ended, of which everything is told; or it is full for good."""
+    """A channel that has ended and is fully read, or that is full."""
 
     feed: Feed
 
 
 class Budget:
-    """How many bytes may be written.
+    """The bytes that may still be written.
 
     Args:
-        limit: As many, one message at least; `None` is no limit.
-        portion: As many of one channel, before an encoder makes them longer; `None` is the limit.
+        limit: The limit in bytes; at least one message is written. `None` is no limit.
+        portion: The limit for encoding one channel, before ids are added; `None` is `limit`.
 
     Attributes:
-        left: How many are left; below 1 nothing more is written.
+        left: The bytes left; below 1 nothing more is written.
     """
 
     __slots__ = ("left", "limit", "portion")
@@ -73,23 +73,23 @@ class Budget:
         self.left: int = self.limit
 
     def fits(self, size: int) -> bool:
-        """Tell whether something may be written now; the first thing may in any case."""
+        """Return whether an item may be written now. The first item always may."""
         return size <= self.left or self.left >= self.limit
 
 
 def read(
     listener: Listener, choose: Choose, budget: Budget, passed: Container[Feed] = ()
 ) -> Iterator[Run | Gap | End]:
-    """Read what came on the channels of a listener, each at most once.
+    """Read the news on the channels of a listener, each channel at most once.
 
-    What does not fit is found again by the next answer or write. The caller takes from the budget
-    what gaps and ends cost; runs are taken from it here.
+    Items that do not fit are found again by the next answer or write. The caller subtracts the
+    bytes of gaps and ends from the budget; runs are subtracted here.
 
     Args:
-        listener: Whose channels are read. It may be changed between two steps.
-        choose: Chooses what writes the messages of a channel, when the channel's turn has come.
-        budget: How much may be written.
-        passed: Channels of which no messages are read.
+        listener: The listener. May change between two items.
+        choose: Returns the encoder of a channel, when that channel is read.
+        budget: The limit in bytes.
+        passed: Channels whose messages are skipped.
     """
     for feed, after in _in_turn(listener, budget):
         if budget.left <= 0:
@@ -101,18 +101,18 @@ def read(
             if begun is None:
                 yield Gap(feed)
                 continue
-            data, size, rendered = encode.end(begun, feed.history.epoch, budget.left)
+            data, size, chunk = encode.end(begun, feed.history.epoch, budget.left)
             if not budget.fits(size):
                 return
             budget.left -= size
-            upto = rendered.upto
-            yield Run(feed, after, rendered, data)
+            upto = chunk.upto
+            yield Run(feed, after, chunk, data)
         if feed.closed is not None and (upto == feed.history.top or not feed.readable):
             yield End(feed)
 
 
 def _in_turn(listener: Listener, budget: Budget) -> list[tuple[Feed, int]]:
-    """All cursors; where not everything may fit, beginning anywhere, so that each gets its turn."""
+    """Return all cursors; from a random one on if not all may fit, for fairness."""
     cursors = list(listener.cursors.items())
     if len(cursors) > 1 and budget.limit != sys.maxsize:
         held = 0

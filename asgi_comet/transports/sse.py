@@ -1,10 +1,10 @@
 """Server-sent events: a stream for `EventSource`, htmx, curl and `fetch`.
 
-Owns the ids that hold a client's positions, and how a stream ends, so that a browser comes back or
+Owns the ids that hold a client's positions, and how a stream ends, so that a browser reconnects or
 stays away. Source: docs/wire.md#server-sent-events.
 
-A browser gives up for good on any answer but 200; 204 is meant so. Whatever it should come back
-from is therefore a stream that ends: a deactivated server, one that stops, a gap.
+A browser stops reconnecting after any status but 200; 204 is for this purpose. If the browser is to
+reconnect, the answer is therefore a stream that ends: when deactivated, at a shutdown, after a gap.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from starlette.types import Message
 from asgi_comet.channels.feed import Encoder, Feed, Wake
 from asgi_comet.core.messages import Notice, Position, Start
 from asgi_comet.http.exchange import TEXT, Exchange, answer, start_stream
-from asgi_comet.identity.process import ClientProcess
-from asgi_comet.node.build import Hub
+from asgi_comet.identity.process import Client
+from asgi_comet.node.build import Node
 from asgi_comet.protocol.events import is_acknowledging
 from asgi_comet.protocol.sse import (
     COMMENT,
     CONTENT_TYPE,
-    OVER,
+    ENDED,
     Request,
     decode_request,
     encode_event,
@@ -34,8 +34,8 @@ from asgi_comet.protocol.sse import (
 )
 from asgi_comet.transports.access import (
     Find,
-    NotYet,
     ProcessGone,
+    TryAgain,
     default_process,
     enter,
     recognise,
@@ -45,61 +45,61 @@ from asgi_comet.transports.subscribing import subscribe, subscribe_elsewhere, un
 
 __all__ = ["events"]
 
-RETRY = (1000, 5000)  # milliseconds, at random, so that clients do not come back all at once
+RETRY = (1000, 5000)  # milliseconds, at random, so that clients do not reconnect all at once
 RETRY_LATER = (5000, 15000)  # the same while deactivated
 RETRY_SOON = 100  # milliseconds after a window is used up: the next request acknowledges it
-SHORT_ID = 4  # channels whose positions are about as long as the rest of a small event
+SHORT_ID = 4  # channels whose positions are as long as the rest of a small event, about
 
-_HEADERS = [(b"x-accel-buffering", b"no")]  # nginx: pass it on as it comes
+_HEADERS = [(b"x-accel-buffering", b"no")]  # nginx: do not buffer
 
 
-async def events(hub: Hub, find: Find, exchange: Exchange) -> None:
+async def events(node: Node, find: Find, exchange: Exchange) -> None:
     """Serve one stream.
 
     Args:
-        hub: The rooms.
-        find: Finds whose endpoint it came to; `None` is the site's.
+        node: The parts of the Comet.
+        find: Finds the client process of the endpoint; `None` at the site's endpoint.
         exchange: The request, whose origin and method are checked.
 
     Raises:
-        Refusal: It is answered with an error, and a browser does not come back.
-        BadRequest: The same.
+        Refusal: The answer is an error, and a browser does not reconnect.
+        BadRequest: As for `Refusal`.
     """
     asked = decode_request(
         exchange.scope["query_string"],
         exchange.headers.get(b"last-event-id"),
-        hub.settings.max_channels_per_request,
+        node.settings.max_channels_per_request,
     )
-    if asked.over:
-        await answer(hub, exchange, TEXT, b"", status=204)
+    if asked.finished:
+        await answer(node, exchange, TEXT, b"", status=204)
         return
-    farewell = _cannot_begin(hub)
+    farewell = _cannot_begin(node)
     if farewell is None:
         try:
-            process = await _who(hub, find, exchange, asked)
+            process = await _who(node, find, exchange, asked)
         except ProcessGone:
             farewell = _retry(RETRY) + _last(asked, b":process-closed")
-        except NotYet:
+        except TryAgain:
             farewell = _retry(RETRY)
     if farewell is not None:
-        await answer(hub, exchange, CONTENT_TYPE, farewell, headers=_HEADERS)
+        await answer(node, exchange, CONTENT_TYPE, farewell, headers=_HEADERS)
         return
-    await EventStream(hub, process, exchange, asked).serve()
+    await EventStream(node, process, exchange, asked).serve()
 
 
-async def _who(hub: Hub, find: Find, exchange: Exchange, asked: Request) -> ClientProcess | None:
+async def _who(node: Node, find: Find, exchange: Exchange, asked: Request) -> Client | None:
     """Find whose stream it is: a client process, or else a session."""
     process = await find()
     if process is not None or b"cookie" not in exchange.headers:
         return process
-    await recognise(hub, exchange)
-    return default_process(hub, exchange) if asked.own else None
+    await recognise(node, exchange)
+    return default_process(node, exchange) if asked.own else None
 
 
-def _cannot_begin(hub: Hub) -> bytes | None:
-    if not hub.activation.active:
+def _cannot_begin(node: Node) -> bytes | None:
+    if not node.activation.active:
         return _deactivated()
-    return _retry(RETRY) if hub.drain.begun else None
+    return _retry(RETRY) if node.drain.begun else None
 
 
 def _retry(bounds: tuple[int, int]) -> bytes:
@@ -112,17 +112,17 @@ def _deactivated() -> bytes:
 
 def _last(asked: Request, name: bytes, channel: str | None = None) -> bytes:
     data = {} if channel is None else {"channel": channel}
-    return encode_event(name, data, join_id([OVER] * len(asked.starts)))
+    return encode_event(name, data, join_id([ENDED] * len(asked.starts)))
 
 
 class EventStream(Stream):
     """One stream.
 
     Args:
-        hub: The rooms.
-        process: Whose stream it is; `None` for nobody's.
+        node: The parts of the Comet.
+        process: The client process of the stream, if any.
         exchange: The request.
-        asked: What is asked.
+        asked: The decoded request.
     """
 
     __slots__ = ("_acknowledging", "_asked", "_exchange", "_names", "_positions", "_used_up")
@@ -130,28 +130,30 @@ class EventStream(Stream):
     life: ClassVar[float | None] = LIFE
 
     def __init__(
-        self, hub: Hub, process: ClientProcess | None, exchange: Exchange, asked: Request
+        self, node: Node, process: Client | None, exchange: Exchange, asked: Request
     ) -> None:
-        super().__init__(hub, process, exchange)
+        super().__init__(node, process, exchange)
         self._exchange = exchange
         self._asked = asked
         self._acknowledging = is_acknowledging(exchange.scope.get("query_string", b""))
-        self._used_up = False  # the window of an on-demand channel, so the client is to come again
+        self._used_up = (
+            False  # the window of an on-demand channel is used up: the client reconnects
+        )
         self._names: Sequence[str] = tuple(asked.starts)
-        # The longer the ids, the fewer events fit into a write; those beyond are begun for nothing.
+        # The longer the ids, the fewer events fit into a write; encoding more would be wasted.
         self.portion: int = self.limit >> (len(self._names) // SHORT_ID).bit_length()
-        # Where the client is on each channel, as its id says it.
+        # The client's position on each channel, as in the event ids.
         self._positions: list[bytes] = [_text(start) for start in asked.starts.values()]
 
     async def serve(self) -> None:
-        """Serve it from its beginning to its end."""
-        enter(self.hub, self._exchange, self.process, self, HEARTBEAT)
+        """Serve the stream from start to end."""
+        enter(self.node, self._exchange, self.process, self, HEARTBEAT)
         why = Wake.GONE
         try:
             if await self._begin():
                 why = await self.follow()
-        except NotYet:
-            await answer(self.hub, self._exchange, CONTENT_TYPE, _retry(RETRY), headers=_HEADERS)
+        except TryAgain:
+            await answer(self.node, self._exchange, CONTENT_TYPE, _retry(RETRY), headers=_HEADERS)
         finally:
             self.settle()
         farewell = self._farewell(why)
@@ -159,12 +161,12 @@ class EventStream(Stream):
             await self.send({"type": "http.response.body", "body": farewell})
 
     async def _begin(self) -> bool:
-        """Tell where the client is; tell whether the server took it."""
+        """Send the positions; return whether the server took them."""
         starts = {name: start for name, start in self._asked.starts.items() if start is not None}
-        notices, elsewhere = subscribe(self.hub, self.process, self, starts)
+        notices, elsewhere = subscribe(self.node, self.process, self, starts)
         for name in elsewhere:
             notices = await subscribe_elsewhere(
-                self.hub, self._exchange, self, name, starts[name], notices
+                self.node, self._exchange, self, name, starts[name], notices
             )
         for notice in notices:
             if notice.error is None:
@@ -172,7 +174,7 @@ class EventStream(Stream):
         there = {
             name: position.decode()
             for name, position in zip(self._names, self._positions, strict=True)
-            if position != OVER
+            if position != ENDED
         }
         self.tell(_retry(RETRY) + encode_event(b":open", {"positions": there}, self._id()))
         errors = [notice for notice in notices if notice.error is not None]
@@ -183,7 +185,7 @@ class EventStream(Stream):
         return await self.send(start_stream(self._exchange, CONTENT_TYPE, _HEADERS))
 
     def _farewell(self, why: Wake) -> bytes | None:
-        """The last words, if there is anybody to hear them."""
+        """Return the last bytes of the stream; `None` if the client has disconnected."""
         match why:
             case Wake.GONE:
                 return None
@@ -197,21 +199,21 @@ class EventStream(Stream):
                 return encode_retry(RETRY_SOON) + b"\n" if self._used_up else b""
 
     def _check_window(self, feed: Feed, offset: int) -> None:
-        """End the stream where its client acknowledges only by coming again, as `EventSource` does.
+        """End the stream if its client acknowledges only by reconnecting, as `EventSource` does.
 
-        An on-demand source is read no further until its client has acknowledged what it got: as
-        many messages as the window has, or as many bytes as the history holds.
+        An on-demand source is read only as far as the window and the bytes of the history allow,
+        until the client acknowledges.
         """
         if feed.want is None or self._acknowledging or offset != feed.history.top:
             return
-        if feed.history.displaced_by(self.hub.settings.message_limit) >= feed.history.first:
+        if feed.history.displaced_by(self.node.settings.message_limit) >= feed.history.first:
             self._used_up = True
             self.finish(Wake.MESSAGE)
 
-    # How it is written
+    # Encoding
 
     def encoder(self, feed: Feed) -> Encoder:
-        """Return what writes messages with the positions of all other channels."""
+        """Return an encoder that includes the positions of all other channels."""
         positions = self._positions
         ahead = feed.history.size if self._acknowledging and feed.want is not None else 0
         as_text = self._asked.as_text
@@ -224,38 +226,38 @@ class EventStream(Stream):
         return make_framing(before, behind, as_text, ahead, html)
 
     def sole_encoder(self, feed: Feed) -> Encoder | None:
-        """Return the same, unless there are other channels to note the position for."""
+        """Return the encoder if there is only one channel."""
         return self.encoder(feed) if len(self._positions) == 1 else None
 
     def moved(self, feed: Feed, offset: int) -> None:
-        """Take note of where the client will be, for the ids of its other channels."""
+        """Record the client's new position, for the ids of the other channels."""
         if len(self._positions) > 1:
             position = str(feed.position(offset)).encode()
             self._positions[self._names.index(feed.name)] = position
         self._check_window(feed, offset)
 
     def note(self, notice: Notice) -> bytes:
-        """Write an error, with the id that leads on."""
+        """Encode an error, with the id from which the client continues."""
         at = self._names.index(notice.channel)
         data: dict[str, Any] = {"channel": notice.channel}
         if notice.reason is not None:
             data["reason"] = notice.reason
         if notice.error == "forbidden":
-            unsubscribe(self.hub, self, self._names)
+            unsubscribe(self.node, self, self._names)
             self.finish(Wake.MESSAGE)
             return _last(self._asked, b":forbidden", notice.channel)
         if notice.position is None:
-            self._positions[at] = OVER
+            self._positions[at] = ENDED
         else:
-            # The client goes on from here when it comes back, which it is made to do.
+            # The stream ends, and the client reconnects with this position.
             self._positions[at] = str(notice.position).encode()
             self.finish(Wake.MESSAGE)
-        if all(position == OVER for position in self._positions):
+        if all(position == ENDED for position in self._positions):
             self.finish(Wake.MESSAGE)
         return encode_event(b":" + str(notice.error).encode(), data, self._id())
 
     def frame(self, parts: list[Any]) -> Message:
-        """Put events together as one chunk."""
+        """Join events to one chunk."""
         return self.sole_frame(b"".join(parts))
 
     def sole_frame(self, data: Any) -> Message:
@@ -271,5 +273,5 @@ class EventStream(Stream):
 
 
 def _text(start: Start | None) -> bytes:
-    """An id's part for a start: the position; for `now` and `last:N` it is not known yet."""
-    return str(start).encode() if isinstance(start, Position) else OVER
+    """Return a start as part of an id; for `now` and `last:N` the position is not known yet."""
+    return str(start).encode() if isinstance(start, Position) else ENDED

@@ -1,12 +1,12 @@
-"""A connection that stays: what it is told goes out as it is published.
+"""Streams: connections that stay open and send messages as they are published.
 
-Owns the one way in which streams of any transport are sent. Where the server takes the bytes at
-once, the flush itself runs `send`, and no task is woken; where it does not, or is not known to
-allow that, the connection's own task carries on. Must not know the bytes.
+Owns how streams of any transport send. If the server takes the bytes at once, the flush itself runs
+`send` and wakes no task; otherwise, or if this is not known to be safe, the connection's own task
+sends. Must not know the bytes.
 
-A reader that does not keep up holds one unfinished `send` for `Settings.send_timeout` seconds, then
-everything we have of it is dropped: ASGI cannot abort its socket. It resumes from its position when
-it comes back.
+A slow reader has one unfinished `send` for at most `Settings.send_timeout` seconds; then the server
+drops all state of the connection, since ASGI cannot abort the socket. The client resumes from its
+position when it reconnects.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from asgi_comet._runtime.stepping import Suspended, advance, is_direct
 from asgi_comet._runtime.timers import RESOLUTION
 from asgi_comet.channels.feed import Feed, Wake
 from asgi_comet.http.exchange import Exchange, Patience
-from asgi_comet.identity.process import ClientProcess
-from asgi_comet.node.build import Hub
+from asgi_comet.identity.process import Client
+from asgi_comet.node.build import Node
 from asgi_comet.transports.lines import DISCONNECTS, OneTask, TwoTasks
 from asgi_comet.transports.reader import Reader
 
@@ -33,18 +33,18 @@ __all__ = ["HEARTBEAT", "LIFE", "Stream"]
 
 _logger = logging.getLogger(__name__)
 
-HEARTBEAT = 15.0  # seconds of silence before a sign of life
-LIFE = 600.0  # seconds a stream lives at most, 10 % more or less
-BURST = 16  # writes in a row, after which others get their turn
-GRACE = 1.0  # seconds that a write in progress has once the stream is to end
+HEARTBEAT = 15.0  # seconds of silence before a heartbeat
+LIFE = 600.0  # seconds that a stream lasts, plus or minus 10 %
+BURST = 16  # writes in a row before other tasks run
+GRACE = 1.0  # seconds to finish a write once the stream is ending
 
 
 class Stream(Reader):
-    """One connection that is told what is published while it is open.
+    """One connection that stays open and gets messages as they are published.
 
     Args:
-        hub: The rooms.
-        process: Whose connection it is; `None` for nobody's.
+        node: The parts of the Comet.
+        process: The client process of the connection, if any.
         exchange: The request.
     """
 
@@ -62,38 +62,39 @@ class Stream(Reader):
     )
 
     life: ClassVar[float | None] = None
-    """Seconds that it lives at most."""
+    """How many seconds the stream lasts, about; `None` is without end."""
 
-    def __init__(self, hub: Hub, process: ClientProcess | None, exchange: Exchange) -> None:
-        super().__init__(hub, process)
-        direct = hub.loop.asyncio and is_direct(exchange.send) and is_direct(exchange.receive)
+    def __init__(self, node: Node, process: Client | None, exchange: Exchange) -> None:
+        super().__init__(node, process)
+        direct = node.loop.asyncio and is_direct(exchange.send) and is_direct(exchange.receive)
         self._line = (OneTask if direct else TwoTasks)(exchange.receive)
         self._send = exchange.send
-        self._busy = True  # its own task sends, or has still to begin
-        self._sending: Awaitable[Any] | None = None  # a send that waits
-        self._patience: Patience | None = None  # with it, while the task does
-        self._ending = False  # somebody wants it to end now
-        self._silent = False  # a sign of life is due
-        self._beating = False  # what waits is one
-        now = hub.clock.now()
+        self._busy = True  # its own task is sending, or has not begun yet
+        self._sending: Awaitable[Any] | None = None  # a suspended `send`
+        self._patience: Patience | None = None  # the time limit of the suspended `send`
+        self._ending = False  # the stream is to end
+        self._silent = False  # a heartbeat is due
+        self._beating = False  # the suspended `send` is a heartbeat
+        now = node.clock.now()
         self._beat_at = now + HEARTBEAT
         spread = 1 + random.uniform(-0.1, 0.1)  # noqa: S311 - spreads load, keeps no secret
         self._ends_at = now + self.life * spread if self.life is not None else float("inf")
 
     @abstractmethod
     def heartbeat(self) -> Message:
-        """Return a sign of life."""
+        """Return a heartbeat."""
 
     async def on_message(self, message: Message) -> None:
-        """Do what the client says; `tell` what comes of it."""
+        """Handle a message of the client; `tell` queues the answer."""
 
-    # What its own task does
+    # In the connection's own task
 
     async def follow(self) -> Wake:
-        """Send what there is as it comes, until the stream is to end.
+        """Send messages as they come, until the stream ends.
 
         Returns:
-            Why: `Wake.GONE` if there is nobody left to tell, `Wake.MESSAGE` if everything is told.
+            The reason: `Wake.GONE` if the client has disconnected, `Wake.MESSAGE` if everything is
+            sent.
         """
         try:
             async with self._line.open():
@@ -117,26 +118,29 @@ class Stream(Reader):
                 self._sending.close()
 
     async def send(self, message: Message) -> bool:
-        """Send a message from its own task; tell whether the server took it in time."""
+        """Send a message from the own task; return whether the server took it in time."""
         try:
             sending: Any = self._send(message)
             done = False
-            if self.hub.loop.asyncio:  # on trio not even this: see `exchange`
+            if self.node.loop.asyncio:  # not on trio: see `exchange`
                 done, sending = advance(sending)
             return done or await self._carry_on(sending)
-        except (OSError, RuntimeError) as error:  # uvloop says a closed transport by RuntimeError
+        except (
+            OSError,
+            RuntimeError,
+        ) as error:  # uvloop raises RuntimeError for a closed transport
             _logger.debug("a stream was not taken: %r", error)
             return False
 
     def finish(self, why: Wake) -> None:
-        """Let its own task end it, once what is being written is sent."""
+        """Let the own task end the stream, after the write in progress."""
         if self.woken is None:
             self.end(why)
             self.sole = None
             self.rouse()
 
     async def _catch_up(self) -> None:
-        """Send all there is, waiting where the server does."""
+        """Send everything there is, waiting for the server where needed."""
         turn = 0
         while True:
             turn += 1
@@ -155,30 +159,30 @@ class Stream(Reader):
                     return
                 message, self._beating = self.heartbeat(), True
             self._silent = False
-            self._beat_at = self.hub.clock.now() + HEARTBEAT
-            if not self._landed(await self.send(message)):
+            self._beat_at = self.node.clock.now() + HEARTBEAT
+            if not self._check_taken(await self.send(message)):
                 self.gone()
                 return
             self._beating = False
-            if turn % BURST == 0:  # a long history for a client that reads fast
+            if turn % BURST == 0:  # a long history and a fast client
                 await checkpoint()
 
     async def _finish_sending(self) -> bool:
-        """Carry on a send that the flush has begun."""
+        """Finish a `send` that the flush has started."""
         sending, self._sending = self._sending, None
         assert sending is not None  # noqa: S101 - for the type checker
         try:
-            return self._landed(await self._carry_on(sending))
+            return self._check_taken(await self._carry_on(sending))
         except (OSError, RuntimeError) as error:
             _logger.debug("a stream was not taken: %r", error)
             return False
 
     async def _carry_on(self, sending: Any) -> bool:
-        """Await a send that waits, for as long as a slow reader may take."""
+        """Await a suspended `send`, up to the time limit of a slow reader."""
         try:
-            with Patience(self.hub, self._limit(), self._give_up) as self._patience:
+            with Patience(self.node, self._limit(), self._give_up) as self._patience:
                 await self._patience.wait(lambda: sending)
-                self._beat_at = self.hub.clock.now() + HEARTBEAT
+                self._beat_at = self.node.clock.now() + HEARTBEAT
                 return not self._patience.interrupt.fired
         finally:
             self._beating = False
@@ -187,49 +191,51 @@ class Stream(Reader):
                 sending.close()
 
     def _limit(self) -> float:
-        """Seconds that a send which waits may go on."""
-        limit = GRACE if self._ending else self.hub.settings.send_timeout
-        # A server like uvicorn takes a write beyond its water mark at once, and has the next one
-        # wait: then the client has left that one unread since, so its time has been running.
+        """Return how many seconds a suspended `send` may take."""
+        limit = GRACE if self._ending else self.node.settings.send_timeout
+        # A server like uvicorn takes one write beyond its high-water mark at once, and suspends
+        # the next one. So the client has not read since that write, and its time is running.
         return max(limit - HEARTBEAT, GRACE) if self._beating else limit
 
     def _give_up(self) -> None:
-        """The client does not read: nothing of it is kept, whether or not its task hears that."""
+        """Drop the state of a client that does not read, without waiting for its task."""
         self.gone()
         self.settle()
 
-    # What the flush does
+    # In the flush
 
     def notice(self, feed: Feed, now: float) -> None:
-        """Send what has come on a feed. The hot path: one channel of the site, taken at once."""
+        """Send new messages of a feed. Hot path: one site channel, taken by the server at once."""
         encode, cursors = self.sole, self.cursors
         if encode is None or len(cursors) != 1 or feed.closed is not None:
             self.wake(Wake.MESSAGE)
             return
         after = cursors.get(feed)
-        if after is None or after == feed.history.top:  # it may have turned to another feed
+        if (
+            after is None or after == feed.history.top
+        ):  # the client may have changed to another feed
             return
-        rendered = feed.render(encode, after, self.limit)
-        if rendered is None:
+        chunk = feed.render(encode, after, self.limit)
+        if chunk is None:
             self._push()
             return
-        cursors[feed] = rendered.upto
+        cursors[feed] = chunk.upto
         self._beat_at = now + HEARTBEAT
-        message = rendered.message
+        message = chunk.message
         if message is None:
-            message = rendered.message = self.sole_frame(rendered.data)
-        if not rendered.handed:
-            self.flight.append((feed, after, rendered))
+            message = chunk.message = self.sole_frame(chunk.data)
+        if not chunk.taken:
+            self.in_flight.append((feed, after, chunk))
         if self._step(message):
-            if self.flight:
-                self.land()
-            if rendered.upto != feed.history.top:
+            if self.in_flight:
+                self.taken()
+            if chunk.upto != feed.history.top:
                 self._push()
 
     def wake(self, why: Wake) -> None:
-        """Send what has come; or have the stream ended."""
+        """Send new messages, or end the stream."""
         if why is not Wake.MESSAGE:
-            if why is not Wake.TIMEOUT or self.hub.drain.begun:  # set_timeout is about polls
+            if why is not Wake.TIMEOUT or self.node.drain.begun:  # set_timeout is only for polls
                 self._end(why)
         elif not self._busy:
             if self._line.direct:
@@ -237,19 +243,19 @@ class Stream(Reader):
             else:
                 self.rouse()
 
-    def _landed(self, done: bool) -> bool:
-        """Take note if the server has what was in flight, and tell so."""
+    def _check_taken(self, done: bool) -> bool:
+        """Record the writes in flight as taken, if the server took them; return whether it did."""
         if done:
-            self.land()
+            self.taken()
         return done
 
     def rouse(self) -> None:
-        """Let its own task go on."""
+        """Resume the own task."""
         self._line.rouse()
 
     def expire(self) -> None:
-        """Give a sign of life, or end when it has lived long enough."""
-        now = self.hub.clock.now()
+        """Send a heartbeat, or end the stream at the end of its life."""
+        now = self.node.clock.now()
         if now >= self._ends_at:
             self._end(Wake.TIMEOUT)
             return
@@ -257,7 +263,7 @@ class Stream(Reader):
         if silent:
             self._beat_at = now + HEARTBEAT
         due = min(self._beat_at, self._ends_at) - now
-        self.hub.timers.start(self, max(due, RESOLUTION))
+        self.node.timers.start(self, max(due, RESOLUTION))
         if silent and self.woken is None:
             self._beat()
 
@@ -270,26 +276,26 @@ class Stream(Reader):
     def _beat(self) -> None:
         if self._line.direct and not self._busy:
             self._beating = not self._step(self.heartbeat())
-        else:  # its own task does, when it is done with what it does
+        else:  # the own task sends it, when it is free
             self._silent = True
             self.rouse()
 
     def _push(self) -> None:
-        """Send all there is, as far as the server takes it at once, and it is not too much."""
+        """Send what the server takes at once, up to `BURST` writes."""
         for _ in range(BURST):
             message = None if self.woken is not None else self.compose()
             if message is None:
                 if not self.gaps:
                     return
                 break
-            self._beat_at = self.hub.clock.now() + HEARTBEAT
-            if not self._landed(self._step(message)):
+            self._beat_at = self.node.clock.now() + HEARTBEAT
+            if not self._check_taken(self._step(message)):
                 return
-        self._busy, self.sole = True, None  # its own task goes on
+        self._busy, self.sole = True, None  # the own task continues
         self.rouse()
 
     def _step(self, message: Message) -> bool:
-        """Run a send; tell whether it is done. If not, the connection's own task carries it on."""
+        """Run a `send`; return whether it is done. If not, the own task finishes it."""
         sending: Any = self._send(message)
         try:
             yielded = sending.send(None)

@@ -1,7 +1,7 @@
-"""Where a start position leads a listener: what every transport with positions shares.
+"""Subscribing at a start position, for every transport with positions.
 
-Owns which feed a name means for a client, and what the client is told of it beside messages. Must
-not know how a transport writes that.
+Owns which feed a name means for a client, and the notices that a client gets beside messages. Must
+not know how a transport writes a notice.
 
 Source: docs/semantics.md#positions-and-epochs.
 """
@@ -17,16 +17,16 @@ from asgi_comet.channels.feed import Feed, Listener
 from asgi_comet.core.messages import NEXT_INCARNATION, Notice, Position, Start
 from asgi_comet.errors import BrokerUnavailable, CometError
 from asgi_comet.http.exchange import Exchange
-from asgi_comet.identity.process import ClientProcess
-from asgi_comet.node.build import Hub
-from asgi_comet.transports.access import NotYet, admits
+from asgi_comet.identity.process import Client
+from asgi_comet.node.build import Node
+from asgi_comet.transports.access import TryAgain, admits
 
 __all__ = [
     "acknowledge",
     "ask",
+    "ending",
     "find",
     "gap",
-    "over",
     "subscribe",
     "subscribe_elsewhere",
     "unsubscribe",
@@ -37,117 +37,117 @@ _logger = logging.getLogger(__name__)
 
 @contextmanager
 def not_yet() -> Iterator[None]:
-    """Have a client come back in a moment when the broker cannot be asked."""
+    """Have a client repeat its request soon if the broker cannot be reached."""
     try:
         yield
     except BrokerUnavailable as error:
         _logger.warning("a client was told to come back: %s", error)
-        raise NotYet("try again in a moment") from None
+        raise TryAgain("try again in a moment") from None
 
 
 def subscribe(
-    hub: Hub,
-    process: ClientProcess | None,
+    node: Node,
+    process: Client | None,
     listener: Listener,
     channels: Mapping[str, Start],
 ) -> tuple[Sequence[Notice], Sequence[str]]:
-    """Count a listener in on what it asks for.
+    """Subscribe a listener to the channels of a request, as far as that needs no wait.
 
     Args:
-        hub: The rooms.
-        process: Whose own channels it may ask for.
-        listener: Who asks.
-        channels: Where to begin, by name.
+        node: The parts of the Comet.
+        process: The client process whose own channels the client may name, if any.
+        listener: The listener of the request.
+        channels: The start positions by name.
 
     Returns:
-        What the client is to be told at once; and the names of site channels that are guarded, not
-        known here, or of which only the broker can tell where to begin, for `subscribe_elsewhere`.
+        The notices for the client; and the names of site channels that are guarded, not known here,
+        or whose start only the broker can find, for `subscribe_elsewhere`.
     """
-    notices: Sequence[Notice] = ()  # mostly there is none of either: no list is made for nothing
+    notices: Sequence[Notice] = ()  # mostly both stay empty, so no list is made
     elsewhere: Sequence[str] = ()
     for name, start in channels.items():
         if name[:1] != "~":
-            feed = hub.channels.find(name)
+            feed = node.channels.find(name)
             if feed is None or feed.authorize is not None or not feed.proves(start):
                 elsewhere = (*elsewhere, name)
                 continue
-            notice = _begin(hub, listener, feed, start)
+            notice = _begin(node, listener, feed, start)
         elif process is None:
             notice = Notice(name, "forbidden")
         else:
             process.read_by(listener)
-            notice = _subscribe_own(hub, process, listener, name, start)
+            notice = _subscribe_own(node, process, listener, name, start)
         if notice is not None:
             notices = (*notices, notice)
     return notices, elsewhere
 
 
 async def subscribe_elsewhere(
-    hub: Hub,
+    node: Node,
     exchange: Exchange,
     listener: Listener,
     name: str,
     start: Start,
     notices: Sequence[Notice],
 ) -> Sequence[Notice]:
-    """Count a listener in on a site channel that is guarded, has still to start, or is elsewhere.
+    """Subscribe a listener to a site channel that is guarded, has still to start, or is elsewhere.
 
-    Whether it may is asked before anybody looks whether the channel lives.
+    The right is checked first, so that a refused client does not learn whether the channel exists.
 
     Returns:
-        The notices, and what the client is to be told of this one.
+        The notices so far and the one of this channel, if any.
 
     Raises:
-        NotYet: The application could not say whether it may.
+        TryAgain: The application or the broker could not tell.
     """
-    if not await admits(hub, exchange, listener, name):
+    if not await admits(node, exchange, listener, name):
         notice: Notice | None = Notice(name, "forbidden")
     else:
         try:
-            feed = await find(hub, listener, name)
+            feed = await find(node, listener, name)
         except CometError as error:
-            hub.declarations.report(name, error)
+            node.declarations.report(name, error)
             notice = Notice(name, "closed", reason="failed")
         else:
             if feed is None:
-                declared = hub.declarations.match(name) is not None
+                declared = node.declarations.match(name) is not None
                 if not declared:
-                    hub.declarations.report_unknown(name)
+                    node.declarations.report_unknown(name)
                 notice = Notice(name, "closed", reason="ended" if declared else "unknown")
             elif feed.proves(start):
-                notice = _begin(hub, listener, feed, start)
+                notice = _begin(node, listener, feed, start)
             else:
-                notice = await _place(hub, listener, feed, start)
+                notice = await _place(node, listener, feed, start)
     return notices if notice is None else (*notices, notice)
 
 
-async def find(hub: Hub, listener: Listener, name: str) -> Feed | None:
+async def find(node: Node, listener: Listener, name: str) -> Feed | None:
     """Return the feed of a site channel, wherever it is; one that is declared starts now.
 
     Args:
-        hub: The rooms.
+        node: The parts of the Comet.
         listener: The connection that asks for it.
         name: The channel.
 
     Raises:
         CometError: There are too many channels.
-        NotYet: The broker cannot say whether there is one.
+        TryAgain: The broker cannot say whether there is one.
     """
-    feed = hub.channels.find(name) or hub.declarations.find(name, listener)
+    feed = node.channels.find(name) or node.declarations.find(name, listener)
     with not_yet():
         if feed is None:
-            feed = await hub.channels.adopt(name)
+            feed = await node.channels.adopt(name)
         if feed is not None:
-            await hub.channels.follow(feed)
+            await node.channels.follow(feed)
     return None if feed is None else feed.latest
 
 
-def unsubscribe(hub: Hub, listener: Listener, names: Iterable[str]) -> None:
-    """Count a listener out on channels; nothing happens where it is not on one."""
+def unsubscribe(node: Node, listener: Listener, names: Iterable[str]) -> None:
+    """Unsubscribe a listener from channels; names that it does not follow are ignored."""
     gone = set(names)
     for feed in [feed for feed in listener.cursors if feed.name in gone]:
         feed.outcomes.leave(listener, listener.cursors[feed])
-        hub.fanout.leave(listener, feed)
+        node.fanout.leave(listener, feed)
     for directory, name in listener.expected:
         if name in gone:
             directory.unexpect(name, listener)
@@ -156,25 +156,25 @@ def unsubscribe(hub: Hub, listener: Listener, names: Iterable[str]) -> None:
 
 
 def acknowledge(
-    hub: Hub,
-    process: ClientProcess | None,
+    node: Node,
+    process: Client | None,
     positions: Mapping[str, Position],
     listeners: Collection[Listener],
 ) -> None:
-    """Take note of what a client has.
+    """Acknowledge the messages that a client has.
 
-    A position that no longer means anything changes nothing: the client learns so when it asks.
-    Nor does that of a guarded channel which the client does not follow: it may have lost the right.
+    An outdated position is ignored; the client is told with its next request. So is the position of
+    a guarded channel that the client does not follow: the client may have lost the right.
 
     Args:
-        hub: The rooms.
-        process: Whose own channels it may acknowledge.
-        positions: What it has, by name.
-        listeners: The connections by which it follows channels.
+        node: The parts of the Comet.
+        process: The client process whose own channels the client may acknowledge, if any.
+        positions: The last positions that the client has, by name.
+        listeners: The connections of the client.
     """
     for name, position in positions.items():
         if not name.startswith("~"):
-            feed = hub.channels.find(name)
+            feed = node.channels.find(name)
         else:
             feed = None if process is None else process.place.directory.find(name)
         if feed is not None and feed.readable and _may_acknowledge(feed, listeners):
@@ -182,15 +182,15 @@ def acknowledge(
             if offset is not None:
                 feed.acknowledge(offset)
                 if feed.listeners:  # a client that has gone does not ask for more
-                    ask(hub, feed)
+                    ask(node, feed)
 
 
-def ask(hub: Hub, feed: Feed) -> None:
-    """Have the source of an on-demand channel read as far as it may be."""
+def ask(node: Node, feed: Feed) -> None:
+    """Have the source of an on-demand channel read up to the end of its window."""
     if feed.want is not None:
         feed.want(feed.window)
     elif not feed.local:
-        hub.broker.want(feed, feed.window)
+        node.broker.want(feed, feed.window)
 
 
 def _may_acknowledge(feed: Feed, listeners: Collection[Listener]) -> bool:
@@ -198,12 +198,12 @@ def _may_acknowledge(feed: Feed, listeners: Collection[Listener]) -> bool:
 
 
 def gap(feed: Feed) -> Notice:
-    """What is told to a listener whose next message is no longer held."""
+    """Return the notice for a listener whose next message is no longer held."""
     return Notice(feed.name, "full", feed.position(feed.history.top))
 
 
-def over(feed: Feed) -> Notice:
-    """What is told to a listener that has everything of a channel that is over."""
+def ending(feed: Feed) -> Notice:
+    """Return the notice for a listener that has everything of a channel that has ended."""
     if not feed.readable:
         return Notice(feed.name, "full")
     if feed.successor is not None:  # its source failed: nothing of the next incarnation is missed
@@ -213,35 +213,35 @@ def over(feed: Feed) -> Notice:
 
 
 def _subscribe_own(
-    hub: Hub, process: ClientProcess, listener: Listener, name: str, start: Start
+    node: Node, process: Client, listener: Listener, name: str, start: Start
 ) -> Notice | None:
     directory = process.place.directory
     relative = not isinstance(start, Position)
     if relative:
         directory.begin_anew(name)
     try:
-        feed = directory.find(name) or hub.declarations.find_own(process, name)
+        feed = directory.find(name) or node.declarations.find_own(process, name)
     except CometError as error:
-        hub.declarations.report(name, error)
+        node.declarations.report(name, error)
         return Notice(name, "closed", reason="failed")
     if feed is not None:
-        return _begin(hub, listener, feed, start)
+        return _begin(node, listener, feed, start)
     if not relative and (start != NEXT_INCARNATION or directory.is_past(name)):
         reason = "ended" if directory.is_past(name) else "unknown"
         return Notice(name, "closed", reason=reason)
     feed = directory.expect(name, listener)
-    if feed is not None:  # another thread has made it in this very moment
-        hub.fanout.begin(listener, feed)
+    if feed is not None:  # another thread made the channel at this moment
+        node.fanout.begin(listener, feed)
     return Notice(name, position=NEXT_INCARNATION) if relative else None
 
 
-async def _place(hub: Hub, listener: Listener, feed: Feed, start: Start) -> Notice | None:
-    """Place a listener where the broker says, which has messages that this worker has not."""
+async def _place(node: Node, listener: Listener, feed: Feed, start: Start) -> Notice | None:
+    """Place a listener where the broker says, because the broker has more than this worker."""
     with not_yet():
-        placed = await hub.broker.place(feed, start)
+        placed = await node.broker.place(feed, start)
     feed = feed.latest
     if isinstance(placed, Placed):
-        hub.fanout.attach(listener, feed)
+        node.fanout.attach(listener, feed)
         listener.cursors[feed] = placed.after
         named = isinstance(start, Position)
         return None if named else Notice(feed.name, position=feed.position(placed.after))
@@ -251,21 +251,21 @@ async def _place(hub: Hub, listener: Listener, feed: Feed, start: Start) -> Noti
     return Notice(feed.name, "closed", reason=reason)
 
 
-def _begin(hub: Hub, listener: Listener, feed: Feed, start: Start) -> Notice | None:
-    """Place a listener on a feed, and return what this alone makes it told, if anything."""
-    hub.fanout.attach(listener, feed)  # first: what is published from now on wakes it
+def _begin(node: Node, listener: Listener, feed: Feed, start: Start) -> Notice | None:
+    """Place a listener on a feed, and return the notice for the client, if any."""
+    node.fanout.attach(listener, feed)  # first, so that a message from now on wakes it
     if not feed.readable:
-        return None  # it is over, as the listener will see when it reads
+        return None  # reading finds the end
     offset = feed.locate(start)
     if offset is None:
-        hub.fanout.leave(listener, feed)
+        node.fanout.leave(listener, feed)
         return gap(feed)
     listener.cursors[feed] = offset
     relative = not isinstance(start, Position)
     if relative:
-        feed.mark_sent(offset)  # the client does not ask for what is before, so that may go
+        feed.mark_sent(offset)  # the client does not ask for older messages, so they may go
     else:
         feed.acknowledge(offset)
     if listener.stays or not relative:
-        ask(hub, feed)
+        ask(node, feed)
     return Notice(feed.name, position=feed.position(offset)) if relative else None

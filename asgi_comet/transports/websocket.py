@@ -1,6 +1,6 @@
-"""WebSocket: a stream whose channels come and go as the client says.
+"""WebSocket: a stream on which the client subscribes and unsubscribes.
 
-Owns the handshake, what each frame of the client does, and the close codes.
+Owns the handshake, the handling of client frames, and the close codes.
 Source: docs/wire.md#websocket.
 """
 
@@ -14,8 +14,8 @@ from asgi_comet.channels.feed import Encoder, Feed, Wake
 from asgi_comet.core.messages import Notice, Start
 from asgi_comet.errors import BadRequest
 from asgi_comet.http.exchange import Exchange, Refusal
-from asgi_comet.identity.process import ClientProcess
-from asgi_comet.node.build import Hub
+from asgi_comet.identity.process import Client
+from asgi_comet.node.build import Node
 from asgi_comet.protocol.events import is_acknowledging
 from asgi_comet.protocol.frames import (
     HEARTBEAT as EMPTY,
@@ -33,8 +33,8 @@ from asgi_comet.protocol.frames import (
 )
 from asgi_comet.transports.access import (
     Find,
-    NotYet,
     ProcessGone,
+    TryAgain,
     default_process,
     enter,
     recognise,
@@ -59,53 +59,53 @@ CODES = {
 }
 
 
-async def socket(hub: Hub, find: Find, exchange: Exchange) -> None:
+async def socket(node: Node, find: Find, exchange: Exchange) -> None:
     """Serve one WebSocket.
 
     Args:
-        hub: The rooms.
-        find: Finds whose endpoint it came to; `None` is the site's.
+        node: The parts of the Comet.
+        find: Finds the client process of the endpoint; `None` at the site's endpoint.
         exchange: The request, whose origin is checked.
 
     Raises:
-        Refusal: It is refused before it is accepted.
+        Refusal: The WebSocket is refused before it is accepted.
     """
-    check_limits(hub, exchange)
+    check_limits(node, exchange)
     process, code = None, None
     try:
         process = await find()
         if process is None and b"cookie" in exchange.headers:
-            await recognise(hub, exchange)
+            await recognise(node, exchange)
     except ProcessGone:
         code = CloseCode.PROCESS_CLOSED
-    except NotYet:
+    except TryAgain:
         code = CloseCode.RESTART
-    await Socket(hub, process, exchange).serve(code)
+    await Socket(node, process, exchange).serve(code)
 
 
 class Socket(Stream):
     """One WebSocket.
 
     Args:
-        hub: The rooms.
-        process: Whose it is; `None` for nobody's.
+        node: The parts of the Comet.
+        process: The client process of the connection, if any.
         exchange: The request.
     """
 
     __slots__ = ("_acknowledging", "_code", "_exchange", "_reason")
 
-    def __init__(self, hub: Hub, process: ClientProcess | None, exchange: Exchange) -> None:
-        super().__init__(hub, process, exchange)
+    def __init__(self, node: Node, process: Client | None, exchange: Exchange) -> None:
+        super().__init__(node, process, exchange)
         self._exchange = exchange
         self._acknowledging = is_acknowledging(exchange.scope.get("query_string", b""))
-        self._code: CloseCode | None = None  # with what it is closed, because of what came
+        self._code: CloseCode | None = None  # the close code, after a wrong frame
         self._reason: str | None = None
 
     async def serve(self, code: CloseCode | None) -> None:
-        """Serve it from the handshake to its end.
+        """Serve the WebSocket from the handshake to the end.
 
         Args:
-            code: With what it is closed at once; `None` if there is no reason.
+            code: The code to close with at once; `None` serves the connection.
         """
         await self._exchange.receive()  # websocket.connect
         protocols = self._exchange.scope.get("subprotocols", ())
@@ -122,18 +122,18 @@ class Socket(Stream):
             await self.send({"type": "websocket.close", "code": int(code), "reason": ""})
 
     def _cannot_begin(self, code: CloseCode | None) -> CloseCode | None:
-        """With what it is closed once it is open, so that a browser sees why."""
-        if not self.hub.activation.active:
+        """Return the code to close with after the handshake, so that a browser sees the reason."""
+        if not self.node.activation.active:
             return CloseCode.TRY_AGAIN_LATER
-        if self.hub.drain.begun:
+        if self.node.drain.begun:
             return CloseCode.RESTART
         gone = self.process is not None and self.process.closed
         return CloseCode.PROCESS_CLOSED if gone else code
 
     async def _follow(self) -> CloseCode | None:
         try:
-            enter(self.hub, self._exchange, self.process, self, HEARTBEAT)
-        except NotYet:  # somebody logged in during the handshake
+            enter(self.node, self._exchange, self.process, self, HEARTBEAT)
+        except TryAgain:  # a login during the handshake
             return CloseCode.RESTART
         try:
             why = await self.follow()
@@ -142,77 +142,77 @@ class Socket(Stream):
         return self._code or CODES.get(why)
 
     async def on_message(self, message: Message) -> None:
-        """Do what a frame says."""
+        """Handle a frame of the client."""
         text = message.get("text")
         size = (
             len(message.get("bytes") or b"") if text is None else len(text.encode(errors="replace"))
         )
-        if size > self.hub.settings.frame_limit:
-            self._blame(CloseCode.TOO_BIG)
+        if size > self.node.settings.frame_limit:
+            self._fail(CloseCode.TOO_BIG)
             return
         try:
             if text is None:
                 raise BadRequest("expected text, got bytes")
-            await self._obey(text)
+            await self._handle(text)
         except BadRequest as error:
-            self._blame(CloseCode.BAD_MESSAGE, str(error))
+            self._fail(CloseCode.BAD_MESSAGE, str(error))
         except Refusal as error:  # too many client processes
-            self._blame(CloseCode.TRY_AGAIN_LATER, str(error))
-        except NotYet:
-            self._blame(CloseCode.RESTART)
+            self._fail(CloseCode.TRY_AGAIN_LATER, str(error))
+        except TryAgain:
+            self._fail(CloseCode.RESTART)
 
-    def _blame(self, code: CloseCode, reason: str | None = None) -> None:
+    def _fail(self, code: CloseCode, reason: str | None = None) -> None:
         self._code, self._reason = code, reason
         self.finish(Wake.MESSAGE)
 
-    async def _obey(self, text: str) -> None:
-        hub, most = self.hub, self.hub.settings.max_channels_per_request
+    async def _handle(self, text: str) -> None:
+        node, most = self.node, self.node.settings.max_channels_per_request
         frame = decode_frame(text, most)
-        unsubscribe(hub, self, [*frame.unsubscribe, *frame.subscribe])
+        unsubscribe(node, self, [*frame.unsubscribe, *frame.subscribe])
         count = len(self.cursors) + len(self.expected) + len(frame.subscribe)
         if count > most:
             raise BadRequest(f"expected at most {most} channels on one WebSocket, got {count}")
         await self._subscribe(frame.subscribe)
         self.release()
-        acknowledge(hub, self.process, frame.ack, (self,))
+        acknowledge(node, self.process, frame.ack, (self,))
 
     async def _subscribe(self, starts: dict[str, Start]) -> None:
         if self.process is None and any(name.startswith("~") for name in starts):
             self._use_default()
-        notices, elsewhere = subscribe(self.hub, self.process, self, starts)
+        notices, elsewhere = subscribe(self.node, self.process, self, starts)
         for name in elsewhere:
             notices = await subscribe_elsewhere(
-                self.hub, self._exchange, self, name, starts[name], notices
+                self.node, self._exchange, self, name, starts[name], notices
             )
         for notice in notices:
             self.tell(self.note(notice))
 
     def _use_default(self) -> None:
-        """From now on it is a connection of the default process, if the cookie names a session."""
-        process = default_process(self.hub, self._exchange)
+        """Attach to the default process, if the cookie names a session."""
+        process = default_process(self.node, self._exchange)
         if process is not None:
             self.belong_to(process)
 
-    # How it is written
+    # Encoding
 
     def encoder(self, feed: Feed) -> Encoder:
-        """Return what writes messages as part of a frame."""
+        """Return the encoder of messages as part of a frame."""
         marked = self._acknowledging and feed.want is not None
         return make_marked_run(feed.history.size) if marked else encode_run
 
     def sole_encoder(self, feed: Feed) -> Encoder:
-        """Return what writes messages as a frame."""
+        """Return the encoder of messages as a whole frame."""
         return encode_frame
 
     def moved(self, feed: Feed, offset: int) -> None:
-        """Nothing: every event has its own position."""
+        """Do nothing: every event has its own position."""
 
     def note(self, notice: Notice) -> str:
-        """Write an event."""
+        """Encode an event."""
         return encode_note(notice)
 
     def frame(self, parts: list[Any]) -> Message:
-        """Put events together as one frame."""
+        """Join events to one frame."""
         return self.sole_frame(join_frame(parts))
 
     def sole_frame(self, data: Any) -> Message:

@@ -1,1 +1,1 @@
-"""What is noticed of several workers where no broker joins them."""
+"""Detection of several workers without a broker between them."""

@@ -1,9 +1,9 @@
-"""How a server began this lifespan: what can be known for certain about sibling workers.
+"""The launch of a lifespan by a server: certain facts about sibling workers.
 
-Owns what the supported servers look like from inside: which of their modules are on the call stack
-of a lifespan, and how they are told a number of workers. The stack tells the same on every system,
-and tells a server's worker from a test, a script, or a program that embeds a server. A server that
-changes its modules is taken for one without workers: then nothing is certain, and nothing breaks.
+Owns the internals of the supported servers: which of their modules are on the call stack of a
+lifespan, and how the number of workers is set. The stack is the same on every system, and
+distinguishes a server's worker from a test, a script, or a program that embeds a server. A server
+with changed modules is treated as one without workers, which breaks nothing.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ WORKERS = frozenset(
         "uvicorn._subprocess",
     }
 )
-"""What runs in a process that a server's supervisor has started."""
+"""Modules on the stack of a process that a server's supervisor has started."""
 
-NO_SUPERVISOR = "hypercorn.run"  # is on the stack where hypercorn serves in its first process
-UVICORN = "uvicorn.supervisors.multiprocess"  # is there only with two workers or more
+NO_SUPERVISOR = "hypercorn.run"  # on the stack if hypercorn serves in its first process
+UVICORN = "uvicorn.supervisors.multiprocess"  # on the stack only with two or more workers
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """The facts about the server that began a lifespan.
+    """The facts about the server that started a lifespan.
 
     Attributes:
-        serves: A server began it, in the main thread of its process.
+        serves: A server started the lifespan, in the main thread of its process.
         supervised: The process is a worker that a server's supervisor started.
         told: The server was told to start more than one worker.
-        endless: The supervisor starts a worker again that has failed, without end.
+        endless: The supervisor restarts failed workers without end.
     """
 
     serves: bool
@@ -54,7 +54,7 @@ class Launch:
 
     @classmethod
     def read(cls) -> Launch:
-        """Read the facts. Call this in the lifespan's own task."""
+        """Collect the facts. Call in the lifespan's own task."""
         modules = _modules_on_stack()
         main = threading.current_thread() is threading.main_thread()
         serves = main and any(name.partition(".")[0] in SERVERS for name in modules)
@@ -66,7 +66,7 @@ class Launch:
         )
 
     def stop_supervisor(self) -> None:
-        """Stop a supervisor that would start this worker again without end, as newer ones stop."""
+        """Stop a supervisor that would restart this worker without end; newer ones stop alone."""
         parent = multiprocessing.parent_process()
         if self.endless and parent is not None and parent.is_alive():
             os.kill(os.getppid(), signal.SIGTERM)

@@ -1,7 +1,7 @@
-"""A lock file that one process holds at a time, and that lists which others serve as well.
+"""A lock file that one process holds at a time, with a list of the other serving processes.
 
-Owns the file, what is written in it, and that nobody else's file is used. A lock ends with its
-process, whatever ends that, so nothing has to be cleaned up. Must not know what is locked.
+Owns the file and its content, and refuses a file of another user. The lock ends with its process in
+any case, so no cleaning up is needed. Must not know the purpose of the lock.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ except ImportError:  # Windows
 
 __all__ = ["LockFile"]
 
-READ = 4096  # bytes: some hundred identifiers, more than one machine has workers
+READ = 4096  # bytes: some hundred identifiers, more than the workers of one machine
 
 
 class LockFile:
-    """A file with a process identifier per line: the holder's, then those that serve beside it.
+    """A file with a process identifier per line: the holder, then the other serving processes.
 
     Args:
-        path: Where it is. Made when it is first taken, and removed when it is released.
+        path: The path. The file is made by `take`, and removed by `release`.
     """
 
     def __init__(self, path: str) -> None:
@@ -32,22 +32,22 @@ class LockFile:
 
     @staticmethod
     def is_supported() -> bool:
-        """Tell whether this system has such locks."""
+        """Return whether this system supports such locks."""
         return fcntl is not None
 
     @property
     def held(self) -> bool:
-        """Whether this process holds it."""
+        """Whether this process holds the lock."""
         return self._fd is not None
 
     def take(self) -> bool:
         """Take the lock if no other process holds it; never waits.
 
         Returns:
-            Whether this process holds it now, be it by another `LockFile`.
+            Whether this process holds the lock now, maybe by another `LockFile`.
 
         Raises:
-            OSError: The file cannot be used: it belongs to another user, or is a link.
+            OSError: The file cannot be used: another user owns it, or it is a link.
         """
         while self._fd is None:
             fd = self._open(os.O_RDWR | os.O_CREAT)
@@ -59,15 +59,15 @@ class LockFile:
                     return os.getpid() in self._read()[:1]
                 raise
             if os.fstat(fd).st_nlink:
-                os.ftruncate(fd, 0)  # a holder that was killed left its identifier
+                os.ftruncate(fd, 0)  # a killed holder has left its identifier
                 os.write(fd, _line())
                 self._fd = fd
-            else:  # its holder removed it in this very moment
+            else:  # the holder removed the file at this moment
                 os.close(fd)
         return True
 
     def join(self) -> None:
-        """Enter this process as one that serves beside the holder. Idempotent."""
+        """Add this process to the list. Idempotent."""
         if os.getpid() not in self._read():
             with suppress(OSError):  # the holder has just left
                 fd = self._open(os.O_WRONLY | os.O_APPEND)
@@ -81,10 +81,10 @@ class LockFile:
         return [pid for pid in self._read() if pid != os.getpid() and _is_alive(pid)]
 
     def release(self) -> None:
-        """Let another process take it. Idempotent."""
+        """Release the lock. Idempotent."""
         if self._fd is not None:
-            # Removed first: a process that opens it from now on makes another. Unlocked explicitly:
-            # a child process that was forked meanwhile shares the descriptor, and with it the lock.
+            # Removed first: a process that opens the path from now on makes another file. Unlocked
+            # explicitly: a child process forked meanwhile shares the descriptor, and so the lock.
             with suppress(FileNotFoundError):
                 os.unlink(self._path)
             fcntl.flock(self._fd, fcntl.LOCK_UN)
@@ -116,6 +116,6 @@ def _line() -> bytes:
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except OSError:  # it has ended, or another user's process has its identifier by now
+    except OSError:  # ended, or another user's process has the identifier now
         return False
     return True

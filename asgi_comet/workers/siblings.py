@@ -1,13 +1,13 @@
-"""Whether other workers serve the same application, each with a memory of its own.
+"""Siblings: other workers of the same application, each with its own memory.
 
-Owns what is done about it. A worker whose siblings are certain does not start: under a supervisor
-of one of the servers in `launch`, or where WEB_CONCURRENCY says so, another worker of the same
-parent process has kept the lock file. A worker that only has reason to believe so says it in the
-log and in `PREFIX/admin/status`. A supervisor that replaces a worker may run two of them for a
-moment, so the lock is tried again for `PATIENCE` seconds, unless the server was told a number.
+Owns the reaction to siblings. A worker that is certain of a sibling does not start: under a
+supervisor of one of the servers in `launch`, or according to WEB_CONCURRENCY, another worker of the
+same parent process keeps the lock file. A worker that only suspects a sibling reports so in the log
+and in `PREFIX/admin/status`. A supervisor that replaces a worker may run two for a moment, so the
+worker retries the lock for `PATIENCE` seconds, unless the server was told a number of workers.
 
-The other trace of a sibling is a client process that a worker signed after this one began, and that
-this one does not know: its token says which worker opened it, and when. That works across machines.
+The other trace of a sibling is an unknown client process that another worker signed after this one
+started: the token contains the worker and the time. This works across machines.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from collections.abc import Callable
 from typing import Literal
 
 from asgi_comet._runtime.runtime import Runtime
-from asgi_comet._runtime.timers import Timer
-from asgi_comet.errors import SeveralWorkers
+from asgi_comet._runtime.timers import Timeout
+from asgi_comet.errors import WORKERS_ADVICE, SeveralWorkers
 from asgi_comet.workers.launch import Launch
 from asgi_comet.workers.lockfile import LockFile
 
@@ -30,22 +30,22 @@ __all__ = ["Policy", "Siblings"]
 
 _logger = logging.getLogger(__name__)
 
-PATIENCE = 10.0  # seconds that two workers may overlap; granian lets them for 3.5
-EVERY = 1.0  # seconds until the lock is tried again
-AGAIN = 60.0  # seconds until it is tried again once the log has it
-TAG = 8  # characters that tell workers apart
+PATIENCE = 10.0  # seconds that two workers may overlap; 3.5 s with granian
+EVERY = 1.0  # seconds between two attempts to take the lock
+AGAIN = 60.0  # the same, after the sibling was logged
+TAG = 8  # characters that identify a worker
 
 Policy = Literal["refuse", "warn"]
 
 
 class Siblings:
-    """Looks for other workers while the lifespan runs. Used in the loop's thread.
+    """Detects other workers while the lifespan runs. Used in the loop's thread.
 
     Args:
-        name: What workers of one application have in common and others cannot guess.
-        policy: What a worker does that is certain of a sibling: refuse to start, or log a warning.
-            `None` looks for none: there is a broker between them.
-        runtime: What time it is, and what expires.
+        name: A secret name that all workers of one application share.
+        policy: The reaction to a certain sibling: refuse to start, or log a warning. `None` turns
+            detection off: a broker joins the workers.
+        runtime: The clock and the timers.
         now: The time of day, in seconds since 1970.
     """
 
@@ -63,23 +63,23 @@ class Siblings:
         self._now = now
         self._lock: LockFile | None = None
         self._patient_until = 0.0
-        self._told = False  # whether the log has it
-        self._stranger = False  # whether a client process of another worker has come
-        self._timer = _Retry(self._look)
+        self._told = False  # whether the sibling was logged
+        self._stranger = False  # whether a client process of another worker was seen
+        self._timer = Timeout(self._look)
         self._begin()
 
     @property
     def found(self) -> bool:
-        """Whether another worker is known to serve right now, or one's client has come."""
+        """Whether another worker is known to serve now, or a client of another worker was seen."""
         lock = self._lock
         beside = lock is not None and (lock.held or self._told) and bool(lock.others())
         return self._stranger or beside
 
     async def enter(self, launch: Launch | None = None) -> None:
-        """Begin to serve.
+        """Start to serve.
 
         Args:
-            launch: How the server began this; by default that is read from the call stack.
+            launch: The facts about the server; by default read from the call stack.
 
         Raises:
             SeveralWorkers: Another worker serves for certain, and the policy is to refuse.
@@ -94,18 +94,18 @@ class Siblings:
         self._begin()
 
     def leave(self) -> None:
-        """Serve no more: a worker that comes now is not a sibling. Idempotent."""
+        """Stop to serve: a worker that starts now is not a sibling. Idempotent."""
         self._timers.stop(self._timer)
         if self._lock is not None:
             lock, self._lock = self._lock, None
             lock.release()
 
     def birth(self) -> str:
-        """Return what the token of a client process that is opened now says of it."""
+        """Return the worker and the time, for the token of a client process opened now."""
         return f"{self._tag}{int(self._now() * 1000):x}"
 
     def recognise(self, birth: str) -> None:
-        """Take note of a client process that is not known here, of which a token says this."""
+        """Record an unknown client process, by the `birth` in its token."""
         if self._policy is None or self._stranger or not birth or birth.startswith(self._tag):
             return
         if int(birth[TAG:], 16) / 1000 > self._began:
@@ -113,7 +113,7 @@ class Siblings:
             _logger.error(
                 "a client came with a client process that another worker opened after this one "
                 "began: %s",
-                SeveralWorkers.ADVICE,
+                WORKERS_ADVICE,
             )
 
     def _begin(self) -> None:
@@ -143,7 +143,7 @@ class Siblings:
         self._timers.start(self._timer, EVERY)
 
     async def _outlast(self, lock: LockFile, launch: Launch) -> bool:
-        """Wait for another worker to leave; return whether this one holds the lock then."""
+        """Wait for another worker to leave; return whether this worker then holds the lock."""
         while self._clock.now() < self._patient_until:
             if launch.told and lock.others():
                 return False
@@ -166,23 +166,9 @@ class Siblings:
         self._timers.start(self._timer, EVERY if patient else AGAIN)
 
     def _take(self, lock: LockFile) -> bool:
-        """Tell whether this worker holds the lock, or there is no use in trying."""
+        """Return whether this worker holds the lock, or locks do not work."""
         try:
             return lock.take()
         except OSError as error:
             _logger.warning("several workers are not looked for: %s", error)
             return True
-
-
-class _Retry(Timer):
-    """Has the lock tried again."""
-
-    __slots__ = ("_look",)
-
-    def __init__(self, look: Callable[[], None]) -> None:
-        super().__init__()
-        self._look = look
-
-    def expire(self) -> None:
-        """Try it."""
-        self._look()

@@ -5,9 +5,9 @@
     uvicorn --ws-max-size 65536 --ws-per-message-deflate false examples.auction.main:app
 
 Open http://127.0.0.1:8000 as Ada, and in a private window as Bob. A room is read by its members
-only (`people.py`). What is said and bid goes into a database (`store.py`), and then to all who are
-in the room (`push.py`); who is outbid is told in all their tabs; an appraisal reports its progress
-to the tab that asked for it. `static/room.js` is the page of a room, `templates/board.html` the
+only (`people.py`). Messages and bids are stored in a database (`store.py`) and then published to
+the room (`push.py`); outbid users are notified in all their tabs; an appraisal reports its progress
+to the tab that started it. `static/room.js` is the page of a room, `templates/board.html` the
 same room by htmx.
 """
 
@@ -48,7 +48,7 @@ def lobby(request: Request) -> Response:
 @app.get("/rooms/{room}")
 async def show_room(request: Request, room: int, user: Member) -> Response:
     tab = comet.open_process()
-    script = comet.script(  # from here on this tab misses nothing
+    script = comet.script(  # from here on this tab misses no message
         tab, room=rooms.channel(room=room), inbox=inbox.channel(user=user), here=here.channel(tab)
     )
     arrive(room, tab)

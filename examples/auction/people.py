@@ -1,4 +1,4 @@
-"""Who is logged in, and who is a member of which room."""
+"""The logged-in user, and the members of each room."""
 
 import os
 import secrets

@@ -1,4 +1,4 @@
-"""What is pushed: to the members of a room, to all tabs of a user, and to those who are here."""
+"""Pushes: to the members of a room, to all tabs of a user, and to all present users."""
 
 from pathlib import Path
 from typing import Literal
@@ -20,7 +20,7 @@ class Outbid(BaseModel):
 
 
 def render(entry: Entry) -> str:
-    """Return an entry as HTML; the template escapes what people wrote."""
+    """Return an entry as HTML; the template escapes the texts of users."""
     return templates.get_template("entry.html").render(entry=entry)
 
 
@@ -35,7 +35,7 @@ def tell_who_is_here(room: int) -> None:
 
 
 def arrive(room: int, tab: ClientProcess) -> None:
-    """Count a tab as here until it closes."""
+    """Count a tab as present until it closes."""
     here.listen(room, tab)
     tab.on_close(lambda _: tell_who_is_here(room))
     tell_who_is_here(room)

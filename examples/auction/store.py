@@ -1,4 +1,4 @@
-"""What was said and bid in each room, in a database."""
+"""The messages and bids of each room, in a database."""
 
 import os
 import sqlite3
@@ -40,7 +40,7 @@ class History(BaseModel):
 
 
 class TooLow(Exception):
-    """There is a bid that is as high."""
+    """Another bid is at least as high."""
 
 
 @contextmanager
@@ -58,7 +58,7 @@ def add_said(room: int, user: str, text: str) -> Said:
 
 
 def add_bid(room: int, user: str, amount: int) -> tuple[Bid, Bid | None]:
-    """Return the bid, and the one that was the highest before."""
+    """Return the new bid, and the former highest one."""
     insert = "INSERT INTO entries (room, type, user, amount) VALUES (?, 'bid', ?, ?) RETURNING *"
     with transaction() as connection:
         before = _highest(connection, room)

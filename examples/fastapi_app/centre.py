@@ -1,7 +1,7 @@
-"""What there is to be notified of: topics, who follows them, who may, and what was written.
+"""The contents of the notification centre: topics, followers, members and notes.
 
-Owns what a page must find again when it is loaded anew, in memory: a real application has it in its
-database. Knows nothing of channels, of HTTP or of the page. Not thread-safe: use it from the loop.
+Owns the data that a page needs when it is loaded again, in memory; a real application keeps it in a
+database. Knows nothing of channels, HTTP or the page. Not thread-safe: use it from the loop.
 """
 
 from collections import deque
@@ -15,14 +15,14 @@ from pydantic import BaseModel, StringConstraints
 from examples.fastapi_app.people import User
 
 KEPT = 50
-"""Notes that are held; older ones are forgotten."""
+"""Notes that are kept; older ones are dropped."""
 
 TEXT_LIMIT = 280
 """Characters in a note."""
 
 
 class Topic(StrEnum):
-    """What one can follow."""
+    """A topic that users can follow."""
 
     LUNCH = "lunch"
     RELEASES = "releases"
@@ -31,7 +31,7 @@ class Topic(StrEnum):
 
 
 class NewNote(BaseModel):
-    """What a user writes."""
+    """A note as a user sends it."""
 
     text: Annotated[
         str, StringConstraints(strip_whitespace=True, min_length=1, max_length=TEXT_LIMIT)
@@ -40,10 +40,10 @@ class NewNote(BaseModel):
 
 @dataclass
 class Note:
-    """What was written."""
+    """A note as it is kept."""
 
     number: int
-    """1 for the first since the application started, then dense."""
+    """1 for the first note since the application started, without gaps."""
     topic: Topic
     author: User
     text: str
@@ -68,10 +68,10 @@ class Shown(BaseModel):
 
 
 class View(BaseModel):
-    """All that a page shows when it is loaded."""
+    """The content of a page when it is loaded."""
 
     topics: dict[Topic, bool]
-    """Those that this user may see, and whether that user follows them."""
+    """Topics that the user may see, and whether the user follows each."""
     members: list[User]
     """Of the board; for its chair only."""
     notes: list[Shown]
@@ -89,15 +89,15 @@ class Centre:
         self._number = 0
 
     def may_see(self, user: User | None, topic: Topic) -> bool:
-        """Tell whether a topic is any business of a user."""
+        """Return whether a user may see a topic."""
         return user is not None and (topic is not Topic.BOARD or user in self.members)
 
     def follow(self, user: User, topic: Topic, *, follows: bool) -> None:
-        """Take note of whether a user follows a topic."""
+        """Record whether a user follows a topic."""
         (self._follows[user].add if follows else self._follows[user].discard)(topic)
 
     def followed(self, user: User) -> list[Topic]:
-        """Return what a user follows, also what this user may not see right now."""
+        """Return the topics that a user follows, also those that the user may not see now."""
         return [topic for topic in Topic if topic in self._follows[user]]
 
     def add(self, topic: Topic, author: User, new: NewNote) -> Note:
@@ -108,7 +108,7 @@ class Centre:
         return note
 
     def show(self, user: User | None, note: Note) -> Shown | None:
-        """Return a note as a user sees it; `None` if it is not for that one."""
+        """Return a note as a user sees it; `None` if the user may not see it."""
         if user is None or not self.may_see(user, note.topic):
             return None
         return Shown(
@@ -123,7 +123,7 @@ class Centre:
         )
 
     def view(self, user: User) -> View:
-        """Return all that a user may see."""
+        """Return everything that a user may see."""
         follows = self.followed(user)
         shown = [self.show(user, note) for note in self._notes]
         return View(

@@ -86,4 +86,4 @@ EXCERPTS = {
         excerpt("notifications.py", "async def write"),
     ],
 }
-"""What each card shows."""
+"""The excerpts of each card."""

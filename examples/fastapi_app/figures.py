@@ -1,6 +1,6 @@
 """The live figures of the machine: counters in, one figure per channel out.
 
-Owns what is measured and how a rate is made of two samples.
+Owns the measurements, and how two samples give a rate.
 Knows nothing of channels being written, of HTTP or of the page.
 """
 
@@ -11,10 +11,10 @@ from typing import Any
 import psutil
 
 CHANNELS = ("cpu", "memory", "network", "machine")
-"""Names of the channels that `figures` makes a value for."""
+"""Names of the channels of `figures`."""
 
 UNREADABLE = (psutil.Error, OSError)
-"""What `take_sample` raises when the machine does not tell."""
+"""The errors of `take_sample`."""
 
 
 @dataclass(frozen=True, slots=True)

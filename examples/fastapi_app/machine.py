@@ -15,7 +15,7 @@ from examples.fastapi_app.wall import wall
 logger = logging.getLogger(__name__)
 
 MINUTE = 60
-"""Figures that are held: a page that is opened shows the last minute at once."""
+"""Figures that are kept: a new page shows the last minute at once."""
 
 INTERVAL = 1.0
 """Seconds between two figures."""
@@ -43,7 +43,7 @@ async def publish_figures() -> None:
 
 
 async def measure() -> Sample | None:
-    """Take a sample in a thread; `None`, with a line in the log, when the machine refuses."""
+    """Take a sample in a thread; `None`, with a line in the log, if that fails."""
     try:
         return await to_thread.run_sync(take_sample)
     except UNREADABLE:
@@ -53,13 +53,13 @@ async def measure() -> Sample | None:
 
 @comet.newest("lateness")
 async def lateness() -> AsyncIterator[float]:
-    """Yield how late the loop woke, at its worst, in ms."""
+    """Yield the longest delay of the loop, in ms."""
     while True:
         yield max([await oversleep(0.05) for _ in range(10)])
 
 
 async def oversleep(seconds: float) -> float:
-    """Sleep, and return by how many milliseconds that was longer than asked for."""
+    """Sleep, and return how many milliseconds too long the sleep was."""
     asleep = time.perf_counter()
     await sleep(seconds)
     return round(1000 * (time.perf_counter() - asleep - seconds), 3)

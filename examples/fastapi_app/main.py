@@ -20,7 +20,7 @@ page is served: `~me`, who it is, and `~job`, how far its job is. To listen with
 Environment: `DEMO_ADMIN_TOKEN` (at least 32 characters) and `DEMO_SECRET_KEY`; both are made at
 random when they are not set.
 
-**A page with switches hands the admin token to whoever opens it**, so that they work. A real
+**A page with switches gives the admin token to every visitor**, so that the switches work. A real
 application never does that: the token belongs to the operator. Here it is bearable because the
 server listens on 127.0.0.1 only and answers no other host name, so that no foreign site can read
 the page by pointing a name of its own at this machine.
@@ -71,7 +71,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
 
 app = FastAPI(title="asgi_comet demo", lifespan=lifespan)
 app.add_middleware(CometMiddleware, comet=comet)
-# Added later, so asked earlier: also what CometMiddleware answers is cut, and for these hosts only.
+# Added later, so outside of CometMiddleware: its answers are also cut, and only for these hosts.
 app.add_middleware(pulse.CutMiddleware)
 app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
 app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
@@ -108,13 +108,13 @@ async def notification_centre(
 @app.get("/two")
 async def two(request: Request) -> HTMLResponse:
     """Two tabs side by side: each is `/tab` in a frame."""
-    comet.open_process().close()  # begins the session, or each frame would begin one of its own
+    comet.open_process().close()  # starts the session; otherwise each frame would start its own
     return render(request, "two")
 
 
 @app.get("/tab")
 async def tab(request: Request) -> HTMLResponse:
-    """What belongs to one tab, and the wall, which belongs to everyone."""
+    """The page with the channels of one tab, and the wall of all visitors."""
     process = comet.open_process()
     return render(request, "tab", comet=comet.script(process, me=tabs.me.channel(process)))
 
@@ -127,12 +127,12 @@ async def page_of_2010(request: Request) -> HTMLResponse:
 
 @app.get("/favicon.ico", include_in_schema=False)
 async def favicon() -> FileResponse:
-    """The icon, for browsers that ask here and not where the page says."""
+    """The icon, for browsers that request this path despite the page."""
     return FileResponse(HERE / "static" / "comet.svg")
 
 
 def render(request: Request, page: str, **values: Any) -> HTMLResponse:
-    """Return a page; `comet.script` is HTML, so Jinja inserts it as it is."""
+    """Return a page; `comet.script` is HTML, so Jinja does not escape it."""
     return templates.TemplateResponse(request, f"{page}.html", values, headers=PAGE_HEADERS)
 
 
@@ -144,6 +144,6 @@ async def refuse_twice(request: Request, error: NonUniqueChannelName) -> JSONRes
 
 @app.exception_handler(RequestValidationError)
 async def refuse(request: Request, error: RequestValidationError) -> JSONResponse:
-    """Say what is wrong without repeating the input, which need not be text that can be sent."""
+    """Return the reason without the input, which may not be valid text."""
     detail = [{"loc": item["loc"], "msg": item["msg"]} for item in error.errors()]
     return JSONResponse({"detail": detail}, 422)

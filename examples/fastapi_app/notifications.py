@@ -1,7 +1,7 @@
-"""The notification centre: who is told of what, who has seen it, and a room for members only.
+"""The notification centre: notes on topics, receipts, and a room for members only.
 
-For one tab: `~messages`, the notes on the topics it follows, and `~told`, what happened to its
-user's own: who has seen a note, and that something else is as it was no more. For members:
+Channels of one tab: `~messages`, the notes on the topics that its user follows, and `~told`, news
+for its user: who has seen a note, and that other data has changed. Channel for members:
 `room:board`, a figure each second.
 """
 
@@ -18,10 +18,10 @@ from examples.fastapi_app.people import KnownUser, User, who
 from examples.fastapi_app.push import Process, comet
 
 PATIENCE = (2.0, 20.0)
-"""Seconds after which the author is told who has seen a note, if not everybody has before."""
+"""Seconds after which the author is told who has seen a note, if not all have before."""
 
 CHANGES = range(-90, 101)
-"""By how much what the board has in hand changes in a second."""
+"""The largest change of the board's figure in a second."""
 
 router = APIRouter()
 centre = Centre()
@@ -31,7 +31,7 @@ centre.add(Topic.LUNCH, User.BOB, NewNote(text="The market at noon, Alice?"))
 
 
 async def prepare(user: User | None, note: Note) -> Shown | None:
-    """Make what a user gets of a note; `None`: it is none of that user's business."""
+    """Make the note for a user; `None` if the user may not see it."""
     return centre.show(user, note)
 
 
@@ -40,18 +40,18 @@ told = comet.notifier("told", key=User)
 
 
 def introduce(user: User, process: ClientProcess) -> dict[str, Channel[object]]:
-    """Let a new tab of a user hear what that user follows; return its channels."""
+    """Subscribe a new tab of a user to the user's topics; return its channels."""
     follows = centre.followed(user)
     for topic in Topic:
         channel = messages.listen(topic, process)
-        if topic not in follows:  # the channel stays, for what may be followed later
+        if topic not in follows:  # the channel stays open, for topics that are followed later
             messages.unlisten(topic, process)
     return {"messages": channel, "told": told.listen(user, process)}
 
 
 @router.get("/centre")
 async def read(user: KnownUser) -> View:
-    """All that the page shows."""
+    """The content of the page."""
     return centre.view(user)
 
 
@@ -66,7 +66,7 @@ async def follow(topic: Topic, user: KnownUser, process: Process) -> None:
 
 @router.delete("/topics/{topic}/followed", status_code=204)
 async def unfollow(topic: Topic, user: KnownUser, process: Process) -> None:
-    """Follow it no more."""
+    """Unfollow a topic, in all of the user's tabs."""
     centre.follow(user, topic, follows=False)
     for tab in told.listeners(user):
         messages.unlisten(topic, tab)
@@ -77,7 +77,7 @@ async def unfollow(topic: Topic, user: KnownUser, process: Process) -> None:
 async def write(
     topic: Topic, new: NewNote, user: KnownUser, process: Process, request: Request
 ) -> Shown | None:
-    """Tell all who follow a topic; this tab has the answer."""
+    """Notify all followers of a topic, except this tab, which gets the answer."""
     if not centre.may_see(user, topic):
         raise HTTPException(403, "for members only")
     note = centre.add(topic, user, new)
@@ -87,7 +87,7 @@ async def write(
 
 
 async def report(note: Note, notification: Notification) -> None:
-    """Tell the author of a note who has seen it, as soon as all have, or else in between."""
+    """Tell the author who has seen a note, once all have, or after a while."""
     for seconds in PATIENCE:
         receipt = await notification.received(timeout=seconds)
         users = {process.user for process in receipt.acknowledged} - {note.author}
@@ -98,7 +98,7 @@ async def report(note: Note, notification: Notification) -> None:
 
 
 def tell_change(user: User, not_for: ClientProcess | None = None) -> None:
-    """Let the tabs of a user read the centre again."""
+    """Tell the tabs of a user to load the centre again."""
     told.notify(user, {"changed": True}, not_for=not_for)
 
 
@@ -106,13 +106,13 @@ def tell_change(user: User, not_for: ClientProcess | None = None) -> None:
 
 
 async def may_enter(connection: HTTPConnection, topic: Topic) -> bool:
-    """Tell whether somebody may read the room of a topic; asked when they subscribe."""
+    """Return whether a client may read the room of a topic; called at each subscription."""
     return centre.may_see(await who(connection), topic)
 
 
 @comet.newest("room:{topic}", authorize=may_enter)
 async def room(topic: Topic) -> AsyncIterator[int]:
-    """Yield what a topic has in hand, to members only."""
+    """Yield the figure of a topic, for members only."""
     cash = 10_000 + 1_000 * len(topic)
     while True:
         yield cash
@@ -129,7 +129,7 @@ async def chair(user: KnownUser) -> User:
 
 @router.put("/members/{user}", status_code=204, dependencies=[Depends(chair)])
 async def admit(user: User) -> None:
-    """Let somebody see the board, and its room."""
+    """Give a user access to the board and its room."""
     centre.members.add(user)
     for one in {user, centre.chair}:
         tell_change(one)
@@ -137,7 +137,7 @@ async def admit(user: User) -> None:
 
 @router.delete("/members/{user}", status_code=204, dependencies=[Depends(chair)])
 async def expel(user: User) -> None:
-    """Take that away: `may_enter` says no from now on, and what is open ends at once."""
+    """Revoke the access: `may_enter` refuses from now on, and open subscriptions end at once."""
     centre.members.discard(user)
     comet.revoke(room, user=user)
     for one in {user, centre.chair}:

@@ -1,8 +1,8 @@
-"""Who uses the demo: Alice and Bob, who need no password.
+"""The users of the demo: Alice and Bob, without passwords.
 
-Owns the application's own cookie, in which it notes who logged in. `comet` has a cookie of its own,
-knows nothing of this one, and asks `who`: so whoever was logged in still is when the server has
-been restarted (with the same `DEMO_SECRET_KEY`).
+Owns the application's own cookie, which holds the user's name. `comet` has its own cookie, knows
+nothing of this one, and calls `who`: so users stay logged in when the server restarts (with the
+same `DEMO_SECRET_KEY`).
 """
 
 from enum import StrEnum
@@ -16,31 +16,31 @@ from starlette.requests import HTTPConnection
 from examples.fastapi_app.push import SECRET_KEY, comet
 
 COOKIE = "demo_user"
-"""It is there, too, when somebody has logged out."""
+"""The cookie also exists after a logout."""
 
 DAYS = 30
-"""How long somebody stays logged in."""
+"""How long a user stays logged in."""
 
 signed = URLSafeTimedSerializer(SECRET_KEY, salt="user of the demo")
 router = APIRouter()
 
 
 class User(StrEnum):
-    """Who there is."""
+    """The users."""
 
     ALICE = "alice"
     BOB = "bob"
 
 
 class Login(BaseModel):
-    """Who somebody says to be; a real application asks for more."""
+    """The name that a user logs in with; a real application asks for a password."""
 
     user: User
 
 
 @comet.identify
 async def who(connection: HTTPConnection) -> User | None:
-    """Tell who a request, or a connection of comet, is of; `None` for a visitor."""
+    """Return the user of a request, or of a connection of comet; `None` for a visitor."""
     try:
         return User(signed.loads(connection.cookies.get(COOKIE, ""), max_age=DAYS * 86400))
     except (BadSignature, ValueError):
@@ -60,19 +60,19 @@ KnownUser = Annotated[User, Depends(known)]
 
 @router.post("/login", status_code=204)
 async def login(new: Login, response: Response) -> None:
-    """Log this browser in; its other tabs are told."""
+    """Log this browser in; its other tabs are notified."""
     remember(response, new.user)
     comet.login(new.user)
 
 
 @router.post("/logout", status_code=204)
 async def logout(response: Response) -> None:
-    """Let this browser be a visitor's; the client processes of its tabs close."""
+    """Log this browser out; the client processes of its tabs close."""
     remember(response, None)
     comet.logout()
 
 
 def remember(response: Response, user: User | None) -> None:
-    """Note in the application's cookie who uses the browser; `None` is a visitor."""
+    """Store the user in the application's cookie; `None` is a visitor."""
     text = signed.dumps(user)
     response.set_cookie(COOKIE, text, max_age=DAYS * 86400, httponly=True, samesite="lax")

@@ -1,8 +1,8 @@
 """The pulse: a source of numbered messages, and a button that cuts a tab off from it.
 
-The page counts the numbers, so it sees for itself whether one is missing. The cut is real: the
-server breaks the tab's connections and refuses new ones for a while, and does not tell the client
-why. Knows nothing of how the client finds its way back.
+The page counts the numbers, so it detects a missing one. The cut is real: the server breaks the
+tab's connections and refuses new ones for a while, without a reason. Knows nothing of how the
+client reconnects.
 """
 
 from collections.abc import AsyncIterator
@@ -57,7 +57,7 @@ class CutMiddleware:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a connection for as long as its line is whole."""
+        """Serve a connection until the tab is cut off."""
         tab = "/".join(scope.get("path", "").split("/")[:4])  # "/comet/p/TOKEN" of a tab's URLs
         if tab in cut_off:
             refuse = WebSocketClose() if scope["type"] == "websocket" else Response(status_code=502)

@@ -1,4 +1,4 @@
-"""What belongs to one tab: the line that says who it is, and its job.
+"""The channels of one tab: its name, and its job.
 
 Owns the channels of a client process: `~me`, as long as the tab is open, and `~job`, as long as
 the job runs. Knows nothing of the page.
@@ -27,7 +27,7 @@ SHOWN = 12
 
 
 class Me(BaseModel):
-    """Who a tab is; of an identifier its beginning is enough to tell it from others."""
+    """The name of a tab: the beginning of its identifier suffices."""
 
     session: str
     process: str
@@ -36,7 +36,7 @@ class Me(BaseModel):
 
 
 class Progress(BaseModel):
-    """How far a job is."""
+    """The progress of a job."""
 
     tab: str
     """The beginning of the client process whose job it is."""
@@ -47,19 +47,19 @@ class Progress(BaseModel):
 
 
 class Tabs:
-    """Wakes whoever waits for a tab to come or go. Use it from the loop."""
+    """Wakes tasks that wait for a tab to open or close. Use it from the loop."""
 
     def __init__(self) -> None:
         self._changed = Event()
 
     def announce(self, process: ClientProcess) -> None:
-        """A tab has come or gone."""
+        """Report that a tab has opened or closed."""
         del process
         self._changed.set()
         self._changed = Event()
 
     async def wait(self) -> None:
-        """Return when the next one has."""
+        """Wait until a tab opens or closes."""
         await self._changed.wait()
 
 
@@ -69,7 +69,7 @@ tabs = Tabs()
 
 @comet.unlimited("me")
 async def me(process: ClientProcess) -> AsyncIterator[Me]:
-    """Tell a tab who it is. Read on demand: one that comes back hears how things are now."""
+    """Yield the name of a tab. Read on demand: a tab that reconnects gets the current state."""
     process.on_close(tabs.announce)
     tabs.announce(process)
     told = None
@@ -91,7 +91,7 @@ async def introduce(process: Process) -> Channel[Me]:
 
 @router.post("/job", status_code=201)
 async def start_job(process: Process) -> Channel[Progress]:
-    """Start a job; only the tab that asks hears of it."""
+    """Start a job; only this tab gets its progress."""
     source = throw_darts(process.id[:6])
     return comet.create(source, name="job", type=Progress)
 

@@ -16,14 +16,14 @@ from asgi_comet import SITE
 from examples.fastapi_app.push import comet
 
 KEPT = 50
-"""Posts the wall holds; older ones are forgotten."""
+"""Posts that the wall keeps; older ones are dropped."""
 
 TEXT_LIMIT = 280
 """Characters in a post."""
 
 
 class NewPost(BaseModel):
-    """What a visitor sends."""
+    """A post as a visitor sends it."""
 
     text: Annotated[
         str, StringConstraints(strip_whitespace=True, min_length=1, max_length=TEXT_LIMIT)
@@ -31,10 +31,10 @@ class NewPost(BaseModel):
 
 
 class Post(BaseModel):
-    """What everyone sees."""
+    """A post as all visitors see it."""
 
     number: int
-    """1 for the first since the application started, then dense."""
+    """1 for the first post since the application started, without gaps."""
     text: str
     at: datetime
 
@@ -64,7 +64,7 @@ posts = comet.create(scope=SITE, name="wall", size=KEPT)
 
 @router.get("/wall")
 async def read_wall() -> list[Post]:
-    """Return the posts that the wall still holds, oldest first."""
+    """Return the posts of the wall, oldest first."""
     return list(wall.posts)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import signal
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,7 +45,8 @@ def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": 1180, "height": 900})
+    # Drawing what moves in the demo would cost as much as everything else.
+    context = browser.new_context(viewport={"width": 1180, "height": 900}, reduced_motion="reduce")
     page = context.new_page()
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)) if is_exception(error) else None)
@@ -58,13 +60,29 @@ def is_exception(error: Error) -> bool:
     return not (error.stack or "").endswith("\nundefined")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests in Firefox first, so that only one worker of pytest-xdist starts Firefox."""
+    items.sort(key=lambda item: not is_in_firefox(item))
+
+
+def is_in_firefox(item: pytest.Item) -> bool:
+    return isinstance(item, pytest.Function) and item.name.endswith("]") and "firefox" in item.name
+
+
 @pytest.fixture(scope="module")
 def demo() -> Iterator[str]:
-    """Run `scripts/demo` on a free port; the socket is there before the server is."""
+    """Run `scripts/demo`."""
+    yield from run_demo(ROOT / "scripts" / "demo")
+
+
+def run_demo(*command: str | Path) -> Iterator[str]:
+    """Run the demo on a free port; the socket is there before the server is."""
     listening = bound_socket()
     port = listening.getsockname()[1]
     process = subprocess.Popen(
-        [ROOT / "scripts" / "demo", "--fd", str(listening.fileno())],
+        [*command, "--fd", str(listening.fileno())],
+        cwd=ROOT,
         pass_fds=[listening.fileno()],
         stderr=subprocess.PIPE,
         text=True,

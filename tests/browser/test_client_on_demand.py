@@ -533,6 +533,8 @@ def test_every_value_comes_once_and_in_order_whatever_befalls_the_connections(
     published = iter(range(10**9))
     worst = 0
     reader.make(ahead)
+    while not leaving.evaluate("seen.n.length"):
+        pass  # before that it has no position to come back with
     with proxy.faults(lambda: news.publish(next(published))):
         while (seen := leaving.evaluate("seen.n"))[-1:] != ["ended"] and proxy.befell["reset"] < 50:
             worst = max(worst, source.taken - len(leaving.evaluate("seen.n")))

@@ -96,7 +96,7 @@ def test_a_cut_is_for_the_tab_that_asks_alone(demo: str, page: Page) -> None:
 @pytest.mark.slow
 def test_a_page_that_was_cut_off_for_too_long_is_told_what_is_gone(demo: str, page: Page) -> None:
     open_demo(page, demo)
-    cut(page, 25)
+    cut(page, 20)  # the server keeps ten seconds
     wait_until_back(page)
     shown = figures(page)
     assert shown["missing"] > 0

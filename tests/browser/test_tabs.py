@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import sys
+from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import run_demo
 
 pytestmark = pytest.mark.browser
 
@@ -25,6 +29,12 @@ RECORD = """([id, ...names]) => {
         }
     }).observe(element, {attributeFilter: names, attributeOldValue: true})
 }"""
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[str]:
+    """Run the demo with jobs that are soon done."""
+    yield from run_demo(sys.executable, "-m", "uvicorn", "tests.kit.hurried_demo:app")
 
 
 def open_demo(page: Page, demo: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 from starlette.requests import HTTPConnection
 
 from asgi_comet import SITE, Comet, Settings
+from asgi_comet.identity.process import Claim
 from asgi_comet.testing import wait_for_listeners
 from asgi_comet.testing._inspect import END_CONNECTIONS, inside
 from tests.kit.clients import BROKEN, Asking, Client, MakeClient, SseClient
@@ -157,7 +158,9 @@ def test_nothing_is_read_from_the_moment_that_the_old_cookie_is_worth_nothing(
     wait_for_listeners(own, 1)
 
     def change() -> None:
-        inside(comet).processes.succeed(process.session)  # as a thread does before it ends them
+        inside(comet).clients.replace_id(
+            Claim.of(process.session)
+        )  # as a thread does before it ends them
         own.publish("for the next")
 
     inside(comet).loop.run_now(change)

@@ -15,7 +15,7 @@ import pytest
 from asgi_comet import CLIENT_PROCESS, ClientProcess, Comet, Settings
 from asgi_comet.declare.shares import GRACE
 from asgi_comet.testing import ManualClock, wait_for_listeners
-from asgi_comet.testing._inspect import inside
+from asgi_comet.testing._inspect import inside, live_feeds
 from tests.kit.serving import Address, Tab, poll, serve
 from tests.kit.stage import KEY, application
 from tests.kit.streams import PATIENCE, Sse, Ws
@@ -119,7 +119,7 @@ def test_a_thousand_rooms_opened_and_left_start_once_each_and_are_all_closed(
             ws.take(len(part))
         house.started.wait(ROOMS + 1)
         assert set(house.started.counted.values()) == {1}
-        assert len(inside(house.comet).declarations.members(house.room)) == ROOMS
+        assert len(live_feeds(house.comet, house.room)) == ROOMS
         for part in parts:  # others come and go; nothing starts or stops for that
             poll(address, dict.fromkeys(part, "now"))
         house.clock.advance(LINGER * 3)
@@ -132,8 +132,8 @@ def test_a_thousand_rooms_opened_and_left_start_once_each_and_are_all_closed(
     house.closed.wait(ROOMS)
     assert set(house.closed.counted.values()) == {1}
     assert house.started.counted.total() == ROOMS + 1
-    assert inside(house.comet).declarations.members(house.room) == []
-    assert len(house.comet.channels) == 1  # the ticker
+    assert live_feeds(house.comet, house.room) == []
+    assert len(inside(house.comet).channels) == 1  # the ticker
 
 
 def test_a_member_that_is_refused_is_told_so_and_disturbs_nobody(
@@ -171,7 +171,7 @@ def test_a_channel_whose_generator_ended_says_so_also_after_it_lingered(make_hou
     closed = {"channel": "short", "error": "closed", "reason": "ended"}
     while closed not in poll(address, {"short": "last:1"}, idle=True):
         pass
-    while house.comet.channels.find("short") is not None:
+    while inside(house.comet).channels.find("short") is not None:
         poll(address, {"short": "now"}, idle=True)  # each look gives the server its turn
         house.clock.advance(LINGER + 1)
     for start in ("now", "last:1", "other.1"):
@@ -190,7 +190,7 @@ def test_another_spelling_of_a_room_is_no_channel(make_house: Make) -> None:
     *others, one = poll(address, dict.fromkeys(names, "last:1"))
     assert (one["channel"], len(others)) == ("room:1", 5)
     assert {(event["error"], event["reason"]) for event in others} == {("closed", "unknown")}
-    assert len(inside(house.comet).declarations.members(house.room)) == 1
+    assert len(live_feeds(house.comet, house.room)) == 1
 
 
 def test_a_client_that_asked_for_all_there_may_be_keeps_nobody_out(make_house: Make) -> None:
@@ -229,11 +229,11 @@ def test_each_tab_that_asks_has_its_own(make_house: Make) -> None:
     for tab in tabs:
         start, *_ = tab.poll({"~inbox": "last:5"})
         (event,) = tab.poll({"~inbox": f"{start['position'].partition('.')[0]}.0"})
-        process = inside(house.comet).visits.identity.unsign_process(tab.opened["process"])
+        process = inside(house.comet).requests.identity.unsign_process(tab.opened["process"])
         assert event["data"] == f"for {process}"
-    assert len(inside(house.comet).declarations.members(house.inbox)) == 2
+    assert len(live_feeds(house.comet, house.inbox)) == 2
     tabs[0].post(f"{tabs[0].url}/close")
-    (left,) = inside(house.comet).declarations.members(house.inbox)
+    (left,) = live_feeds(house.comet, house.inbox)
     assert left.closed is None
 
 
@@ -274,7 +274,7 @@ def test_readers_of_each_transport_are_told_full_and_read_on_from_there(make_hou
             assert again.next().value == "tick"
         (event,) = poll(address, {"ticker": told["position"]})
         assert event["data"] == "tick"
-    assert house.comet.channels.restarts == 1
+    assert inside(house.comet).channels.restarts == 1
 
 
 def test_one_websocket_that_asks_for_ever_new_rooms_keeps_a_bounded_number_alive(
@@ -290,7 +290,7 @@ def test_one_websocket_that_asks_for_ever_new_rooms_keeps_a_bounded_number_alive
             while len(told) < 100:
                 told += [event for event in [socket.next()] if "data" not in event]
             assert all("error" not in event for event in told)
-            assert len(inside(house.comet).declarations.members(house.room)) <= 150
+            assert len(live_feeds(house.comet, house.room)) <= 150
             before = names
 
 
@@ -299,4 +299,4 @@ def test_polls_of_strangers_leave_a_bounded_number_of_rooms_behind(make_house: M
     for n in range(0, 500, 100):
         events = poll(address, {f"room:{n + m}": "now" for m in range(100)})
         assert all("error" not in event for event in events)
-        assert len(inside(house.comet).declarations.members(house.room)) <= 150 + 100
+        assert len(live_feeds(house.comet, house.room)) <= 150 + 100

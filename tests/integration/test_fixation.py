@@ -15,10 +15,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from asgi_comet import SITE, Comet, CometMiddleware, Settings
-from asgi_comet.identity.registry import SUCCESSION
+from asgi_comet.identity.clients import SUCCESSION
+from asgi_comet.identity.process import Claim
 from asgi_comet.protocol.frames import CloseCode
 from asgi_comet.testing import ManualClock, wait_for_listeners
-from asgi_comet.testing._inspect import inside, sleepers, tables
+from asgi_comet.testing._inspect import client_of, inside, sleepers, tables
 from asgi_comet.transports.held import Hold
 from asgi_comet.transports.websocket import Socket
 from tests.kit.loop import soon
@@ -164,7 +165,7 @@ def test_a_question_to_the_application_that_is_answered_after_the_login(
 ) -> None:
     planted = Tab(server)
     process = (
-        inside(comet).processes.default(process_of(comet, planted).session)
+        inside(comet).clients.default(Claim.of(process_of(comet, planted).session)).process
         if site
         else process_of(comet, planted)
     )
@@ -206,13 +207,13 @@ def test_a_login_during_the_handshake_of_a_websocket(
     async def send_and_log_in(stream: Socket, message: Any) -> bool:
         monkeypatch.undo()
         done = await send(stream, message)
-        inside(comet).users.change(process.session, "alice")
+        inside(comet).users.change(Claim.of(process.session), "alice")
         return done
 
     monkeypatch.setattr(Socket, "send", send_and_log_in)
     with Ws(server, planted.url, planted.cookie) as stream:
         assert stream.closed() == CloseCode.RESTART
-    assert process.connections == 0
+    assert client_of(process).connections == 0
 
 
 @pytest.mark.parametrize("kind", ["application/json", COMET])
@@ -231,7 +232,7 @@ def test_a_message_that_wakes_a_request_just_before_the_login(
     def rouse_and_log_in(hold: Hold) -> None:
         monkeypatch.undo()
         rouse(hold)
-        inside(comet).users.change(process.session, "alice")
+        inside(comet).users.change(Claim.of(process.session), "alice")
         inbox.publish("for alice only")
 
     monkeypatch.setattr(Hold, "rouse", rouse_and_log_in)
@@ -312,17 +313,17 @@ def test_two_logins_at_once_leave_one_user(
     tab = Tab(server)
     session, users = process_of(comet, tab).session, inside(comet).users
     run_now = inside(comet).loop.__class__.run_now
-    callers: list[Any] = []
+    claims: list[Any] = []
 
     def run_now_after_another(self: Any, function: Callable[[], None]) -> None:
         monkeypatch.undo()  # once
-        callers.append(users.change(session, "bob"))
+        claims.append(users.change(Claim.of(session), "bob"))
         run_now(self, function)
 
     monkeypatch.setattr(inside(comet).loop.__class__, "run_now", run_now_after_another)
-    callers.append(users.change(session, "alice"))
+    claims.append(users.change(Claim.of(session), "alice"))
     assert session.user == "bob"
-    assert [caller.moved for caller in callers] == [False, True]
+    assert [claim.stale for claim in claims] == [False, True]
     assert comet.processes(user="alice") == []
     assert comet.processes(user="bob") == [process_of(comet, tab)]
 
@@ -397,5 +398,6 @@ def test_what_has_ended_meanwhile_is_remembered_for_as_many_channels_as_a_reques
         channel.close()
     comet.create(scope=process, name="d").publish("last")
     assert register(tab, 3, "~d") == b"~d:last"
-    assert process.registered is not None
-    assert list(process.registered.lost) == ["~c"]
+    kept = client_of(process).registered
+    assert kept is not None
+    assert list(kept.lost) == ["~c"]

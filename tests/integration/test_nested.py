@@ -19,6 +19,7 @@ from starlette.routing import Host, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_comet import SITE, Comet, CometMiddleware, Settings
+from asgi_comet.identity.process import Claim
 from asgi_comet.testing import wait_for_listeners
 from asgi_comet.testing._inspect import inside
 from tests.kit.serving import Address, hold_registration, serve
@@ -129,7 +130,7 @@ def test_a_tab_without_a_token_is_known_by_the_cookie_that_it_has(pair: Pair) ->
     for comet, name in ((outer, "outer"), (inner, "inner")):
         _, cookie = open_in(address, f"/{name}")
         (session,) = comet.sessions()
-        process = inside(comet).processes.default(session)
+        process = inside(comet).clients.default(Claim.of(session)).process
         comet.create(scope=process, name="job").publish(name)
         assert ask(address, "/", "~job", **cookie) == {"~job": name}
         for opened in comet.processes():

@@ -281,9 +281,7 @@ def test_hypercorn_on_trio_is_killed_by_sigterm() -> None:
 
 
 def test_hypercorn_on_trio_answers_everybody_at_sigint() -> None:
-    # Not measured: raised while coverage holds the lock of its data, the KeyboardInterrupt leaves
-    # it held for ever, and the server stands still at the next module that it measures.
-    with running(TRIO, COVERAGE_PROCESS_CONFIG="") as server:
+    with running(TRIO) as server:
         guests = Guests(server)
         worker = psutil.Process(server.process.pid)
         while worker.status() != psutil.STATUS_SLEEPING:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.kit.measuring import MEASURED
 from tests.kit.programs import ROOT
 from tests.kit.serving import COMET, Address, Held, bound_socket, hold_registration
 
@@ -73,7 +74,11 @@ def test_a_stop_signal_answers_held_requests_and_ends_uvicorn(
     assert took < 10
 
 
-def test_whoever_waits_for_clients_does_not_hold_the_server_up(start: Starter) -> None:
+def test_whoever_waits_for_clients_does_not_hold_the_server_up(
+    start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in MEASURED.items():
+        monkeypatch.setenv(name, value)
     process, address = start("uvicorn")
     assert address.request("GET", "/wait").status == 200
     assert address.request("GET", "/pid").status == 200

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.kit.measuring import MEASURED
 from tests.kit.programs import ROOT, need
 from tests.kit.servers import (
     APP,
@@ -92,7 +93,7 @@ def status(server: Running) -> dict[str, Any]:
     "kind", [UVICORN[0], GUNICORN, *HYPERCORN, GRANIAN[0]], ids=lambda kind: kind.id
 )
 def test_of_two_workers_one_refuses_and_the_server_ends(kind: Kind) -> None:
-    check_refused(run(with_workers(kind, *TWO)))
+    check_refused(run(with_workers(kind, *TWO), **MEASURED))
 
 
 def test_on_the_lowest_uvicorn_the_server_ends_as_well() -> None:
@@ -236,7 +237,11 @@ def test_without_file_locks_one_line_says_so() -> None:
         f"uvicorn.run({APP!r}, port=0, log_level='warning')"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", serve], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", serve],
+        cwd=ROOT,
+        env={**os.environ, **MEASURED},
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stderr is not None
     try:

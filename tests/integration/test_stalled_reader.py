@@ -115,11 +115,14 @@ def test_what_is_kept_for_a_stalled_reader_is_bounded_and_forgotten(kind: Kind, 
             server.stop(within=1 + STOPPED)
 
 
-@pytest.mark.parametrize("kind", [UVICORN[1], HYPERCORN[0], GRANIAN[0]], ids=name)
+@pytest.mark.parametrize("kind", [UVICORN[1], HYPERCORN[0]], ids=name)
 def test_many_small_messages_of_several_channels_are_no_more_for_a_stalled_reader(
     kind: Kind,
 ) -> None:
-    """What is around each of them is many times as long: 8 MiB in all, of which 256 KiB wait."""
+    """What is around each of them is many times as long: 8 MiB in all, of which 256 KiB wait.
+
+    Granian keeps up to 3 MiB of its own for each reader, which would hide a fault of ours.
+    """
     small, stalled = 60_000, 20
     path = "/comet/events?channel=held0&channel=held1" + f"&position=last:{small}" * 2
     with running(with_grace(kind), **ENVIRON, COMET_HISTORY_SIZE=str(small)) as server:
@@ -133,8 +136,7 @@ def test_many_small_messages_of_several_channels_are_no_more_for_a_stalled_reade
         left = 1 + 2 * small
         while left > 0:
             left -= other.chunk().count(b"\nid: ")
-        each = 3 * MIB if kind in GRANIAN else MIB + 64 * 1024
-        assert rss(server) - before < 4 * MIB + stalled * each
+        assert rss(server) - before < 4 * MIB + stalled * (MIB + 64 * 1024)
         expire(server, stalled + 1, stalled)
         for reader in readers:
             reader.leave()

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from asgi_comet import ClientProcess
 
 PATIENCE = 60_000  # milliseconds until a test fails for what does not come
+POLLING = 20  # milliseconds between two looks; Playwright otherwise has each frame drawn to look
 
 TRANSPORTS = ("websocket", "sse", "poll")
 
@@ -88,12 +89,14 @@ class Tab:
     def placed(self, *keys: str) -> None:
         """Wait until consumers know where they are."""
         script = "(keys) => keys.every((key) => consumers[key].position)"
-        self.page.wait_for_function(script, arg=keys)
+        self.page.wait_for_function(script, arg=keys, polling=POLLING)
 
     def seen(self, key: str, count: int) -> list[Any]:
         """Wait until that much has come; return all that has."""
         found: list[Any] = self.page.wait_for_function(
-            "([key, count]) => seen[key].length >= count && seen[key]", arg=[key, count]
+            "([key, count]) => seen[key].length >= count && seen[key]",
+            arg=[key, count],
+            polling=POLLING,
         ).json_value()
         return found
 

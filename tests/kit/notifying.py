@@ -10,7 +10,8 @@ from typing import Any
 
 from asgi_comet import ClientProcess, Comet, Notifier
 from asgi_comet.testing import ManualClock
-from asgi_comet.testing._inspect import inside
+from asgi_comet.testing._inspect import client_of
+from tests.kit.processes import open_in
 from tests.kit.running import running
 
 
@@ -24,7 +25,7 @@ class House:
 
     def open(self, name: str, user: Any = None) -> ClientProcess:
         session = name if user is None else f"session of {user}"
-        tab = self.tabs[name] = inside(self.comet).processes.open(session)
+        tab = self.tabs[name] = open_in(self.comet, session)
         tab.session.user = user
         return tab
 
@@ -39,7 +40,7 @@ class House:
 
 def messages(process: ClientProcess, notifier: str = "n") -> list[Any]:
     """What a client process got of a notifier."""
-    feed = process.place.directory.find(f"~{notifier}")
+    feed = client_of(process).place.directory.find(f"~{notifier}")
     assert feed is not None
     return [json.loads(message.data) for message in feed.history.after(0) or []]
 

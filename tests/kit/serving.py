@@ -14,6 +14,7 @@ from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
+from websockets.exceptions import InvalidState
 
 COMET = "application/x-ocsigen-comet"
 
@@ -218,7 +219,8 @@ class PromptServer(uvicorn.Server):
             one.close()
         state = self.server_state
         for connection in list(state.connections):
-            connection.shutdown()
+            with suppress(InvalidState):  # uvicorn says goodbye to a page that said it just before
+                connection.shutdown()
         while state.connections or state.tasks:  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.002)
         for server in self.servers:

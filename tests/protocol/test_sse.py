@@ -16,7 +16,7 @@ from asgi_comet.errors import BadRequest, InvalidName
 from asgi_comet.protocol.sse import (
     COMMENT,
     CONTENT_TYPE,
-    OVER,
+    ENDED,
     SPARE_FIELDS,
     Request,
     decode_request,
@@ -84,7 +84,7 @@ def test_channels_that_are_over_are_not_asked_for_again(
     asked = ask("channel=a&channel=b&channel=~c", last_event_id)
     ended = [part == b"-" for part in last_event_id.split(b",")]
     assert [start is None for start in asked.starts.values()] == ended
-    assert (asked.over, asked.own) == (over, own)
+    assert (asked.finished, asked.own) == (over, own)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_request_tells_whether_it_asks_for_channels_of_the_client_process(
     query: str, own: bool
 ) -> None:
     assert ask(query).own is own
-    assert not ask(query).over
+    assert not ask(query).finished
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_parameters_of_one_request_at_n_and_n_plus_one() -> None:
 
 def test_a_name_with_a_newline_writes_no_line_of_its_own() -> None:
     (name,) = starts("channel=a%0Aid:%20x%0A%0Adata:%20y")
-    written = encode_event(b":closed", {"channel": name, "reason": "unknown"}, OVER)
+    written = encode_event(b":closed", {"channel": name, "reason": "unknown"}, ENDED)
     (event,) = read_sse(written)
     assert json.loads(event.data)["channel"] == name
     assert event.id == "-"
@@ -279,11 +279,11 @@ def test_any_name_and_position_is_read_as_it_was_written(
 def test_any_id_of_ours_brings_a_client_back_to_where_it_was(
     positions: list[Position | None],
 ) -> None:
-    id_ = join_id([OVER if position is None else str(position).encode() for position in positions])
+    id_ = join_id([ENDED if position is None else str(position).encode() for position in positions])
     (event,) = read_sse(encode_event(b":open", {}, id_))
     asked = ask(channels(len(positions)), event.id.encode())
     assert list(asked.starts.values()) == positions
-    assert asked.over is (not any(positions))
+    assert asked.finished is (not any(positions))
 
 
 QUERIES = st.lists(
@@ -332,7 +332,7 @@ def test_events_of_ours_are_those_of_wire_md() -> None:
     )
     assert encode_event(b":deactivated", {}) == b"event: :deactivated\ndata: {}\n\n"
     assert encode_retry(5000) == b"retry: 5000\n"
-    assert join_id([b"e.1", OVER, b"f.2"]) == b"e.1,-,f.2"
+    assert join_id([b"e.1", ENDED, b"f.2"]) == b"e.1,-,f.2"
     assert CONTENT_TYPE.partition(b";")[0] == b"text/event-stream"
 
 
@@ -437,7 +437,7 @@ JSON = st.recursive(
     max_leaves=10,
 )
 VALUES = TEXTS | JSON
-IDS = st.lists(st.just(OVER) | POSITIONS.map(lambda p: str(p).encode()), max_size=3)
+IDS = st.lists(st.just(ENDED) | POSITIONS.map(lambda p: str(p).encode()), max_size=3)
 
 
 def before_of(ids: list[bytes]) -> bytes:

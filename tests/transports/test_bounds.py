@@ -13,9 +13,9 @@ from asgi_comet import SITE, Channel, Comet, Outcome, Settings
 from asgi_comet.channels.chunks import KEPT
 from asgi_comet.channels.feed import Feed
 from asgi_comet.core.messages import Message, Position
-from asgi_comet.identity import registry
+from asgi_comet.identity import clients
 from asgi_comet.testing import wait_for_listeners
-from asgi_comet.testing._inspect import encoded, encoded_bytes, feed_of, inside, tables
+from asgi_comet.testing._inspect import client_of, encoded, encoded_bytes, feed_of, inside, tables
 from tests.kit.loop import in_loop
 from tests.kit.registering import OldPage
 from tests.kit.serving import Address, events, poll
@@ -335,8 +335,12 @@ def ticker(made: tuple[Comet, Address], page: OldPage) -> Channel[str]:
 def test_of_an_answer_only_its_offsets_are_kept(page: OldPage, ticker: Channel[str]) -> None:
     ticker.publish("x" * 1000)
     assert page.register("ticker", "gone", number=1).pairs[1:] == [b"gone:ENDED_CHANNEL"]
-    assert page.process.registered is not None
-    assert page.process.registered.answer == [(feed_of(ticker), 1, 2), b"gone:ENDED_CHANNEL"]
+    kept = client_of(page.process).registered
+    assert kept is not None
+    assert kept.answer == [
+        (feed_of(ticker), 1, 2),
+        b"gone:ENDED_CHANNEL",
+    ]
 
 
 def test_what_is_no_longer_held_when_an_answer_is_repeated_is_told_as_ended(
@@ -407,9 +411,9 @@ def test_what_all_client_processes_keep_is_bounded_at_n_and_n_plus_one(
 ) -> None:
     comet, server = made
     pages = [OldPage(comet, server) for _ in range(3)]
-    monkeypatch.setattr(registry, "REGISTERED_LIMIT", 2 * (512 + 16 * len("gone")))
+    monkeypatch.setattr(clients, "REGISTERED_LIMIT", 2 * (512 + 16 * len("gone")))
     assert [page.register("gone").status for page in pages] == [200, 200, 503]
-    assert pages[2].process.registered is None
+    assert client_of(pages[2].process).registered is None
     assert pages[0].register("gone").status == 200  # not more than before
     assert pages[0].register("gone", "too").status == 503
     refused = pages[2].register("gone")

@@ -19,7 +19,7 @@ JSON = {"Content-Type": "application/json"}
 @pytest.fixture
 def looks(comet: Comet, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The values whose signature was looked at."""
-    identity = inside(comet).visits.identity
+    identity = inside(comet).requests.identity
     unsign, found = identity.unsign_session, list[str]()
 
     def count(value: str) -> str | None:

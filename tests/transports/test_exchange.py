@@ -10,7 +10,7 @@ import pytest
 
 from asgi_comet.app import CometApp
 from asgi_comet.http.exchange import ClientGone, Exchange, Refusal, answer, read_body
-from asgi_comet.testing._inspect import inside, left
+from asgi_comet.testing._inspect import app_of, inside, left
 from asgi_comet.transports.checking import check_waiting
 from tests.kit.running import Clocked, running
 from tests.kit.stage import TOKEN
@@ -225,7 +225,7 @@ async def test_no_answer_waits_longer_than_the_limit_or_raises_what_the_socket_s
 
     async with reading(send_timeout=10) as (comet, clock), anyio.create_task_group() as tasks:
         await comet.app(dict(scope), Receiving(body(b"")), broken)
-        tasks.start_soon(run, comet.app)
+        tasks.start_soon(run, app_of(comet))
         await wait_all_tasks_blocked()
         assert done == []
         clock.advance(10.2)

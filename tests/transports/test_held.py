@@ -7,13 +7,18 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from asgi_comet import Comet
 from asgi_comet._runtime.loop import LoopThread
 from asgi_comet._runtime.waiting import Deadline, Interrupt, make_interrupt
 from asgi_comet.channels.feed import Wake
+from asgi_comet.http.exchange import Exchange
+from asgi_comet.testing._inspect import inside
 from asgi_comet.transports.held import Hold, make_hold
 from tests.kit.turns import wait_all_tasks_blocked
 
 pytestmark = pytest.mark.anyio
+
+KEY = "k" * 32
 
 
 def interrupt() -> Interrupt:
@@ -23,9 +28,14 @@ def interrupt() -> Interrupt:
 
 
 def hold_() -> Hold:
-    loop = LoopThread()
-    loop.enter()
-    return make_hold(loop.asyncio)
+    node = inside(Comet(KEY))
+    node.loop.enter()
+    exchange = Exchange({"type": "http", "headers": []}, never, never, "", "/poll")
+    return make_hold(node, exchange, None, None)
+
+
+async def never(*_: object) -> Any:
+    raise NotImplementedError
 
 
 async def test_a_wait_gives_what_came() -> None:

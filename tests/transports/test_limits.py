@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from asgi_comet import SITE, Comet
+from tests.kit.measuring import MEASURED
 from tests.kit.servers import HYPERCORN, LIMIT, open_websocket, running
 from tests.kit.serving import serve
 from tests.kit.stage import KEY, application
@@ -67,7 +68,7 @@ def test_where_a_middleware_wraps_the_server_nothing_is_known(
 
 
 def test_hypercorn_is_found_wide_open() -> None:
-    with running(HYPERCORN[0]) as server:
+    with running(HYPERCORN[0], **MEASURED) as server:
         socket = open_websocket(server)
         server.wait_for(
             "hypercorn has no option that bounds what it keeps of an unfinished WebSocket"

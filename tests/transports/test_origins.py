@@ -20,7 +20,7 @@ import pytest
 from asgi_comet import SITE, Comet, Settings
 from asgi_comet.identity.process import ClientProcess
 from asgi_comet.testing import ManualClock, wait_for_listeners
-from asgi_comet.testing._inspect import inside
+from asgi_comet.testing._inspect import client_of, inside
 from tests.kit.serving import COMET, Address, Tab, serve
 from tests.kit.stage import KEY, TOKEN, application
 
@@ -350,9 +350,9 @@ class Site:
 
     def open(self) -> tuple[Tab, ClientProcess]:
         tab = Tab(self.address)
-        hub = inside(self.comet)
-        process = hub.processes.find(
-            hub.visits.identity.unsign_process(tab.opened["process"]) or ""
+        node = inside(self.comet)
+        process = node.clients.find(
+            node.requests.identity.unsign_process(tab.opened["process"]) or ""
         )
         assert process is not None
         return tab, process
@@ -395,16 +395,21 @@ def site() -> Iterator[Site]:
 
 def allocated(site: Site, process: ClientProcess) -> dict[str, object]:
     """All that a request could leave behind, or change."""
-    hub = inside(site.comet)
+    node = inside(site.comet)
     return {
-        "listeners": (len(hub.fanout.listeners), site.channel.listeners),
-        "processes": (len(hub.processes), len(hub.processes.sessions())),
-        "process": (process.closed, process.connections, process.listeners, process.reader),
-        "registered": process.registered,
-        "timers": len(hub.timers),
-        "channels": len(hub.channels),
-        "tasks": (len(hub.background), len(hub.drain.reading)),
-        "activation": (hub.activation.active, hub.activation.timeout),
+        "listeners": (len(node.fanout.listeners), site.channel.listeners),
+        "processes": (len(node.clients), len(node.clients.sessions())),
+        "process": (
+            process.closed,
+            client_of(process).connections,
+            client_of(process).listeners,
+            client_of(process).reader,
+        ),
+        "registered": client_of(process).registered,
+        "timers": len(node.timers),
+        "channels": len(node.channels),
+        "tasks": (len(node.background), len(node.drain.reading)),
+        "activation": (node.activation.active, node.activation.timeout),
     }
 
 

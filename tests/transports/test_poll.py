@@ -21,7 +21,7 @@ from asgi_comet import (
 )
 from asgi_comet.channels.feed import Feed
 from asgi_comet.testing import ManualClock, wait_for_listeners
-from asgi_comet.testing._inspect import awaited, encoded, expected, feed_of, inside, left
+from asgi_comet.testing._inspect import awaited, client_of, encoded, expected, feed_of, inside, left
 from tests.kit.loop import in_loop, outcome
 from tests.kit.processes import default_of, process_of
 from tests.kit.registering import read_all
@@ -448,12 +448,12 @@ def test_a_process_that_is_just_closing_in_another_thread_has_closed(
 ) -> None:
     tab = Tab(server)
     process = process_of(comet, tab)
-    with comet.channels.site.directory.lock:  # its closing waits for its channels
+    with inside(comet).channels.site.directory.lock:  # its closing waits for its channels
         thread = threading.Thread(target=process.close)
         thread.start()
         while not process.closed:
             server.request("GET", "/")
-        assert inside(comet).processes.find(process.id) is process
+        assert inside(comet).clients.find(process.id) is process
         assert tab.post(f"{tab.url}/{action}", {"~inbox": "new.0"}).status == 410
     thread.join()
 
@@ -475,7 +475,7 @@ def test_a_closed_process_is_410_before_anybody_asks_for_the_cookie(
         answer = server.request("POST", f"{tab.url}/poll", '{"channels": {"a": "now"}}', headers)
         assert answer.status == 410
         assert answer.body == b'{"events":[{"error":"process-closed"}]}'
-    assert len(inside(comet).processes) == 0
+    assert len(inside(comet).clients) == 0
 
 
 def test_a_process_that_closes_while_held_is_told_on_all_its_connections(
@@ -500,7 +500,7 @@ def test_the_default_process_is_that_of_the_cookie(comet: Comet, server: Address
     tab = Tab(server)
     body = {"channels": {"~inbox": "now"}}
     assert events(tab.post("/comet/poll", body)) == [{"channel": "~inbox", "position": "new.0"}]
-    (session,) = inside(comet).processes.sessions()
+    (session,) = inside(comet).clients.sessions()
     default = default_of(comet, tab)
     assert default.session is session
     assert default is not process_of(comet, tab)
@@ -534,7 +534,7 @@ def test_subscribing_to_a_process_channel_that_does_not_exist_yet_waits_for_it(
     wait_for_listeners(site, 1)
     comet.create(scope=process, name="inbox").publish("first")
     assert data(events(held.answer())) == ["first"]
-    assert expected(process.place.directory) == {}
+    assert expected(client_of(process).place.directory) == {}
 
 
 def test_a_process_channel_that_came_and_went_is_closed_not_silence(
@@ -553,7 +553,7 @@ def test_a_process_channel_that_came_and_went_is_closed_not_silence(
     while len(inside(comet).background):  # until the server's thread has begun to count
         tab.poll({"~inbox": "new.0"})
     clock.advance(10.3)
-    while process.place.directory.find("~inbox") is not None:
+    while client_of(process).place.directory.find("~inbox") is not None:
         pass  # until the sweeper has come by
     closed = {"channel": "~inbox", "error": "closed", "reason": "ended"}
     assert tab.poll({"~inbox": "new.0"}) == [closed]
@@ -780,7 +780,7 @@ def test_over_max_processes_is_503(make_server: MakeServer) -> None:
     answer = server.request("POST", "/comet/open")
     assert answer.status == 503
     assert int(answer.headers["retry-after"]) > 0
-    assert len(inside(comet).processes) == 2
+    assert len(inside(comet).clients) == 2
 
 
 # References
@@ -968,7 +968,7 @@ def test_a_message_in_the_same_moment_as_a_newer_poll_is_the_newers_alone(
 
     def both() -> None:
         inbox.publish("x")
-        process.reader = None  # as a newer poll that comes before the older one goes on
+        client_of(process).reader = None  # as a newer poll that comes before the older one goes on
 
     in_loop(comet, both)
     assert json.loads(older.answer().body) == {"events": [], "replaced": True}
@@ -985,9 +985,9 @@ def test_a_poll_that_is_replaced_in_the_moment_of_its_timeout_is_told_so(
     wait_for_listeners(inbox, 1)
 
     def both() -> None:
-        for listener in process.listeners:
+        for listener in client_of(process).listeners:
             listener.expire()
-        process.reader = None  # as a newer poll that comes before the older one goes on
+        client_of(process).reader = None  # as a newer poll that comes before the older one goes on
 
     in_loop(comet, both)
     assert json.loads(older.answer().body) == {"events": [], "replaced": True}

@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from asgi_comet import SITE, Channel, Comet, Settings
+from asgi_comet import SITE, Channel, Comet, Session, Settings
 from asgi_comet.channels.directory import Directory
 from asgi_comet.channels.feed import Feed, Listener
+from asgi_comet.identity.process import Claim
 from asgi_comet.testing import ManualClock, wait_for_listeners
-from asgi_comet.testing._inspect import feed_of, inside
+from asgi_comet.testing._inspect import client_of, feed_of, inside
 from tests.kit.registering import OldPage
 from tests.kit.serving import COMET, Address, Held, Tab
 
@@ -152,7 +153,7 @@ def test_a_process_channel_that_came_and_went_between_is_told_as_ended(
     while len(inside(comet).background):  # until the server's thread has begun to count
         page.tab.poll({"ticker": "now"})
     clock.advance(10.3)
-    while page.process.place.directory.find("~inbox") is not None:
+    while client_of(page.process).place.directory.find("~inbox") is not None:
         pass  # until the sweeper has come by
     assert page.register("~inbox", "ticker", number=2).pairs == [b"~inbox:ENDED_CHANNEL"]
 
@@ -263,8 +264,8 @@ def test_a_client_with_only_the_cookie_registers_channels_of_its_default_process
     comet: Comet, server: Address
 ) -> None:
     tab = Tab(server)
-    (session,) = inside(comet).processes.sessions()
-    default = inside(comet).processes.default(session.id)
+    (session,) = inside(comet).clients.sessions()
+    default = inside(comet).clients.default(Claim.of(Session(session.id))).process
     inbox = comet.create(scope=default, name="inbox", size=2)
     held = Held(lambda: tab.post("/", "registration=~inbox", COMET))
     wait_for_listeners(inbox, 1)
@@ -284,8 +285,8 @@ def test_a_default_processes_channel_that_does_not_exist_yet_is_waited_for(
     comet: Comet, server: Address
 ) -> None:
     tab = Tab(server)
-    (session,) = inside(comet).processes.sessions()
-    default = inside(comet).processes.default(session.id)
+    (session,) = inside(comet).clients.sessions()
+    default = inside(comet).clients.default(Claim.of(Session(session.id))).process
     site = comet.create(scope=SITE, name="site")
     held = Held(lambda: tab.post("/", "registration=~inbox%0Asite", COMET))
     wait_for_listeners(site, 1)
@@ -299,8 +300,8 @@ def test_an_on_demand_channel_of_the_default_process(comet: Comet, server: Addre
             yield n
 
     tab = Tab(server)
-    (session,) = inside(comet).processes.sessions()
-    default = inside(comet).processes.default(session.id)
+    (session,) = inside(comet).clients.sessions()
+    default = inside(comet).clients.default(Claim.of(Session(session.id))).process
     comet.create_unlimited(numbers(), scope=default, name="n")
     for n in range(3):
         assert tab.post("/", "registration=~n", COMET).pairs == [f"~n:{n}".encode()]
@@ -311,12 +312,14 @@ def test_a_message_in_the_same_moment_as_a_newer_request_is_the_newers_alone(
 ) -> None:
     older = page.hold("ticker", number=1)
     wait_for_listeners(ticker, 1)
-    reader = page.process.reader
+    reader = client_of(page.process).reader
     assert reader is not None
 
     def both() -> None:
         ticker.write("x")
-        page.process.reader = None  # as a newer request that comes before the older one goes on
+        client_of(
+            page.process
+        ).reader = None  # as a newer request that comes before the older one goes on
 
     inside(comet).loop.run(both)
     assert older.answer().body == b""
@@ -360,14 +363,15 @@ def test_positions_are_kept_of_as_many_channels_as_a_request_may_name(
     for number, name in enumerate(names):
         comet.create(scope=page.process, name=name).publish(number)
         assert page.register(f"~{name}", number=number).pairs == [f"~{name}:{number}".encode()]
-        assert page.process.registered is not None
-        assert len(page.process.registered.cursors) == min(number + 1, 3)
+        kept = client_of(page.process).registered
+        assert kept is not None
+        assert len(kept.cursors) == min(number + 1, 3)
 
 
 def test_a_channel_that_another_thread_makes_in_the_very_moment_is_read_at_once(
     comet: Comet, page: OldPage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    directory = page.process.place.directory
+    directory = client_of(page.process).place.directory
     expect = directory.expect
 
     def late(name: str, listener: Listener) -> Feed | None:

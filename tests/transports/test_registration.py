@@ -135,7 +135,7 @@ def test_a_channel_that_ended_before_the_request_was_counted_in(
     channel = comet.channels.create("news")
     feed = feed_of(channel)
     channel.close()
-    monkeypatch.setattr(comet.channels, "find", lambda name: feed)  # as it was a moment ago
+    monkeypatch.setattr(inside(comet).channels, "find", lambda name: feed)  # as it was a moment ago
     assert server.register("registration=news").pairs == [b"news:ENDED_CHANNEL"]
 
 

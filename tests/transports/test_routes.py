@@ -15,7 +15,7 @@ import pytest
 
 from asgi_comet import Comet, Settings
 from asgi_comet.testing import ManualClock
-from asgi_comet.testing._inspect import left
+from asgi_comet.testing._inspect import app_of, left
 from asgi_comet.transports.checking import Route
 from tests.kit.programs import ROOT
 from tests.kit.serving import Address, Tab, serve
@@ -50,7 +50,7 @@ WITHOUT_ACTIVE = {
     "POST /admin/command text/plain": OPERATOR,
 }
 
-ROUTES = Comet(KEY, admin=TOKEN).app.routes
+ROUTES = app_of(Comet(KEY, admin=TOKEN)).routes
 
 
 def name(route: Route) -> str:

@@ -14,7 +14,7 @@ from asgi_comet import SITE, ChannelFull, Comet, Settings
 from asgi_comet.channels.feed import Feed, Wake
 from asgi_comet.core.messages import Message
 from asgi_comet.testing import ManualClock, wait_for_listeners
-from asgi_comet.testing._inspect import expected, feed_of, inside
+from asgi_comet.testing._inspect import client_of, expected, feed_of, inside
 from tests.kit.loop import in_loop
 from tests.kit.processes import default_of, process_of
 from tests.kit.serving import Address, Tab, poll
@@ -544,15 +544,15 @@ def test_a_process_that_closes_elsewhere_is_told_before_the_end_of_its_channels(
 
     def close_as_a_thread_does_it_while_the_loop_is_at_work() -> None:
         process.closed = True
-        for feed in process.place.directory.feeds():
-            comet.channels.end(feed, "ended", keep=False)
+        for feed in client_of(process).place.directory.feeds():
+            inside(comet).channels.end(feed, "ended", keep=False)
 
     in_loop(comet, close_as_a_thread_does_it_while_the_loop_is_at_work)
     site.publish("after the end of the other one was seen")
     assert stream.next().name == "a"
 
     def tell_its_connections() -> None:
-        for listener in list(process.listeners):
+        for listener in list(client_of(process).listeners):
             listener.wake(Wake.CLOSED)
 
     in_loop(comet, tell_its_connections)
@@ -664,8 +664,8 @@ def test_a_client_that_leaves_leaves_nothing(comet: Comet, server: Address) -> N
         stream.cut()
         wait_for_listeners(site, 0)
         wait_for_listeners(own, 0)
-    assert process.reader is None
-    assert process.listeners == set()
-    assert process.connections == 0
-    assert expected(process.place.directory) == {}
+    assert client_of(process).reader is None
+    assert client_of(process).listeners == set()
+    assert client_of(process).connections == 0
+    assert expected(client_of(process).place.directory) == {}
     assert len(inside(comet).fanout.listeners) == 0

@@ -22,6 +22,7 @@ import pytest
 from asgi_comet import SITE, Channel, Comet, Outcome, Settings
 from asgi_comet._runtime.timers import BATCH
 from asgi_comet.channels.feed import Wake
+from asgi_comet.identity.process import Claim, Session
 from asgi_comet.middleware import CometMiddleware
 from asgi_comet.protocol.frames import HEARTBEAT
 from asgi_comet.protocol.sse import COMMENT
@@ -179,9 +180,9 @@ class Scene:
         self.over.append(wire)
 
     def check_that_nothing_is_left(self) -> None:
-        hub = inside(self.comet)
+        node = inside(self.comet)
         assert left(self.comet).keys() <= {"channels", "processes", "sessions"}
-        for feed in hub.channels.site.directory.feeds():
+        for feed in node.channels.site.directory.feeds():
             assert len(feed.listeners) == 0
             assert awaited(feed) == 0
 
@@ -612,8 +613,8 @@ async def test_ended_during_the_handshake_it_does_not_stay_open(play: Play, chan
     async with play() as scene:
         scene.comet.create(scope=SITE, name="a")
         wire = scene.make_wire()
-        hub = inside(scene.comet)
-        act = scene.comet.activation.deactivate if change == "deactivate" else hub.drain.begin
+        node = inside(scene.comet)
+        act = scene.comet.activation.deactivate if change == "deactivate" else node.drain.begin
 
         def once() -> None:
             wire.on_send = lambda: None
@@ -1007,12 +1008,12 @@ async def test_a_socket_whose_handshake_is_not_taken_was_never_a_connection(
     play: Play, closed: bool
 ) -> None:
     async with play(send_timeout=7) as scene:
-        hub = inside(scene.comet)
-        process = hub.processes.open("session")
-        other = hub.processes.open("session")
+        node = inside(scene.comet)
+        process = node.clients.open(Claim.of(Session("session"))).process
+        other = node.clients.open(Claim.of(Session("session"))).process
         wire = scene.make_wire()
         wire.block = True
-        cookie = hub.visits.make_cookie({"scheme": "http"}, "session")[1].partition(b";")[0]
+        cookie = node.requests.make_cookie({"scheme": "http"}, "session")[1].partition(b";")[0]
         await scene.open(wire=wire, base=process.url, headers=[(b"cookie", cookie)])
         assert (wire.waiting, process.connections) == (1, 0)
         if closed:

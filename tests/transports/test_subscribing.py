@@ -11,7 +11,7 @@ from asgi_comet.channels.directory import Directory
 from asgi_comet.channels.feed import Feed
 from asgi_comet.core.messages import NEXT_INCARNATION, Position
 from asgi_comet.testing import wait_for_listeners
-from asgi_comet.testing._inspect import feed_of, inside
+from asgi_comet.testing._inspect import client_of, feed_of, inside
 from asgi_comet.transports.subscribing import acknowledge
 from tests.kit.processes import process_of
 from tests.kit.serving import Address, Tab
@@ -30,7 +30,7 @@ def test_an_old_position_of_a_process_channel_that_is_gone_is_closed(
         process = process_of(comet, tab)
         channel = comet.create(scope=process, name="b")
         channel.close()
-        process.place.directory.forget(feed_of(channel))
+        client_of(process).place.directory.forget(feed_of(channel))
         socket.say(subscribe={"~b": "new.0"})
         assert socket.next() == {"channel": "~b", "error": "closed", "reason": "ended"}
         socket.say(subscribe={"~b": "now"})

@@ -13,7 +13,7 @@ from websockets.exceptions import InvalidStatus
 from asgi_comet import SITE, Comet, Settings
 from asgi_comet.channels.feed import Feed
 from asgi_comet.testing import ManualClock, wait_for_listeners
-from asgi_comet.testing._inspect import expected, feed_of, inside
+from asgi_comet.testing._inspect import client_of, expected, feed_of, inside
 from tests.kit.loop import in_loop
 from tests.kit.processes import default_of, process_of
 from tests.kit.serving import Address, Tab
@@ -239,15 +239,15 @@ def test_the_own_channels_of_a_cookie_are_those_of_its_default_process(
     socket.say(subscribe={"~inbox": "now"})
     assert socket.next() == {"channel": "~inbox", "position": "new.0"}
     default = default_of(comet, tab)
-    assert default.connections == 1
+    assert client_of(default).connections == 1
     comet.create(scope=default, name="inbox").publish("x")
     assert socket.next()["data"] == "x"
     socket.say(subscribe={"~other": "now"})
     socket.next()
-    assert default.connections == 1
+    assert client_of(default).connections == 1
     in_loop(comet, default.close)
     assert socket.closed() == 4001
-    assert (default.connections, default.listeners) == (0, set())
+    assert (client_of(default).connections, client_of(default).listeners) == (0, set())
 
 
 def test_too_many_processes_closes_it_with_the_reason(
@@ -276,10 +276,10 @@ def test_unsubscribing_its_own_channels_frees_the_reader(
     first.take(3)
     first.say(unsubscribe=["~b"])
     wait_for_listeners(own, 0)
-    assert process.reader is not None  # it still waits for another one of its own
+    assert client_of(process).reader is not None  # it still waits for another one of its own
     first.say(unsubscribe=["~expected"], subscribe={"a": "now"})
     first.next()
-    assert process.reader is None
+    assert client_of(process).reader is None
     second.say(subscribe={"~b": "now"})
     second.next()
     site.publish("x")
@@ -301,7 +301,7 @@ def test_a_channel_that_is_over_frees_the_reader_and_its_place(
         assert socket.next() == {"channel": "~b", "error": "closed", "reason": "ended"}
         socket.say(subscribe={"a": "now", "new": "now"})
         assert {"channel": "new", "error": "closed", "reason": "unknown"} in socket.take(2)
-        assert process.reader is None
+        assert client_of(process).reader is None
     assert site.listeners == 1
 
 
@@ -449,7 +449,7 @@ def test_128_channels_on_one_socket_are_allowed_and_129_are_not(
     assert socket.frame() == {"error": "expected at most 128 channels on one WebSocket, got 129"}
     assert socket.closed() == 4400
     process = process_of(comet, tab)
-    assert expected(process.place.directory) == {}
+    assert expected(client_of(process).place.directory) == {}
 
 
 @pytest.mark.parametrize("part", ["subscribe", "ack", "unsubscribe"])
@@ -528,6 +528,10 @@ def test_a_client_that_leaves_leaves_nothing(comet: Comet, server: Address) -> N
         socket.cut()
         wait_for_listeners(site, 0)
         wait_for_listeners(own, 0)
-        assert (process.reader, process.listeners, process.connections) == (None, set(), 0)
-        assert expected(process.place.directory) == {}
+        assert (
+            client_of(process).reader,
+            client_of(process).listeners,
+            client_of(process).connections,
+        ) == (None, set(), 0)
+        assert expected(client_of(process).place.directory) == {}
         assert len(inside(comet).fanout.listeners) == 0
