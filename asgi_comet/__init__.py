@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from asgi_comet.channels.outcomes import Outcome
     from asgi_comet.channels.scope import CLIENT_PROCESS, SITE, Scope
     from asgi_comet.comet import Comet
-    from asgi_comet.core.messages import Position
+    from asgi_comet.core.messages import Message, Position
     from asgi_comet.core.view import View
     from asgi_comet.declare.declared import DeclaredChannel
     from asgi_comet.errors import (
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         NonUniqueChannelName,
         NotifierFull,
         NotRunning,
+        NotShared,
         ProcessClosed,
         SeveralWorkers,
         TooManyFamilyChannels,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from asgi_comet.middleware import CometMiddleware
     from asgi_comet.notify.notifier import Notifier
     from asgi_comet.notify.receipts import Notification, Receipt
+    from asgi_comet.publishing.outlet import Publishing
     from asgi_comet.settings import Settings
 
 __all__ = [
@@ -70,10 +72,12 @@ __all__ = [
     "InvalidKey",
     "InvalidMessage",
     "InvalidName",
+    "Message",
     "MessageTooLarge",
     "NoClientProcess",
     "NonUniqueChannelName",
     "NotRunning",
+    "NotShared",
     "Notification",
     "Notifier",
     "NotifierFull",
@@ -81,6 +85,7 @@ __all__ = [
     "Position",
     "ProcessClosed",
     "ProcessLocal",
+    "Publishing",
     "Receipt",
     "Scope",
     "Session",
@@ -117,10 +122,12 @@ _MODULES = {  # the module of each public name
     "InvalidKey": "asgi_comet.errors",
     "InvalidMessage": "asgi_comet.errors",
     "InvalidName": "asgi_comet.errors",
+    "Message": "asgi_comet.core.messages",
     "MessageTooLarge": "asgi_comet.errors",
     "NoClientProcess": "asgi_comet.errors",
     "NonUniqueChannelName": "asgi_comet.errors",
     "NotRunning": "asgi_comet.errors",
+    "NotShared": "asgi_comet.errors",
     "Notification": "asgi_comet.notify.receipts",
     "Notifier": "asgi_comet.notify.notifier",
     "NotifierFull": "asgi_comet.errors",
@@ -128,6 +135,7 @@ _MODULES = {  # the module of each public name
     "Position": "asgi_comet.core.messages",
     "ProcessClosed": "asgi_comet.errors",
     "ProcessLocal": "asgi_comet.identity.local",
+    "Publishing": "asgi_comet.publishing.outlet",
     "Receipt": "asgi_comet.notify.receipts",
     "Scope": "asgi_comet.channels.scope",
     "Session": "asgi_comet.identity.process",

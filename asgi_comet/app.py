@@ -24,7 +24,14 @@ from asgi_comet.identity.process import Client
 from asgi_comet.node.build import Node
 from asgi_comet.protocol import registration
 from asgi_comet.protocol.events import CONTENT_TYPES, PROCESS_CLOSED
-from asgi_comet.transports.access import Find, ProcessGone, TryAgain, own_process, process_of
+from asgi_comet.transports.access import (
+    Find,
+    ProcessGone,
+    TryAgain,
+    own_process,
+    process_of,
+    require_people,
+)
 from asgi_comet.transports.checking import Gate, Route, check_request
 from asgi_comet.transports.poll import poll
 from asgi_comet.transports.registration import registration as register
@@ -41,11 +48,13 @@ REFUSED = (Refusal, BadRequest, ProcessGone, TryAgain, ClientGone)
 
 async def _own(node: Node, exchange: Exchange, token: str | None) -> Client:
     """Find the client process of an endpoint without asking the application for the user."""
+    require_people(node, TOKENS)
     return own_process(node, exchange, token or "")
 
 
 async def _process(node: Node, exchange: Exchange, token: str | None) -> Client:
     """Find the client process of an endpoint, and ask the application for the user."""
+    require_people(node, TOKENS)
     return await process_of(node, exchange, token or "")
 
 
@@ -53,7 +62,7 @@ async def _later(node: Node, exchange: Exchange, token: str | None) -> Find:
     """Return a function that finds the client process: a stream has its own form of refusal."""
 
     async def find() -> Client | None:
-        return None if token is None else await process_of(node, exchange, token)
+        return None if token is None else await _process(node, exchange, token)
 
     return find
 
@@ -66,6 +75,8 @@ async def _preflight(node: Node, _: None, exchange: Exchange) -> None:
 
 
 GET, POST, SOCKET = ("GET",), ("POST",), ()
+
+TOKENS = "an endpoint of a client process"
 
 REGISTRATION = registration.CONTENT_TYPE
 POLL = CONTENT_TYPES[1]

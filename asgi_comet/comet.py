@@ -24,7 +24,7 @@ from asgi_comet.api.pages import Markup, render_script
 from asgi_comet.api.people import People
 from asgi_comet.app import CometApp
 from asgi_comet.brokers.base import Broker
-from asgi_comet.brokers.memory import MemoryBroker
+from asgi_comet.brokers.choosing import choose_broker
 from asgi_comet.channels.channels import AllChannels, Channel, Channels, ExternalChannel
 from asgi_comet.channels.directory import Directory, Place
 from asgi_comet.channels.fanout import Fanout
@@ -45,6 +45,7 @@ from asgi_comet.lifespan import Lifespan
 from asgi_comet.node.build import Node
 from asgi_comet.node.drain import Drain
 from asgi_comet.node.host import RoomsHost
+from asgi_comet.publishing.outlet import Outlet, Publishing
 from asgi_comet.settings import Settings
 from asgi_comet.workers.siblings import Siblings
 
@@ -63,11 +64,11 @@ class Comet(Declaring, Making, Notifying, People):
         admin: The credential of `PREFIX/admin`: `None` switches it off; a token of at least 32
             ASCII characters, sent as `Authorization: Bearer`; or a function of the connection,
             sync or async, that returns `True` to allow a request.
-            broker: Joins the workers: `None` or `""` keeps everything in the memory of one worker;
-                otherwise a `Broker`, one for each `Comet`. Brokers named by a URL come with a later
-                version.
-            settings: The figures that an operator may change.
-            clock: The clock; for tests.
+        broker: Joins the workers: `None` or `""` keeps everything in the memory of one worker; a
+            URL is that of a Redis or Valkey: `redis://`, `rediss://`, `unix://`, `redis+unix://` or
+            `redis+sentinel://`; otherwise a `Broker`, one for each `Comet`.
+        settings: The figures that an operator may change.
+        clock: The clock; for tests.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -86,7 +87,7 @@ class Comet(Declaring, Making, Notifying, People):
         clock: Clock | None = None,
     ) -> None:
         keys = load_keys(secret_key)
-        joined = _check_broker(broker)
+        joined = choose_broker(broker)
         self.prefix: str = _check_prefix(prefix)
         settings = settings if settings is not None else Settings()
         runtime = _make_runtime(clock if clock is not None else MonotonicClock())
@@ -99,13 +100,17 @@ class Comet(Declaring, Making, Notifying, People):
         self.activation: Activation = self._switch
         identity = Identity(keys)
         name = identity.name_application(self.prefix)
-        self._siblings = Siblings(name, settings.several_workers, runtime)
-        requests = self._make_requests(identity, settings, runtime)
+        self._siblings = Siblings(
+            name, None if joined.shared else settings.several_workers, runtime
+        )
+        requests = self._make_requests(identity, settings, runtime, joined)
         origins = OriginRule(allowed_origins)
         self._node = self._make_node(settings, runtime, fanout, joined, requests, origins)
-        joined.bind(RoomsHost(self._channels, fanout, runtime))
-        self._channels.settle = requests.settle
+        host = RoomsHost(self._channels, fanout, runtime)
+        joined.bind(host)
+        self._channels.sharing.settle = requests.settle
         self._lifespan = Lifespan(self._node)
+        self._publishing = Publishing(Outlet(self._node))  # here, as it watches for forks
         self._app = CometApp(self._node, admin)
         self.app: ASGIApp = self._app
         """The mountable ASGI application: `app.mount("/comet", comet.app)`."""
@@ -124,6 +129,31 @@ class Comet(Declaring, Making, Notifying, People):
         """
         del app
         return self._lifespan.running()
+
+    def publishing(self) -> Publishing:
+        """Publish from a process that does not serve: a script, or a worker of a task queue.
+
+        `with comet.publishing():` in threads and plain scripts, `async with` in asyncio. Channels
+        are published on as in the server. Channels that the application makes when it is imported
+        are those of the server. The process reads no source and serves no client. Leaving waits
+        until everything is stored.
+
+        A process that forks enters in each of its children; entering twice counts.
+
+        Returns:
+            The context manager, which is one for all calls.
+
+        Raises:
+            RuntimeError: The broker is the memory of one worker, so no client gets what another
+                process publishes.
+        """
+        if not self._node.broker.shared:
+            raise RuntimeError(
+                "expected a broker for publishing(), got the memory of this process, from which no "
+                "client gets anything: either write Comet(key, broker=URL), or have this program "
+                "call an endpoint of the application that publishes"
+            )
+        return self._publishing
 
     def script(
         self,
@@ -168,7 +198,9 @@ class Comet(Declaring, Making, Notifying, People):
     def _make_site(self) -> Place:
         return Place(Directory(threading.Lock()), "", self._url, SITE)
 
-    def _make_requests(self, identity: Identity, settings: Settings, runtime: Runtime) -> Requests:
+    def _make_requests(
+        self, identity: Identity, settings: Settings, runtime: Runtime, broker: Broker
+    ) -> Requests:
         household = Household(
             runtime=runtime,
             timeout=settings.process_timeout,
@@ -180,7 +212,7 @@ class Comet(Declaring, Making, Notifying, People):
         clients = Clients(settings, household, self._channels.site.directory.lock)
         users = Users(clients, self._channels, runtime.loop)
         cookie = Cookie(settings.cookie_name, settings.cookie_samesite)
-        return Requests(identity, cookie, clients, users)
+        return Requests(identity, cookie, clients, users, broker)
 
     def _make_node(
         self,
@@ -227,18 +259,6 @@ class Comet(Declaring, Making, Notifying, People):
 def _make_runtime(clock: Clock) -> Runtime:
     loop = LoopThread()
     return Runtime(loop=loop, timers=Timers(clock), clock=clock, background=Background(loop))
-
-
-def _check_broker(broker: Broker | str | None) -> Broker:
-    if isinstance(broker, Broker):
-        return broker
-    if broker not in (None, ""):  # a URL may hold a password, so it is not repeated
-        raise ValueError(
-            "expected broker=None, which keeps everything in the memory of one worker, or a "
-            f"Broker, got a {type(broker).__name__}; brokers that a URL names come with a later "
-            "version"
-        )
-    return MemoryBroker()
 
 
 def _check_prefix(prefix: str) -> str:

@@ -5,6 +5,7 @@
     CometError
     ├── NotRunning              a request, or a wait, without a running lifespan
     ├── SeveralWorkers          another worker serves the application, and there is no broker
+    ├── NotShared               a call that needs one worker, with a broker of several
     ├── BrokerUnavailable       the broker cannot be reached, or its queue is full
     ├── InvalidDeclaration      a declared channel that cannot work            (also a TypeError)
     ├── InvalidName             a channel name outside the alphabet or length  (also a ValueError)
@@ -40,6 +41,7 @@ __all__ = [
     "NoClientProcess",
     "NonUniqueChannelName",
     "NotRunning",
+    "NotShared",
     "NotifierFull",
     "ProcessClosed",
     "SeveralWorkers",
@@ -89,6 +91,22 @@ class SeveralWorkers(CometError):
         self.process = process
 
 
+class NotShared(CometError):
+    """A call concerns client processes, users or notifiers, which workers do not share yet.
+
+    Attributes:
+        called: The call.
+    """
+
+    def __init__(self, called: str) -> None:
+        super().__init__(
+            f"expected one worker for {called}, got a broker of several workers, which do not "
+            "share client processes, users and notifiers yet: either write Comet(key) without "
+            "broker= and run one worker, or use channels of the site only (scope=SITE)"
+        )
+        self.called = called
+
+
 class InvalidName(CometError, ValueError):
     """A channel name is not acceptable.
 
@@ -112,11 +130,13 @@ class BrokerUnavailable(CometError):
     """The broker could not be reached in time, or too many messages wait to be stored.
 
     Attributes:
+        reason: What is wrong.
         maybe_stored: Whether the broker may have stored the message nevertheless.
     """
 
     def __init__(self, reason: str, *, maybe_stored: bool = False) -> None:
         super().__init__(f"the broker is not available: {reason}")
+        self.reason: str = reason
         self.maybe_stored: bool = maybe_stored
 
 
@@ -141,10 +161,10 @@ class NonUniqueChannelName(CometError):
         name: The name.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, reason: str = "") -> None:
         super().__init__(
             f"expected a name that no live channel has and none is declared for, got {name!r}, "
-            "which is taken"
+            f"which is taken{reason and ': '}{reason}"
         )
         self.name = name
 

@@ -8,12 +8,13 @@ application runs, not while the application starts or stops.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
 
 from asgi_comet._runtime.signals import chained_signals
+from asgi_comet._runtime.tasks import supervise
 from asgi_comet.channels.source import CLOSE_LIMIT
 from asgi_comet.node.build import Node
 
@@ -23,7 +24,8 @@ _logger = logging.getLogger(__name__)
 
 PATIENCE = CLOSE_LIMIT + 2.0  # seconds in which all sources and callbacks must end
 HEAD_START = 2.0  # seconds for callbacks before the channels end, in addition
-BACKOFF = 1.0  # seconds before a crashed task is restarted
+BROKER_LIMIT = 10.0  # seconds that the start waits for the broker
+LAST = 1.0  # seconds for the broker at the end, in addition
 
 
 class Lifespan:
@@ -95,6 +97,7 @@ class Lifespan:
         """
         node = self._node
         self._begun = False
+        node.broker.draining = True
         node.drain.begin()
         await node.fanout.flush()
         node.clients.close_all()
@@ -102,19 +105,21 @@ class Lifespan:
             await node.clients.wait_goodbyes()
         node.declarations.stop()
         node.channels.stop()
+        node.broker.leave()
         before = anyio.current_time()
         with anyio.move_on_after(self._patience):
             await node.background.wait_idle()
-            await node.broker.hand_over()
         self._patience -= min(anyio.current_time() - before, self._patience)
 
     def _drain(self) -> None:
         self._node.siblings.leave()  # the server may start a replacement of this worker
+        self._node.broker.draining = True
         self._node.drain.begin()
 
     def _open(self) -> None:
         self._patience = PATIENCE
         self._node.drain.reset()
+        self._node.broker.draining = False
         self._node.channels.begin()
         self._node.clients.start()
 
@@ -122,22 +127,29 @@ class Lifespan:
     async def _tasks(self) -> AsyncIterator[None]:
         node = self._node
         failure: BaseException | None = None
+        if node.channels.publisher is not None:
+            raise RuntimeError("expected publishing() to have ended before the server starts")
         node.loop.enter()
         try:
             await node.siblings.enter()
+            if node.broker.shared:
+                node.broker.prepare()
             self._open()
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._supervise, node.fanout.run)
-                tasks.start_soon(self._supervise, node.timers.run)
-                tasks.start_soon(self._supervise, node.background.run)
+                tasks.start_soon(supervise, node.fanout.run, node.clock)
+                tasks.start_soon(supervise, node.timers.run, node.clock)
+                tasks.start_soon(supervise, node.background.run, node.clock)
                 if node.broker.shared:
-                    tasks.start_soon(self._supervise, node.broker.run)
+                    tasks.start_soon(supervise, node.broker.run, node.clock)
                 with chained_signals(lambda: node.loop.run_soon(self._drain)):
                     try:
+                        await self._wait_for_broker()
                         yield
                     except BaseException as error:  # raised again outside the group
                         failure = error
                 await self.finish()
+                with anyio.move_on_after(LAST + self._patience):
+                    await node.broker.hand_over()
                 tasks.cancel_scope.cancel()
         finally:
             node.siblings.leave()
@@ -145,11 +157,19 @@ class Lifespan:
         if failure is not None:
             raise failure
 
-    async def _supervise(self, run: Callable[[], Awaitable[None]]) -> None:
-        while True:
-            try:
-                await run()
-                _logger.error("a task ended and is started again: %s", run)
-            except Exception:
-                _logger.exception("a task crashed and is started again: %s", run)
-            await self._node.clock.sleep_until(self._node.clock.now() + BACKOFF)
+    async def _wait_for_broker(self) -> None:
+        """Return once the broker carries messages, or is away: a deployment must not wait for it.
+
+        Raises:
+            Unsuitable: The broker never will.
+        """
+        if not self._node.broker.shared:
+            return
+        with anyio.move_on_after(BROKER_LIMIT) as scope:
+            await self._node.broker.ready()
+        if scope.cancelled_caught:
+            _logger.error(
+                "the broker did not answer within %g s: the worker starts without it, and clients "
+                "are told to come back for what needs it",
+                BROKER_LIMIT,
+            )

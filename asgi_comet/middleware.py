@@ -11,6 +11,7 @@ import logging
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_comet.app import INTERCEPTED, REFUSED, CometApp, route_path
+from asgi_comet.brokers.logs import Unsuitable
 from asgi_comet.comet import Comet
 from asgi_comet.errors import SeveralWorkers
 from asgi_comet.http.exchange import Exchange, read_body
@@ -165,7 +166,7 @@ class CometMiddleware:
                     _logger.info("the application has no lifespan: %r", error)
                 if not conversation.answered:
                     await conversation.hold_in_its_stead()
-        except SeveralWorkers as error:
+        except (SeveralWorkers, Unsuitable) as error:
             await conversation.refuse(str(error))
         finally:
             await conversation.end()

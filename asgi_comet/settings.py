@@ -81,6 +81,11 @@ class Settings:
     """How a worker without a broker reacts to another worker: `refuse` to start, or `warn` in the
     log."""
 
+    heartbeat: Annotated[Seconds, Field(ge=1)] = 10.0
+    """How long a worker may be silent before the others take it for dead and read its sources; only
+    with a broker that several workers share. A worker that was only slow starts its sources again.
+    """
+
     max_virtual_channels: Count | None = None
     """How many channels may live at a time, of all kinds together; `None` means no limit."""
 

@@ -6,6 +6,7 @@ Prints one report in markdown, and saves it with all samples in benchmarks/resul
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from dataclasses import replace
 
@@ -13,11 +14,14 @@ from .footprints import weigh
 from .nginx import find_nginx
 from .peers import SUBJECTS
 from .profiling import profile
+from .redis.__main__ import PARTS
+from .redis.__main__ import measure as measure_redis
 from .results import Results, save, write_report
 from .servers import raise_open_files
 from .turns import Plan, measure
 
 MEMORY = "memory"
+REDIS = "redis"
 FEW = Plan()
 MANY = Plan(clients=8000, repetitions=2, warm_up=3, turns=4, rounds=3, burst_turns=0)
 PLANS = {"poll": (FEW,), "sse": (FEW, MANY), "websocket": (FEW, MANY)}
@@ -42,14 +46,26 @@ def run(subjects: list[str], quick: bool) -> Results:
         for subject in ("sse", "websocket"):
             print(f"weighing {subject}", file=sys.stderr)
             results.footprints.extend(weigh(subject, raise_open_files(LISTENERS)))
+    if REDIS in subjects:
+        results.figures.extend(measure_redis(list(PARTS), quick=quick))
     return results
+
+
+def list_subjects() -> list[str]:
+    """Return what can be measured; tell on stderr what cannot."""
+    if find_nginx() is None:
+        print("nginx with nchan is not installed: skipped", file=sys.stderr)
+    if shutil.which("redis-server") is None:
+        print("redis-server is not installed: skipped", file=sys.stderr)
+        return [*SUBJECTS, MEMORY]
+    return [*SUBJECTS, MEMORY, REDIS]
 
 
 def main() -> None:
     """Print the report, or a profile."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--quick", action="store_true", help="fewer rounds: a noisier number")
-    parser.add_argument("--only", choices=[*SUBJECTS, MEMORY], help="measure nothing else")
+    parser.add_argument("--only", choices=[*SUBJECTS, MEMORY, REDIS], help="measure nothing else")
     parser.add_argument(
         "--profile", metavar="PEER", help="tell where a peer spends time, by default in poll"
     )
@@ -58,13 +74,11 @@ def main() -> None:
     raise_open_files()
     if arguments.profile:
         subject = arguments.only or "poll"
-        if subject == MEMORY:
+        if subject not in SUBJECTS:
             parser.error("expected --only poll, sse or websocket with --profile")
         profile(subject, arguments.profile, FEW, FEW.burst if arguments.burst else 1)
         return
-    if find_nginx() is None:
-        print("nginx with nchan is not installed: skipped", file=sys.stderr)
-    results = run([arguments.only] if arguments.only else [*SUBJECTS, MEMORY], arguments.quick)
+    results = run([arguments.only] if arguments.only else list_subjects(), arguments.quick)
     report = write_report(results)
     print(report)
     print(f"\nwritten to {save(results, report)}.md and .json", file=sys.stderr)

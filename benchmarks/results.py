@@ -13,6 +13,7 @@ from statistics import median
 from typing import Any
 
 from .nginx import tell_version
+from .redis.figures import Figure, write_figures
 from .samples import Footprint, Sample, percentile
 from .servers import ROOT
 from .tables import write_bursts, write_costs, write_footprints, write_targets
@@ -39,6 +40,7 @@ class Results:
 
     samples: list[Sample] = field(default_factory=list)
     footprints: list[Footprint] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
 
 
 def write_report(results: Results) -> str:
@@ -55,6 +57,8 @@ def write_report(results: Results) -> str:
         if weighed:
             title = f"{TITLES[subject]}, memory of {weighed[0].listeners:,} listeners"
             parts += [f"## {title}", write_footprints(weighed)]
+    if results.figures:
+        parts += ["## Many workers on Redis", write_figures(results.figures)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -72,6 +76,7 @@ def save(results: Results, report: str) -> str:
         ],
         "samples": [_simplify(sample) for sample in results.samples],
         "footprints": [asdict(footprint) for footprint in results.footprints],
+        "redis": [asdict(figure) for figure in results.figures],
     }
     path = f"{RESULTS}/{now:%Y%m%dT%H%M%SZ}"
     (ROOT / RESULTS).mkdir(exist_ok=True)

@@ -14,7 +14,12 @@ POLL = "poll"
 def write_table(head: list[str], rows: list[list[str]]) -> str:
     """Write a table."""
     rules = ["---"] * len(head)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rules, *rows))
+    return "\n".join(write_row(cells) for cells in (head, rules, *rows))
+
+
+def write_row(cells: list[str]) -> str:
+    """Write one row of a table."""
+    return f"| {' | '.join(cells)} |"
 
 
 def write_targets(targets: list[Target]) -> str:

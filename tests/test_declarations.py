@@ -24,8 +24,10 @@ from asgi_comet import (
     ClientProcess,
     Comet,
     DeclaredChannel,
+    Delivery,
     InvalidDeclaration,
     InvalidName,
+    Message,
     NoClientProcess,
     NonUniqueChannelName,
     ProcessClosed,
@@ -164,6 +166,10 @@ def test_one_that_is_declared_already_says_so() -> None:
     assert seats.channel(room="1").id == "seat:1"
 
 
+async def of_after(after: object) -> AsyncIterator[int]:
+    yield 1
+
+
 async def of_two(a: str, b: str) -> AsyncIterator[int]:
     yield 1
 
@@ -200,12 +206,16 @@ async def strange() -> AsyncIterator[Log]:
         (lambda c: c.channel("r:{a}")(of_two), r"words \['a'\], got \['a', 'b'\]"),
         (lambda c: c.newest("r:{room}")(by_place), "parameters that are given by name, got room"),
         (lambda c: c.channel("r:{room}")(of_any), r"given by name, got \*\*room"),
+        (lambda c: c.channel("c", continues=True)(nothing), "after=None, got no such parameter"),
+        (lambda c: c.channel("c", continues=True)(of_after), "after=None, got after"),
+        (lambda c: c.channel("c", scope=CLIENT_PROCESS, continues=True), "continues for a channel"),
         (lambda c: c.channel("r:{room}")(of_unknown), "type that pydantic knows for room, got"),
         (lambda c: c.channel("r:{room}")(of_strange), "type that pydantic knows for room, got"),
         (lambda c: c.channel("c")(strange), "expected a type that pydantic can encode"),
         (lambda c: c.channel("c", type=Log)(nothing), "expected a type that pydantic can encode"),
         (lambda c: c.channel("r:{r r}"), "expected words like"),
         (lambda c: c.channel("c", size=0), "at least 1, got 0"),
+        (lambda c: c.channel("c", linger="10"), "linger to be a number of seconds, .* got '10'"),
         (lambda c: c.channel("c", authorize=7), "expected authorize to be a function, got int"),
         (lambda c: c.newest("c", authorize=of_two), r"take the connection, and \[\] by name, got"),
         (lambda c: c.channel("r:{room}", authorize=lambda connection: True), "unexpected keyword"),
@@ -1186,10 +1196,10 @@ async def test_publishing_and_closing_as_a_source_is_started_again_reach_the_nex
         new = inside(comet).channels.renew(old)
         old.lineage = None  # what the publisher saw before
 
-        def publish(feed: Feed, data: bytes) -> Any:
+        def publish(feed: Feed, data: bytes, id_: str | None = None) -> Delivery:
             new.succeed(old)
             del inside(comet).channels.publish  # the real one again
-            return inside(comet).channels.publish(feed, data)
+            return inside(comet).channels.publish(feed, data, id_)
 
         inside(comet).channels.publish = publish  # type: ignore[method-assign]  # in this very moment
         channel.publish("x")
@@ -1285,6 +1295,30 @@ async def test_readers_are_told_full_with_the_position_to_read_on_from() -> None
         assert await poll(page, read[-1]["position"]) == [
             {"channel": "ticker", "error": "full", "position": again[0]["position"]}
         ]
+
+
+async def test_a_source_that_goes_on_where_the_channel_stands_costs_its_readers_nothing() -> None:
+    async with running() as (comet, clock), client(comet) as page:
+        begun: list[Message | None] = []
+
+        @comet.channel("ticker", continues=True)
+        async def count(after: Message | None = None) -> AsyncIterator[int]:
+            begun.append(after)
+            first = 1 if after is None else after.value + 1
+            yield first
+            yield first + 1
+            if len(begun) < 3:
+                raise OSError("the line is cut")
+
+        await wait_all_tasks_blocked()
+        for _ in range(2):
+            await advance(clock, 1.7)
+        read = await poll(page, "last:9")
+        assert [event["data"] for event in read[1:7]] == [1, 2, 3, 4, 5, 6]
+        assert {event["position"].partition(".")[0] for event in read[1:7]} == {
+            read[0]["position"].partition(".")[0]
+        }
+        assert [after and (after.offset, after.value) for after in begun] == [None, (2, 2), (4, 4)]
 
 
 async def test_a_reader_gets_what_it_had_not_before_it_is_told_full() -> None:

@@ -27,8 +27,8 @@ def test_good_names(name: str) -> None:
         ("open", "reserved"),
         ("error", "reserved"),
         ("\ud800", "lone surrogate"),
-        (7, "a int"),
-        (b"a", "a bytes"),
+        (7, "it is of type int"),
+        (b"a", "it is of type bytes"),
     ],
 )
 def test_bad_names_say_why(name: str, reason: str) -> None:

@@ -238,7 +238,7 @@ async def test_others_have_their_turn_while_many_are_told(
         house.open_all(notifier, *[f"tab {number}" for number in range(100)])
         append, done = inside(house.comet).broker.append, list[int]()
 
-        def append_slowly(feed: Any, data: bytes) -> Any:
+        def append_slowly(feed: Any, data: bytes, **_: Any) -> Any:
             now[0] += 0.001  # a millisecond for each
             done.append(0)
             return append(feed, data)

@@ -151,6 +151,7 @@ def as_expression(pattern: Pattern) -> re.Pattern[str]:
 @example(parse_pattern("{u}-{v}"), "a--b-")
 @example(parse_pattern("{u}aa{v}"), "baaaab")
 @example(parse_pattern("a{u}a"), "aa")
+@example(parse_pattern("{u}b{v}aba"), "aba")
 def test_it_matches_as_the_regular_expression_does(pattern: Pattern, name: str) -> None:
     found = as_expression(pattern).fullmatch(name)
     assert pattern.match(name) == (found and found.groupdict())

@@ -12,7 +12,7 @@ from anyio import wait_all_tasks_blocked
 
 from asgi_comet import ClientProcess, Notification, NotRunning, Receipt
 from asgi_comet._runtime import fairness
-from asgi_comet.brokers.base import Stored
+from asgi_comet.brokers.logs import Stored
 from asgi_comet.channels.feed import Feed
 from asgi_comet.core.messages import Position
 from asgi_comet.testing._inspect import awaited, client_of, inside, notifiers, record, subscriptions
@@ -288,7 +288,7 @@ async def test_a_broker_may_tell_later_where_a_message_is(monkeypatch: pytest.Mo
     async with housing() as house:
         append = inside(house.comet).broker.append
 
-        def append_later(feed: Feed, data: bytes) -> Stored:
+        def append_later(feed: Feed, data: bytes, **_: Any) -> Stored:
             offset = append(feed, data)
             assert isinstance(offset, int)
 

@@ -262,6 +262,21 @@ async def test_a_value_that_does_not_fit_fails_the_channel(
         assert "expected a value that fits channel 'n'" in caplog.text
 
 
+async def test_a_value_that_is_too_large_fails_the_channel(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def large() -> AsyncIterator[str]:
+        yield "x" * 8  # in quotes
+        yield "x" * 9
+
+    async with running(message_limit=10) as (comet, _):
+        with caplog.at_level(logging.ERROR, "asgi_comet.channels.source"):
+            channel = comet.create(large(), scope=SITE, name="n", type=str)
+            await wait_all_tasks_blocked()
+        assert (feed_of(channel).closed, feed_of(channel).history.top) == ("failed", 1)
+        assert "MessageTooLarge" in caplog.text
+
+
 async def close_it(comet: Comet, channel: Any) -> None:
     channel.close()
 
@@ -471,6 +486,22 @@ async def test_publishing_too_much_on_a_writable_process_channel_says_so() -> No
 async def test_a_size_below_one_says_what_is_expected(size: int) -> None:
     with pytest.raises(ValueError, match="at least 1, got"):
         Comet(KEY).create(scope=SITE, size=size)
+
+
+@pytest.mark.parametrize("size", ["x", 2.5, True, None])
+async def test_a_size_that_is_no_whole_number_says_what_is_expected(size: Any) -> None:
+    comet, expected = Comet(KEY), rf"to be a number of messages, at least 1, got {size!r}"
+    if size is not None:
+        with pytest.raises(TypeError, match=f"^expected size {expected}"):
+            comet.create(scope=SITE, size=size)
+        with pytest.raises(InvalidDeclaration, match=f"expected size {expected}"):
+            comet.channel("news", size=size)
+    with pytest.raises(InvalidDeclaration, match=f"expected ahead {expected}"):
+        comet.unlimited("unread", ahead=size)
+    async with running() as (served, _):
+        process = open_in(served)
+        with pytest.raises(TypeError, match=f"^expected ahead {expected}"):
+            served.create_unlimited(lambda: Log().count(1), scope=process, ahead=size)
 
 
 async def test_a_source_whose_aclose_raises_is_logged(caplog: pytest.LogCaptureFixture) -> None:

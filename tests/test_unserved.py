@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from asgi_comet import Comet
-from asgi_comet.testing._inspect import WARN_AT_EXIT
+from asgi_comet import SITE, Comet
+from asgi_comet.testing import join
+from asgi_comet.testing._inspect import WARN_AT_EXIT, pretend_fork
 
 ROOT = Path(__file__).parent.parent
 
@@ -96,3 +97,35 @@ def test_the_counts_of_another_process_are_its_own(
     assert "published where no server runs" in record.message
     WARN_AT_EXIT.function()
     assert "published where no server ran" in caplog.text
+
+
+async def test_a_process_that_a_server_forked_is_told_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    comet = Comet("k" * 32)
+    channel = comet.channels.create()
+    async with comet.lifespan():
+        channel.publish("x")
+        with monkeypatch.context() as forked:
+            forked.setattr(os, "getpid", lambda: 0)
+            pretend_fork(comet)
+            channel.publish("y")
+    (record,) = caplog.records
+    assert "published where no server runs" in record.message
+
+
+def test_where_a_broker_is_shared_the_way_out_is_publishing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    comet = Comet("k" * 32, broker=join(1)[0])
+    channel = comet.create(scope=SITE, name="news", type=str)
+    channel.publish("x")
+    channel.publish("y")
+    WARN_AT_EXIT.function()
+    with monkeypatch.context() as forked:
+        forked.setattr(os, "getpid", lambda: 0)
+        channel.publish("z")
+    for told in ("2 messages were published where no server ran", "where no server runs"):
+        (line,) = [one.message for one in caplog.records if told in one.message]
+        assert "publish within `with comet.publishing():`" in line
+        assert "endpoint" not in line

@@ -14,14 +14,28 @@ from collections.abc import Awaitable, Callable
 import anyio
 from anyio.abc import TaskGroup
 
+from asgi_comet._runtime.clock import Clock
 from asgi_comet._runtime.loop import LoopThread
 from asgi_comet._runtime.waiting import pass_cancellation
 
-__all__ = ["Background"]
+__all__ = ["BACKOFF", "Background", "supervise"]
 
 _logger = logging.getLogger(__name__)
 
 Job = Callable[[], Awaitable[None]]
+
+BACKOFF = 1.0  # seconds before a crashed task is restarted
+
+
+async def supervise(run: Job, clock: Clock) -> None:
+    """Run a task that never ends; restart it if it crashes."""
+    while True:
+        try:
+            await run()
+            _logger.error("a task ended and is started again: %s", run)
+        except Exception:
+            _logger.exception("a task crashed and is started again: %s", run)
+        await clock.sleep_until(clock.now() + BACKOFF)
 
 
 class Background:

@@ -20,6 +20,7 @@ from asgi_comet.node.build import Node
 __all__ = ["Making"]
 
 T = TypeVar("T")
+G = TypeVar("G", bound=Authorize)
 
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 
@@ -28,6 +29,27 @@ class Making:
     """The methods of `Comet` that create channels."""
 
     _node: Node
+
+    def guard(self, function: G) -> G:
+        """Let other workers know a function by its name, for `authorize`; a decorator.
+
+        With a broker that joins several workers, `authorize` of a channel that is made while the
+        server runs must be such a function: other workers read the channel, too, and the function
+        itself cannot travel. The `authorize` of a declared channel needs no decorator.
+
+        Args:
+            function: A function of a module, called with the connection, sync or async; returns
+                whether the client may read. Every worker decorates it by the same line of code.
+
+        Returns:
+            The function itself.
+
+        Raises:
+            TypeError: It is not a function of a module, or cannot be called with a connection.
+            ValueError: There is another guard of the same module and name.
+        """
+        self._node.channels.guards.add(function)
+        return function
 
     # What a type checker knows: the type given by `type=`, else that of the source's values.
 
@@ -40,6 +62,7 @@ class Making:
         scope: Scope | ClientProcess | None = None,
         name: str | None = None,
         size: int | None = None,
+        max_age: float | None = None,
         authorize: Authorize | None = None,
     ) -> Channel[T]: ...
 
@@ -52,6 +75,7 @@ class Making:
         scope: Scope | ClientProcess | None = None,
         name: str | None = None,
         size: int | None = None,
+        max_age: float | None = None,
         authorize: Authorize | None = None,
     ) -> Channel[T]: ...
 
@@ -64,16 +88,18 @@ class Making:
         scope: Scope | ClientProcess | None = None,
         name: str | None = None,
         size: int | None = None,
+        max_age: float | None = None,
         authorize: Authorize | None = None,
     ) -> Channel[Any]: ...
 
-    def create(
+    def create(  # noqa: PLR0913 - independent options of one channel, each by name
         self,
         source: Source[Any] | None = None,
         *,
         scope: Scope | ClientProcess | None = None,
         name: str | None = None,
         size: int | None = None,
+        max_age: float | None = None,
         type: Any = None,  # noqa: A002 - the word users know from pydantic
         authorize: Authorize | None = None,
     ) -> Channel[Any]:
@@ -91,22 +117,28 @@ class Making:
                 identifier of 144 random bits. An unnamed channel is reclaimed when neither the
                 application nor a client holds it.
             size: How many messages the channel holds; by default `Settings.history_size`.
+            max_age: How many seconds a channel of the site holds a message, beside `size`; `None`
+                is no bound. A client that asks for an older message is told `full`.
             type: The type of the values, anything pydantic knows; by default the type annotated on
                 the function `source`, or else any value.
             authorize: Called with the connection, sync or async; returns whether the client may
                 read. Called at each subscription and each resume; `None` admits every client. Only
-                for the site: a process channel has one reader.
+                for the site: a process channel has one reader. With several workers, a `guard`.
 
         Raises:
             NoClientProcess: There is no current client process.
+            NotShared: The channel is for a client process, and the broker joins several workers.
             ProcessClosed: The client process has closed.
             InvalidName: No channel may have that name.
             NonUniqueChannelName: A live channel has the name, or the name is declared.
+            InvalidDeclaration: Other workers do not know `authorize`, see `guard`.
             TooManyVirtualChannels: There are `Settings.max_virtual_channels` already.
-            ValueError: `size` is less than 1, `authorize` is for a process channel, or another
-                channel was given the same iterator.
-            TypeError: `source` is not an async iterator, pydantic does not know `type`, `authorize`
-                is not a function, or `scope` is neither a scope nor a client process.
+            ValueError: `size` is less than 1, `max_age` is not a positive, finite number,
+                `authorize` or `max_age` is for a process channel, or another channel was given the
+                same iterator.
+            TypeError: `source` is not an async iterator, pydantic does not know `type`, `size` is
+                not a whole number, `authorize` is not a function, or `scope` is neither a scope nor
+                a client process.
 
         Source: `Eliom_comet.Channel.create`.
         """
@@ -115,14 +147,11 @@ class Making:
         if scope is SITE:
             kind, place = Kind.SITE, self._node.channels.site
         else:
-            if authorize is not None:
-                raise ValueError(
-                    "expected authorize for a channel of the site only, scope=SITE: a process "
-                    "channel is read by its own client process"
-                )
-            kind, place = Kind.PROCESS, self._place(scope, "did you mean scope=SITE? ")
+            _check_own(authorize, max_age)
+            kind = Kind.PROCESS
+            place = self._place("comet.create()", scope, "did you mean scope=SITE? ")
         _check_authorize(authorize)
-        options = Options(name=name, size=size, type=type, authorize=authorize)
+        options = Options(name=name, size=size, max_age=max_age, type=type, authorize=authorize)
         return self._node.channels.make(kind, place, source, options)
 
     @overload
@@ -183,6 +212,7 @@ class Making:
                 messages together take at most `Settings.history_bytes`.
 
         Raises:
+            TypeError: `ahead` is not a whole number.
             ValueError: `ahead` is less than 1.
 
         Source: `Eliom_comet.Channel.create_unlimited`.
@@ -190,7 +220,7 @@ class Making:
         if source is None:
             raise TypeError("expected a source to read on demand, got None")
         check_ahead(ahead)
-        place = self._place(scope)
+        place = self._place("comet.create_unlimited()", scope)
         options = Options(name=name, size=ahead, type=type)
         return self._node.channels.make(Kind.UNLIMITED, place, source, options)
 
@@ -268,9 +298,10 @@ class Making:
             raise ValueError(f"expected history to be at least 0, got {history}")
         return ExternalChannel(prefix, check_name(name), f"last:{1 if newest else history}")
 
-    def _place(self, scope: Scope | ClientProcess | None, advice: str = "") -> Place:
+    def _place(self, called: str, scope: Scope | ClientProcess | None, advice: str = "") -> Place:
         if scope is SITE:
             raise ValueError("expected a client process as scope, got SITE")
+        self._node.requests.require_people(f"{called} with a client process as scope")
         if scope is None or scope is CLIENT_PROCESS:
             process = self._node.requests.current(advice, instead="write scope=process").process()
         else:
@@ -286,6 +317,19 @@ def _check_external(prefix: str) -> None:
         raise ValueError(
             "expected prefix like 'https://live.example.com/comet', or a path like '/live/comet', "
             f"got {prefix!r}"
+        )
+
+
+def _check_own(authorize: Authorize | None, max_age: float | None) -> None:
+    if authorize is not None:
+        raise ValueError(
+            "expected authorize for a channel of the site only, scope=SITE: a process "
+            "channel is read by its own client process"
+        )
+    if max_age is not None:
+        raise ValueError(
+            "expected max_age for a channel of the site only, scope=SITE: a process channel drops "
+            "no message that its client was never sent"
         )
 
 

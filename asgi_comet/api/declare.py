@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from inspect import iscoroutinefunction
@@ -13,15 +12,15 @@ from starlette.requests import HTTPConnection
 
 from asgi_comet._runtime.functions import misfit
 from asgi_comet.channels.annotations import item_type
-from asgi_comet.channels.channels import Options
 from asgi_comet.channels.encoding import Encode, make_encode
 from asgi_comet.channels.feed import Authorize
 from asgi_comet.channels.html import make_html
 from asgi_comet.channels.kind import Kind
+from asgi_comet.channels.options import Options
 from asgi_comet.channels.scope import CLIENT_PROCESS, SITE, Scope
 from asgi_comet.channels.source import check_ahead
-from asgi_comet.core.names import check_own_name
-from asgi_comet.core.pattern import Pattern, parse_pattern
+from asgi_comet.core.pattern import parse_pattern
+from asgi_comet.declare.checks import check_continuing, check_once, check_options, check_own
 from asgi_comet.declare.declared import Declaration, DeclaredChannel
 from asgi_comet.declare.parameters import Words, check_process_source, check_source
 from asgi_comet.errors import InvalidDeclaration, InvalidMessage, NonUniqueChannelName
@@ -41,15 +40,17 @@ class Declaring:
 
     _node: Node
 
-    def channel(
+    def channel(  # noqa: PLR0913 - independent options of one channel, each by name
         self,
         name: str,
         *,
         scope: Scope = SITE,
         size: int | None = None,
+        max_age: float | None = None,
         linger: float | None = None,
         type: Any = None,  # noqa: A002 - the word users know from pydantic
         authorize: Authorize | None = None,
+        continues: bool = False,
     ) -> Callable[[Callable[P, AsyncIterator[T]]], DeclaredChannel[P, T]]:
         """Declare a channel that publishes the values of a function as soon as they come.
 
@@ -75,6 +76,8 @@ class Declaring:
             name: The name that clients use, without the `~` of a process channel.
             scope: `SITE` or `CLIENT_PROCESS`.
             size: How many messages the channel holds; by default `Settings.history_size`.
+            max_age: How many seconds the channel holds a message, beside `size`; `None` is no
+                bound. Not for a process channel.
             linger: How many seconds a member of a family lives without listeners, and how many
                 seconds the messages of an ended channel can be read; by default `Settings.linger`.
             type: The type of the values, anything pydantic knows; by default the type annotated on
@@ -83,6 +86,10 @@ class Declaring:
                 sync or async; returns whether the client may read. Called at each subscription and
                 each resume; `None` admits every client. Not for a process channel, which has one
                 reader.
+            continues: Whether a source that is started again goes on where the channel stands, so
+                that the readers miss nothing and are not told `full`. The function then has a
+                parameter `after=None`: the newest `Message` of the channel, if there is one. Not
+                for a process channel.
 
         Returns:
             A decorator of an async generator function.
@@ -91,14 +98,18 @@ class Declaring:
             InvalidDeclaration: The declaration cannot work; the text says why.
             InvalidName: No channel may have that name.
             NonUniqueChannelName: Another channel has the name.
+            NotShared: The channel is for a client process, and the broker joins several workers.
         """
         if scope not in (SITE, CLIENT_PROCESS):
             reason = f"expected scope to be SITE or CLIENT_PROCESS, got {scope!r}"
             raise InvalidDeclaration(name, reason)
         kind = Kind.SITE if scope is SITE else Kind.PROCESS
         size = self._node.settings.history_size if size is None else size
-        options = Options(size=size, linger=linger, type=type, authorize=authorize)
-        return self._declare(name, kind, options)
+        options = Options(size=size, max_age=max_age, linger=linger, type=type, authorize=authorize)
+        if continues and scope is not SITE:
+            reason = "expected continues for a channel of the site only, got a process channel"
+            raise InvalidDeclaration(name, reason)
+        return self._declare(name, kind, options, continues=continues)
 
     def newest(
         self,
@@ -135,10 +146,11 @@ class Declaring:
 
         Raises:
             InvalidDeclaration: `ahead` is less than 1, or the declaration cannot work.
+            NotShared: The broker joins several workers, which do not share client processes yet.
         """
         try:
             check_ahead(ahead)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise InvalidDeclaration(name, str(error)) from None
         return self._declare(name, Kind.UNLIMITED, Options(size=ahead, type=type))
 
@@ -152,6 +164,7 @@ class Declaring:
         type: builtins.type[T],
         authorize: Callable[Concatenate[HTTPConnection, P], Awaitable[bool] | bool],
         size: int | None = None,
+        max_age: float | None = None,
         linger: float | None = None,
         render: Callable[[T], str] | None = None,
     ) -> DeclaredChannel[P, T]: ...
@@ -164,6 +177,7 @@ class Declaring:
         type: Any = Any,
         authorize: Callable[Concatenate[HTTPConnection, P], Awaitable[bool] | bool],
         size: int | None = None,
+        max_age: float | None = None,
         linger: float | None = None,
         render: Callable[[Any], str] | None = None,
     ) -> DeclaredChannel[P, Any]: ...
@@ -176,6 +190,7 @@ class Declaring:
         type: builtins.type[T],
         authorize: None = None,
         size: int | None = None,
+        max_age: float | None = None,
         linger: float | None = None,
         render: Callable[[T], str] | None = None,
     ) -> DeclaredChannel[..., T]: ...
@@ -188,16 +203,18 @@ class Declaring:
         type: Any = Any,
         authorize: None = None,
         size: int | None = None,
+        max_age: float | None = None,
         linger: float | None = None,
         render: Callable[[Any], str] | None = None,
     ) -> DeclaredChannel[..., Any]: ...
 
-    def family(
+    def family(  # noqa: PLR0913 - as `channel`
         self,
         pattern: str,
         *,
         type: Any = Any,  # noqa: A002 - the word users know from pydantic
         size: int | None = None,
+        max_age: float | None = None,
         linger: float | None = None,
         authorize: Authorize | None = None,
         render: Callable[[Any], str] | None = None,
@@ -213,6 +230,7 @@ class Declaring:
                 `authorize` annotates it, by default text; text also takes a number.
             type: The type of the values, anything pydantic knows; by default any value.
             size: How many messages a member holds; by default `Settings.history_size`.
+            max_age: How many seconds a member holds a message, beside `size`; `None` is no bound.
             linger: How many seconds a member lives after its last listener and its last `publish`,
                 whichever is later; by default `Settings.linger`. The messages of the member are
                 gone then.
@@ -239,8 +257,10 @@ class Declaring:
         size = self._node.settings.history_size if size is None else size
         settings = self._node.settings
         html = None if render is None else _make_html(pattern, type, render, settings)
-        options = Options(size=size, linger=linger, type=type, authorize=authorize, html=html)
-        _check_options(parsed, options)
+        options = Options(
+            size=size, max_age=max_age, linger=linger, type=type, authorize=authorize, html=html
+        )
+        check_options(parsed, options)
         encode = _make_encode(pattern, type, None)
         if html is not None:
             encode = partial(_encode_with_html, encode, html)
@@ -248,7 +268,7 @@ class Declaring:
         return self._add(Declaration(parsed, Kind.SITE, options, words, encode, None))
 
     def _declare(
-        self, name: str, kind: Kind, options: Options
+        self, name: str, kind: Kind, options: Options, *, continues: bool = False
     ) -> Callable[[Callable[P, AsyncIterator[T]]], DeclaredChannel[P, T]]:
         if callable(name):
             raise InvalidDeclaration(
@@ -256,20 +276,25 @@ class Declaring:
                 'expected a name, as in @comet.channel("ticker"), got the function itself',
             )
         pattern = parse_pattern(name)
-        _check_options(pattern, options)
+        check_options(pattern, options)
         own = kind in (Kind.PROCESS, Kind.UNLIMITED)
         if own:
-            _check_own(pattern, options)
+            called = "@comet.unlimited" if kind is Kind.UNLIMITED else "scope=CLIENT_PROCESS"
+            self._node.requests.require_people(f"the channel {name!r} with {called}")
+            check_own(pattern, options)
 
         def declare(function: Callable[P, AsyncIterator[T]]) -> DeclaredChannel[P, T]:
-            _check_once(name, function)
+            check_once(name, function)
             check_source(name, function)
             if own:
                 check_process_source(name, function)
                 self._check_free(f"~{name}")
-            words = None if own else Words.of_source(pattern, function)
+            if continues:
+                check_continuing(name, function)
+            words = None if own else Words.of_source(pattern, function, continues=continues)
             encode = _make_encode(name, options.type, function)
-            return self._add(Declaration(pattern, kind, options, words, encode, function))
+            made = Declaration(pattern, kind, options, words, encode, function, continues=continues)
+            return self._add(made)
 
         return declare
 
@@ -289,57 +314,6 @@ class Declaring:
     def _current(self) -> Client:
         instead = "write .channel(process) or .publish(value, process)"
         return self._node.requests.current(instead=instead).process()
-
-
-def _check_once(name: str, function: object) -> None:
-    if isinstance(function, DeclaredChannel):
-        known = ("~" if function._declaration.own else "") + function.name
-        raise InvalidDeclaration(
-            name,
-            f"expected an async generator function, got one that is declared already, as {known!r}"
-            "; for another name of it declare its attribute `function`",
-        )
-
-
-def _check_options(pattern: Pattern, options: Options) -> None:
-    if options.size < 1:
-        reason = f"expected size to be a number of messages, at least 1, got {options.size!r}"
-        raise InvalidDeclaration(pattern.name, reason)
-    linger = options.linger
-    if linger is not None and not 0 <= linger < math.inf:
-        reason = f"expected linger to be a number of seconds, at least 0, got {linger!r}"
-        raise InvalidDeclaration(pattern.name, reason)
-    if options.authorize is not None:
-        _check_authorize(pattern, options.authorize)
-
-
-def _check_authorize(pattern: Pattern, authorize: Authorize) -> None:
-    if not callable(authorize):
-        raise InvalidDeclaration(
-            pattern.name, f"expected authorize to be a function, got {type(authorize).__name__}"
-        )
-    problem = misfit(authorize, None, **dict.fromkeys(pattern.words))
-    if problem is not None:
-        raise InvalidDeclaration(
-            pattern.name,
-            f"expected authorize to take the connection, and {list(pattern.words)} by name, got "
-            f"{problem}",
-        )
-
-
-def _check_own(pattern: Pattern, options: Options) -> None:
-    check_own_name(pattern.name)
-    if pattern.words:
-        raise InvalidDeclaration(
-            pattern.name,
-            f"expected no words, got {list(pattern.words)}: each client process has one channel of "
-            "that name, and nobody else asks for it",
-        )
-    if options.authorize is not None:
-        raise InvalidDeclaration(
-            pattern.name,
-            "expected no authorize: only its own client process reads a process channel",
-        )
 
 
 def _make_encode(name: str, type_: Any, function: Callable[..., Any] | None) -> Encode:

@@ -47,11 +47,13 @@ class Notifying:
         Raises:
             InvalidName: No channel may have that name. `comet` is reserved.
             NonUniqueChannelName: There is a notifier, or a declared channel, of that name.
+            NotShared: The broker joins several workers, which do not share notifiers yet.
             TypeError: pydantic does not know `key`, or `prepare` cannot be called with a user
                 and a value.
 
         Source: `Os_notif.Make`.
         """
+        self._node.requests.require_people("comet.notifier()")
         check_own_name(name)
         if prepare is not None and not callable(prepare):
             raise TypeError(f"expected prepare to be a function, got {type(prepare).__name__}")

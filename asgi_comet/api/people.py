@@ -20,7 +20,10 @@ F = TypeVar("F", bound=Identify)
 
 
 class People:
-    """The methods of `Comet` about client processes, sessions and users."""
+    """The methods of `Comet` about client processes, sessions and users.
+
+    With a broker that joins several workers, each of them raises `NotShared`.
+    """
 
     _node: Node
 
@@ -35,6 +38,7 @@ class People:
             NotRunning: The lifespan does not run.
             TooManyProcesses: The session, or the server, has its maximum of client processes.
         """
+        self._require("comet.open_process()")
         return self._node.requests.current().open_process()
 
     def process(self) -> ClientProcess:
@@ -53,6 +57,7 @@ class People:
             TooManyProcesses: There are too many client processes to open a default one. Not
                 handled, the answer is 429 or 503.
         """
+        self._require("comet.process()")
         return self._node.requests.current().process()
 
     def session(self) -> Session | None:
@@ -68,6 +73,7 @@ class People:
         Raises:
             NoClientProcess: This is outside of a request that `CometMiddleware` serves.
         """
+        self._require("comet.session()")
         return self._node.requests.current().known_session()
 
     def processes(self, user: Hashable = None) -> View[ClientProcess]:
@@ -80,6 +86,7 @@ class People:
             A view, as of now, the oldest of a session first: a sequence, which can also be awaited
             or read with `async for`.
         """
+        self._require("comet.processes()")
         return View([*self._node.clients.processes(user)])
 
     def sessions(self, user: Hashable = None) -> View[Session]:
@@ -91,6 +98,7 @@ class People:
         Returns:
             A view, as of now: a sequence, which can also be awaited or read with `async for`.
         """
+        self._require("comet.sessions()")
         return View(self._node.clients.sessions(user))
 
     async def wait_timeout(self, seconds: float, process: ClientProcess | None = None) -> None:
@@ -111,6 +119,7 @@ class People:
 
         Source: `Eliom_comet.Channel.wait_timeout`.
         """
+        self._require("comet.wait_timeout()")
         client = self._node.requests.current().process() if process is None else client_of(process)
         await client.wait_inactive(seconds)
 
@@ -133,6 +142,7 @@ class People:
             TypeError: It cannot be called with a connection.
             ValueError: There is one already.
         """
+        self._require("@comet.identify")
         if not callable(function):
             raise TypeError(f"expected a function, got {type(function).__name__}")
         problem = misfit(function, None)
@@ -162,6 +172,7 @@ class People:
             NotRunning: The lifespan does not run.
             TypeError: It is `None`, or not hashable.
         """
+        self._require("comet.login()")
         self._node.requests.current().login(user)
 
     def logout(self) -> None:
@@ -174,6 +185,7 @@ class People:
                 answer has begun.
             NotRunning: The lifespan does not run.
         """
+        self._require("comet.logout()")
         self._node.requests.current().logout()
 
     def revoke(
@@ -202,6 +214,7 @@ class People:
                 no client process.
             ValueError: No live or declared channel has the name.
         """
+        self._require("comet.revoke()")
         given = [one for one in (user, session, process) if one is not None]
         if len(given) != 1:
             raise TypeError(f"expected one of user, session and process, got {len(given)} of them")
@@ -218,6 +231,9 @@ class People:
             return of is session if session is not None else of.user == user
 
         self._node.guard.revoke(self._feeds(channel), concerns)
+
+    def _require(self, called: str) -> None:
+        self._node.requests.require_people(called)
 
     def _feeds(self, channel: Channel[Any] | DeclaredChannel[Any, Any] | str) -> list[Feed]:
         if isinstance(channel, Channel):

@@ -1,12 +1,11 @@
 """Brokers: the storage of messages, and their transport between workers."""
 
-from asgi_comet.brokers.base import (
-    Broker,
-    Bus,
+from asgi_comet.brokers.base import Broker, Bus, Host
+from asgi_comet.brokers.logs import (
     ChannelSpec,
     Closed,
+    Fenced,
     Full,
-    Host,
     Log,
     Opened,
     Placed,
@@ -22,6 +21,7 @@ __all__ = [
     "Bus",
     "ChannelSpec",
     "Closed",
+    "Fenced",
     "Full",
     "Host",
     "Log",

@@ -1,8 +1,6 @@
 """The interface of brokers, which join channels of the same name in several workers.
 
-A broker keeps logs: the messages of channels, with offsets and epochs, which only the broker
-assigns. A worker keeps a window of each log that it follows: the newest messages. The window is a
-`Log`.
+A broker keeps logs, of which a worker has windows, see `brokers.logs`.
 The worker calls its `Broker`; the broker calls the worker's `Host`, always in the loop's thread.
 
 A broker promises:
@@ -19,169 +17,40 @@ The memory of one worker is also a broker: its window is the log, so no operatio
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from asgi_comet.brokers.logs import (
+    ChannelSpec,
+    Closed,
+    Full,
+    Log,
+    Opened,
+    Placed,
+    State,
+    Stored,
+    Unknown,
+)
 from asgi_comet.core.history import Received
-from asgi_comet.core.messages import Message, Position, Start
+from asgi_comet.core.messages import Message, Start
 
 __all__ = [
     "Broker",
     "Bus",
-    "ChannelSpec",
-    "Closed",
-    "Full",
     "Host",
-    "Log",
-    "Opened",
-    "Placed",
-    "Received",
-    "State",
-    "Stored",
-    "Unknown",
 ]
-
-Stored = int | Callable[[], Awaitable[Position]]
-"""The offset of a stored message in the epoch of the window, or a function that waits for it.
-
-The function returns the position once the message is stored, and raises the errors of `append`.
-"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChannelSpec:
-    """The properties of a channel that all workers must agree on.
-
-    Attributes:
-        name: The name, as clients write it.
-        kind: The kind: `site`, `newest`, `process` or `unlimited`.
-        size: How many messages the log holds at most.
-        max_bytes: How many bytes the log holds at most, but at least one message.
-        owner: The id of the client process of the channel; `None` for a site channel.
-        adopt: Whether every worker makes the channel by the same line of code, so that all but the
-            first worker adopt the existing one.
-    """
-
-    name: str
-    kind: str
-    size: int
-    max_bytes: int
-    owner: str | None = None
-    adopt: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """A change of the state of a keyed channel, stored together with its message.
-
-    Attributes:
-        changed: Values as JSON, by key.
-        deleted: Removed keys.
-    """
-
-    changed: Mapping[str, bytes] = field(default_factory=dict)
-    deleted: Sequence[str] = ()
-
-
-class Log(Protocol):
-    """The window of a worker on one log: a channel as the broker uses it."""
-
-    @property
-    def name(self) -> str:
-        """The name of the channel, as clients write it."""
-
-    @property
-    def spec(self) -> ChannelSpec:
-        """The properties that all workers must agree on."""
-
-    @property
-    def epoch(self) -> str:
-        """The epoch of the window."""
-
-    @property
-    def first(self) -> int:
-        """The offset of the oldest message in the window, or of the next one if it is empty."""
-
-    @property
-    def top(self) -> int:
-        """The offset of the newest message."""
-
-    def append(self, data: bytes) -> int:
-        """Store a message under the next offset; for a broker whose log is the window.
-
-        Raises:
-            ChannelClosed: The channel has ended.
-            ChannelFull: The channel is full.
-        """
-
-    def locate(self, start: Start) -> int | None:
-        """Return the offset after which a reader begins, according to the window.
-
-        Returns:
-            The offset; `None` if the position is beyond the top or of another epoch, or if the
-            first message is no longer held.
-        """
-
-    def receive(self, epoch: str, first: int, run: Sequence[Message]) -> Received:
-        """Add messages of the log; messages that the window has already are skipped.
-
-        Args:
-            epoch: The epoch of the log.
-            first: The offset of the first message of the run.
-            run: Messages with dense offsets from `first` on.
-        """
-
-    def reset(self, epoch: str, first: int) -> None:
-        """Drop all messages, before the window is filled.
-
-        Args:
-            epoch: The epoch of the log.
-            first: The offset of the next message passed to `receive`.
-        """
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A channel that was opened.
-
-    Attributes:
-        epoch: The epoch of the log.
-        first: The offset of the oldest message in the log, or of the next one if it is empty.
-        top: The offset of the newest message.
-    """
-
-    epoch: str
-    first: int
-    top: int
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """A located position: the reader begins after `after`, which the window now proves."""
-
-    after: int
-
-
-@dataclass(frozen=True, slots=True)
-class Full:
-    """The messages after a position are no longer held, or the position is of another epoch."""
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """The channel has ended; `reason` is `ended` or `failed`."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Unknown:
-    """There is no channel of that name."""
 
 
 class Host(Protocol):
     """The functions that a broker may call, in the thread of the loop that runs `Broker.run`."""
+
+    @property
+    def heartbeat(self) -> float:
+        """After how many seconds without a heartbeat the others take a worker for dead."""
+
+    @property
+    def digest(self) -> str:
+        """Stands for the names that this worker declares."""
 
     def now(self) -> float:
         """Return the time, in seconds."""
@@ -195,8 +64,15 @@ class Host(Protocol):
     def received(self, log: Log, epoch: str, first: int, run: Sequence[Message]) -> Received:
         """Add messages to a window, and wake its listeners; see `Log.receive`."""
 
-    def moved(self, log: Log, epoch: str, first: int) -> Log:
+    def moved(self, log: Log, epoch: str, first: int, began: int) -> Log:
         """Report that the log has another epoch: the readers of the window are told `full`.
+
+        Args:
+            log: The window.
+            epoch: The new epoch.
+            first: The offset of the oldest message in the log, or of the next one if it is empty.
+            began: The offset of the newest message when the epoch began: a reader that had all
+                messages before goes on from there, and misses nothing.
 
         Returns:
             The window to fill from now on, which is as after `Log.reset`.
@@ -209,7 +85,24 @@ class Host(Protocol):
         """
 
     def ended(self, log: Log, reason: str) -> None:
-        """Report that the channel has ended: `ended`, `failed` or `full`."""
+        """Report that the channel has ended: `ended`, `failed`, `full` or `unused`.
+
+        A channel has ended as `unused` if no worker used it, as far as the store could see.
+        """
+
+    def owned(self, log: Log, newest: Message | None) -> None:
+        """Report that this worker owns the channel, and is to read its source from now on.
+
+        Args:
+            log: A log for which the worker has bid.
+            newest: The newest message in the log, if there is one.
+        """
+
+    def disowned(self, log: Log) -> None:
+        """Report that this worker does not own the channel any more, though its bid stands."""
+
+    def in_use(self, log: Log) -> bool:
+        """Return whether this worker has used a channel within its linger time."""
 
     def wanted(self, log: Log, offset: int) -> None:
         """Report that a reader asks for a message of an on-demand channel of this worker."""
@@ -232,9 +125,16 @@ class Broker(ABC):
 
     Attributes:
         shared: Whether other workers may see the channels. If not, no operation waits.
+        draining: Set while the server stops: this worker then owns no further channels.
+        only_publishes: Set while the process does not serve: `run` then stores messages, and
+            neither follows nor owns a channel; no other worker learns of this one.
+        patience: How many seconds a message may wait to be stored.
     """
 
     shared: bool = True
+    draining: bool = False
+    only_publishes: bool = False
+    patience: float = 60.0
     _host: Host | None = None
 
     @property
@@ -257,13 +157,36 @@ class Broker(ABC):
             )
         self._host = host
 
+    def prepare(self) -> None:  # noqa: B027 - most brokers have nothing to prepare
+        """Prepare `run` and `ready`, in the event loop that they will be called in.
+
+        Raises:
+            Unsuitable: The broker cannot run in this event loop.
+        """
+
+    async def ready(self) -> None:  # noqa: B027 - most brokers are ready at once
+        """Return once `run` carries messages for the first time.
+
+        Raises:
+            Unsuitable: The broker never will.
+        """
+
     @abstractmethod
     async def run(self) -> None:
         """Carry messages until cancelled; restarted after an error. Only called if `shared`."""
 
+    def leave(self) -> None:  # noqa: B027 - most brokers wait for nothing
+        """Wait no more for a store that is away: the server stops."""
+
     @abstractmethod
     async def hand_over(self) -> None:
         """Store the pending messages, and disconnect: the server stops."""
+
+    def give_up(self) -> None:  # noqa: B027 - most brokers store at once
+        """Drop the messages that wait to be stored, and tell their publishers."""
+
+    def forked(self) -> None:  # noqa: B027 - most brokers have no connection
+        """Forget the connection, and what waits: they are of the process before the fork."""
 
     @abstractmethod
     def append(
@@ -273,6 +196,7 @@ class Broker(ABC):
         *,
         id: str | None = None,  # noqa: A002 - as the parameter of `publish`
         state: State | None = None,
+        sourced: bool = False,
     ) -> Stored:
         """Append a message to a channel, for all workers. Thread-safe; never waits.
 
@@ -282,6 +206,8 @@ class Broker(ABC):
             id: A second message with the same id within ten minutes is not stored: the offset of
                 the first is returned.
             state: The change of the state of a keyed channel.
+            sourced: Whether the message is a value of the channel's source. The broker stores the
+                message only while this worker owns the channel, and never gives it up.
 
         Returns:
             The offset, or a function that waits for it.
@@ -290,23 +216,36 @@ class Broker(ABC):
             BrokerUnavailable: Too many messages wait to be stored.
             ChannelClosed: The channel has ended.
             ChannelFull: The channel is full.
+            Fenced: Another worker owns the channel by now.
         """
 
     @abstractmethod
-    async def open(self, log: Log) -> Opened:
+    async def open(self, log: Log, *, make: bool = True) -> Opened:
         """Make the channel of a new log, or adopt the existing one.
 
+        Args:
+            log: The log.
+            make: Whether to make the channel, if there is none.
+
         Raises:
+            ChannelClosed: There is no channel to adopt.
             NonUniqueChannelName: A live channel has the name, and may not be adopted.
         """
 
     @abstractmethod
     async def find(self, name: str) -> ChannelSpec | None:
-        """Return the properties of a site channel of another worker; `None` if there is none."""
+        """Return the properties of a site channel of another worker; `None` if there is none.
+
+        A channel that has ended is found for some minutes, with the reason.
+        """
 
     @abstractmethod
     async def follow(self, log: Log) -> None:
-        """Follow a log; return once the window receives all messages, after the held ones."""
+        """Follow a log; return once the window receives all messages, after the held ones.
+
+        Of a channel that has ended the window gets the messages that are still held, and the worker
+        is told `Host.ended`.
+        """
 
     @abstractmethod
     def unfollow(self, log: Log) -> None:
@@ -317,6 +256,7 @@ class Broker(ABC):
         """Locate a start position that the window alone cannot prove.
 
         After `Placed`, the messages after that offset are in the window, or `recover` returns them.
+        A channel that has ended is `Closed` only for a reader that has all of its messages.
         """
 
     @abstractmethod
@@ -334,7 +274,10 @@ class Broker(ABC):
 
     @abstractmethod
     async def end(self, log: Log, reason: str) -> None:
-        """End a channel in all workers, with the reason `ended` or `failed`."""
+        """End a channel in all workers, with the reason `ended` or `failed`.
+
+        Returns once a followed window has all messages of the channel.
+        """
 
     @abstractmethod
     def acknowledge(self, log: Log, offset: int) -> None:
@@ -347,6 +290,69 @@ class Broker(ABC):
     @abstractmethod
     def want(self, log: Log, offset: int) -> None:
         """Ask the worker that reads an on-demand source for messages up to an offset."""
+
+    # Ownership: exactly one worker reads the source of a channel. Call in the loop's thread.
+
+    @abstractmethod
+    def bid(self, log: Log, *, continues: bool = False) -> None:
+        """Offer to own an opened channel, until `release`. Idempotent.
+
+        The broker calls `Host.owned` when this worker owns the channel, and `Host.disowned` when it
+        does no longer.
+
+        Args:
+            log: The channel.
+            continues: Whether the source goes on from the newest message, so that readers miss
+                nothing even if the owner before did not stop in order.
+        """
+
+    @abstractmethod
+    def release(self, log: Log, *, clean: bool) -> None:
+        """Withdraw the bid; if this worker owns the channel, another worker may own it now.
+
+        Args:
+            log: The channel.
+            clean: Whether the source is closed, and all its messages are stored.
+        """
+
+    @abstractmethod
+    def renew(self, log: Log) -> None:
+        """Give an owned channel a fresh epoch, because its source failed."""
+
+    @abstractmethod
+    def retire(self, log: Log, linger: float) -> bool:
+        """Report that this worker has not used an owned channel for `linger` seconds.
+
+        The broker ends the channel once no worker has used it for that time, see `Host.in_use`.
+
+        Args:
+            log: The channel.
+            linger: For how long the channel was not used. With 0 the channel ends at once, unless
+                another worker follows it.
+
+        Returns:
+            Whether this worker owns the channel; if not, another worker ends it.
+        """
+
+    @property
+    def connected(self) -> bool:
+        """Whether other workers can be told something now."""
+        return True
+
+    @property
+    def trouble(self) -> str:
+        """Why the broker carries no messages at the moment; `""` if it does, or was not tried."""
+        return ""
+
+    @property
+    def mixed(self) -> bool:
+        """Whether workers declare different names, because a deployment is under way."""
+        return False
+
+    @property
+    def elsewhere(self) -> int:
+        """How many members of families only other workers have, as far as this worker knows."""
+        return 0
 
     @property
     def bus(self) -> Bus | None:

@@ -1,18 +1,36 @@
 """The ids of messages, so that no message is published twice.
 
-Owns the bounds: ten minutes, and 10,000 ids for each channel. Not thread-safe.
+Owns the bounds: ten minutes, 10,000 ids for each channel, and 200 characters for an id.
 """
 
 from __future__ import annotations
 
-__all__ = ["Ids"]
+__all__ = ["Ids", "check_id"]
 
 KEPT = 600.0  # seconds that an id is remembered
 LIMIT = 10_000  # ids for each channel; the oldest are dropped first
+MOST = 200  # characters of an id
+
+
+def check_id(id_: str) -> None:
+    """Check the id of a message.
+
+    Raises:
+        TypeError: The id is not text.
+        ValueError: The id is empty, too long, or has no UTF-8 form.
+    """
+    if not isinstance(id_, str):
+        raise TypeError(f"expected id to be text, got {type(id_).__name__}")
+    if not 0 < len(id_) <= MOST:
+        raise ValueError(f"expected id to have 1 to {MOST} characters, got {len(id_)}")
+    try:
+        id_.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"expected id to have a UTF-8 form, got {id_!r}") from None
 
 
 class Ids:
-    """The ids of one channel, and the offsets of their messages."""
+    """The ids of one channel, and the offsets of their messages. Not thread-safe."""
 
     __slots__ = ("_offsets",)
 

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from weakref import WeakKeyDictionary
 
-from asgi_comet.brokers.base import (
-    Broker,
-    ChannelSpec,
-    Full,
-    Log,
-    Opened,
-    Placed,
-    State,
-    Stored,
-)
+from asgi_comet.brokers.base import Broker
 from asgi_comet.brokers.ids import Ids
+from asgi_comet.brokers.logs import ChannelSpec, Full, Log, Opened, Placed, State, Stored
 from asgi_comet.core.messages import Message, Start
 
 __all__ = ["MemoryBroker"]
@@ -37,9 +30,10 @@ class MemoryBroker(Broker):
         *,
         id: str | None = None,  # noqa: A002 - as the parameter of `publish`
         state: State | None = None,
+        sourced: bool = False,
     ) -> Stored:
         """Append to the window, which is the log."""
-        del state  # a keyed channel keeps its own state
+        del state, sourced  # a keyed channel keeps its own state; there is no other owner
         if id is not None:
             return self._append_once(log, data, id)
         offset = log.append(data)
@@ -58,7 +52,7 @@ class MemoryBroker(Broker):
         self.host.appended(log)
         return offset
 
-    async def open(self, log: Log) -> Opened:
+    async def open(self, log: Log, *, make: bool = True) -> Opened:
         """Return the state of the window; the directory has checked the name already."""
         return Opened(log.epoch, log.first, log.top)
 
@@ -72,7 +66,7 @@ class MemoryBroker(Broker):
     async def place(self, log: Log, start: Start) -> Placed | Full:
         """Locate the position in the window."""
         offset = log.locate(start)
-        return Full() if offset is None else Placed(offset)
+        return Full() if offset is None else Placed(offset, log.epoch)
 
     async def recover(self, log: Log, after: int, max_bytes: int) -> list[Message] | None:
         """Return `None`: all stored messages are in the window."""
@@ -99,3 +93,19 @@ class MemoryBroker(Broker):
     def want(self, log: Log, offset: int) -> None:
         """Ask the source, which this worker reads."""
         self.host.wanted(log, offset)
+
+    def bid(self, log: Log, *, continues: bool = False) -> None:
+        """Own the channel at once: there is no other worker."""
+        del continues
+        self.host.owned(log, log.newest)
+
+    def release(self, log: Log, *, clean: bool) -> None:
+        """Do nothing: there is no other worker."""
+
+    def renew(self, log: Log) -> None:
+        """Give the window another epoch."""
+        self.host.moved(log, secrets.token_urlsafe(6), 1, 0)
+
+    def retire(self, log: Log, linger: float) -> bool:
+        """Return `False`: the worker ends the channel by itself."""
+        return False

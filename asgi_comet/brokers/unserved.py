@@ -2,7 +2,8 @@
 
 Owns the warning about such messages. A script that imports the application has its own channels in
 its own memory, but clients are connected to another process, the server. Publishing before the
-lifespan starts is allowed, so the warning is logged when the process ends.
+lifespan starts is allowed, so the warning is logged when the process ends. With a shared broker
+such a process gets its messages to clients by `comet.publishing()`, so the warning names that.
 
 A process forked by a task queue ends by `os._exit`, which runs no exit handlers, so there the
 warning is logged with the first message. A server that forks after the import starts the lifespan
@@ -16,8 +17,10 @@ import logging
 import os
 import threading
 import weakref
+from collections import Counter
 
-from asgi_comet.brokers.base import Broker, Log, Stored
+from asgi_comet.brokers.base import Broker
+from asgi_comet.brokers.logs import Log, Stored
 
 __all__ = ["Unserved"]
 
@@ -27,6 +30,10 @@ _ADVICE = (
     "no client can get what is published in this process, because clients are connected to "
     "another one, the server; publish there: for example, have this program call an endpoint of "
     "the application that publishes"
+)
+_SHARED_ADVICE = (
+    "no client can get what is published so, because this process is not connected to the broker; "
+    "publish within `with comet.publishing():`, or `async with` in an event loop"
 )
 
 _lock = threading.Lock()
@@ -47,13 +54,24 @@ class Unserved:
         self._count = 0
 
     @property
+    def advice(self) -> str:
+        """The reason why no client gets the messages, and the way out."""
+        return _SHARED_ADVICE if self._broker.shared else _ADVICE
+
+    @property
     def count(self) -> int:
         """The number of messages published in this process."""
         return self._count if self._process == os.getpid() else 0
 
-    def append(self, log: Log, data: bytes) -> Stored:
+    def append(
+        self,
+        log: Log,
+        data: bytes,
+        *,
+        id: str | None = None,  # noqa: A002 - as the parameter of `publish`
+    ) -> Stored:
         """Append a message to a channel, like `Broker.append`, and count the message."""
-        stored = self._broker.append(log, data)
+        stored = self._broker.append(log, data, id=id)
         with _lock:
             if self._process != os.getpid():
                 self._warn_once()
@@ -73,11 +91,13 @@ class Unserved:
     def _warn_once(self) -> None:
         if not self._warned:
             self._warned = True
-            _logger.warning("a message was published where no server runs: %s", _ADVICE)
+            _logger.warning("a message was published where no server runs: %s", self.advice)
 
 
 def _warn() -> None:
-    count = sum(unserved.count for unserved in _every)
-    if count:
+    counts = Counter[str]()
+    for unserved in _every:
+        counts[unserved.advice] += unserved.count
+    for advice, count in (+counts).items():
         messages = "1 message was" if count == 1 else f"{count} messages were"
-        _logger.warning("%s published where no server ran: %s", messages, _ADVICE)
+        _logger.warning("%s published where no server ran: %s", messages, advice)

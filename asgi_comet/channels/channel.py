@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
+from asgi_comet.brokers.ids import check_id
 from asgi_comet.channels.delivery import Delivery
 from asgi_comet.channels.directory import Place
 from asgi_comet.channels.encoding import Encode
@@ -84,13 +85,22 @@ class Channel(Referring, Generic[T]):
         """
         return len(self._feed.listeners)
 
-    def publish(self, value: T) -> Delivery:
+    def publish(
+        self,
+        value: T,
+        *,
+        id: str | None = None,  # noqa: A002 - the word for it in task queues
+    ) -> Delivery:
         """Send a value to all listeners, and keep it in the history.
 
         Values published by one caller arrive in the order of publishing. Thread-safe; never waits.
 
         Args:
             value: The value to send.
+            id: Names the message, in 1 to 200 characters, for a program that may publish it twice.
+                The same id on the channel within ten minutes is the same message: the value is not
+                published again, and the delivery is that of the first message. A channel remembers
+                the last 10,000 ids. `None` publishes in any case.
 
         Returns:
             The delivery: `await` it for the outcome, or drop it.
@@ -101,8 +111,12 @@ class Channel(Referring, Generic[T]):
             ChannelClosed: The channel has ended.
             ChannelFull: The client process does not read, and the history is full of unsent
                 messages.
-            TypeError: The channel reads its source on demand, so only the source may publish.
+            TypeError: The channel reads its source on demand, so only the source may publish; or
+                `id` is not text.
+            ValueError: `id` is empty or too long.
         """
+        if id is not None:
+            check_id(id)
         if self._feed.kind.on_demand:
             raise TypeError(
                 f"expected a channel that may be published on, got {self.id!r}, which reads its "
@@ -113,7 +127,7 @@ class Channel(Referring, Generic[T]):
             feed = self._feed
             self._registry.touch(feed)
             try:
-                return self._registry.publish(feed, data)
+                return self._registry.publish(feed, data, id)
             except ChannelClosed:
                 if feed.successor is None:  # else the channel was restarted at this moment
                     raise

@@ -25,8 +25,12 @@ from asgi_comet.channels.directory import Place
 from asgi_comet.channels.encoding import Encode, make_encode
 from asgi_comet.channels.feed import Feed
 from asgi_comet.channels.kind import Kind
-from asgi_comet.channels.registry import Options, Registry
+from asgi_comet.channels.options import Options
+from asgi_comet.channels.registry import Registry
+from asgi_comet.channels.right import Right
 from asgi_comet.channels.source import Pump, close_source
+from asgi_comet.core.aged import check_max_age
+from asgi_comet.core.history import check_count
 from asgi_comet.core.names import check_name, check_own_name
 
 __all__ = ["AllChannels", "Channel", "Channels", "ExternalChannel", "Options", "Source"]
@@ -73,8 +77,8 @@ class AllChannels(Registry):
         self, kind: Kind, place: Place, source: Source[Any] | None, options: Options
     ) -> Channel[Any]:
         type_, size = options.type, options.size
-        if size < 1:
-            raise ValueError(f"expected size to be a number of messages, at least 1, got {size!r}")
+        check_count("size", size)
+        check_max_age(options.max_age)
         if type_ is None and callable(source):
             type_ = item_type(source)
         encode = make_encode(type_)
@@ -94,7 +98,7 @@ class AllChannels(Registry):
     ) -> Channel[Any]:
         channel: Channel[Any] = Channel(self, feed, place, name, encode)
         if name is None:
-            weakref.finalize(channel, self.drop, feed, place).atexit = False
+            weakref.finalize(channel, self.dropped.add, feed, place).atexit = False
         return channel
 
     def _read(self, feed: Feed, source: AsyncIterator[Any], encode: Encode) -> None:
@@ -102,19 +106,37 @@ class AllChannels(Registry):
         pump = Pump(
             feed,
             source,
-            publish=lambda value: self.publish(feed, encode(feed.name, value)),
-            ended=partial(self.end, feed),
+            publish=lambda value: self.append_value(feed.latest, encode(feed.name, value)),
+            ended=lambda reason: self._source_ended(feed.latest, right, reason),
             demand=demand,
             runtime=self._runtime,
         )
-        feed.stop = pump.stop
+        right = feed.right = Right(pump.stop)
+
+        def stop() -> None:
+            self._runtime.loop.run(right.cancel)
+            pump.stop()
+
+        async def run() -> None:
+            await self.sharing.acquire(feed, right)
+            await pump.run()
+            self.sharing.release(feed, clean=pump.clean)
+
+        feed.stop = stop
         if self._stopping:
             self.end(feed, "ended", keep=False)
-        self._runtime.background.start(pump.run)
+        self._runtime.background.start(run)
+
+    def _source_ended(self, feed: Feed, right: Right, reason: str) -> None:
+        if not (right.taken and feed.adopt):  # else another worker reads a source of its own
+            taken = right.taken
+            self.end(feed, "failed" if taken else reason, tell=not taken)
 
     def _open_source(self, source: Source[Any] | None) -> AsyncIterator[Any] | None:
         if source is None:
             return None
+        if self.publisher is not None:
+            raise ValueError("expected no source: a process that only publishes reads none")
         made = source() if callable(source) and not isinstance(source, AsyncIterable) else source
         if not isinstance(made, AsyncIterable):
             raise TypeError(
@@ -152,12 +174,13 @@ class Channels:
         self._channels = channels
         self._size = size
 
-    def create(self, name: str | None = None) -> Channel[str]:
+    def create(self, name: str | None = None, *, max_age: float | None = None) -> Channel[str]:
         """Make a writable site channel of text.
 
         Args:
             name: The identifier; by default 144 random bits, which only clients can know that the
                 application gave the identifier to.
+            max_age: How many seconds the channel holds a message; `None` is no bound.
 
         Returns:
             The channel. Keep an unnamed channel: the server reclaims it once the application and
@@ -167,6 +190,7 @@ class Channels:
             InvalidName: No channel may have that name.
             NonUniqueChannelName: A live channel has it, or it is declared.
             TooManyVirtualChannels: There are `Settings.max_virtual_channels` already.
+            ValueError: `max_age` is not a positive, finite number.
         """
-        options = Options(name=name, size=self._size, type=str)
+        options = Options(name=name, size=self._size, max_age=max_age, type=str)
         return self._channels.make(Kind.SITE, self._channels.site, None, options)

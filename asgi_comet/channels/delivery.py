@@ -10,7 +10,7 @@ from collections.abc import Generator
 import anyio
 
 from asgi_comet._runtime.runtime import Runtime
-from asgi_comet.brokers.base import Stored
+from asgi_comet.brokers.logs import Stored
 from asgi_comet.channels.feed import Feed
 from asgi_comet.channels.outcomes import Awaited, Outcome
 from asgi_comet.core.messages import Position
@@ -24,8 +24,9 @@ class Delivery:
     Awaiting returns `Outcome.SUCCESS` once one client has the message; `Outcome.FAILURE` if the
     connection of every listener broke first, or if no client had the message `Settings.timeout`
     seconds after the write; `Outcome.UNKNOWN` if the message was sent only to clients that do not
-    acknowledge. A client with positions has a message once its next request carries the message's
-    position; a registration request without a client process, once the server took the answer.
+    acknowledge, and in place of `FAILURE` if other workers have the channel, too. A client with
+    positions has a message once its next request carries the message's position; a registration
+    request without a client process, once the server took the answer.
 
     Await it in the lifespan's event loop, any number of times, at once or later. Cancelling a wait
     has no other effect.
@@ -68,9 +69,11 @@ class Delivery:
         known = outcomes.of(offset)
         if known is Outcome.SUCCESS:
             return known
+        # Other workers may have delivered what no listener of this one has.
+        worst = known or (Outcome.FAILURE if feed.local else Outcome.UNKNOWN)
         left = self._deadline - runtime.clock.now()
         if left <= 0:
-            return known or Outcome.FAILURE
+            return worst
         settled = anyio.Event()
         found: list[Outcome] = []
 
@@ -80,7 +83,7 @@ class Delivery:
 
         waiting = {x for x in feed.listeners if x.cursors[feed] < offset}
         awaited = Awaited(offset, set(waiting), settle)
-        awaited.at_worst = known or Outcome.FAILURE
+        awaited.at_worst = worst
         outcomes.watch(awaited)
         runtime.timers.start(awaited, left)
         try:

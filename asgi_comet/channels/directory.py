@@ -113,13 +113,21 @@ class Directory(Names):
             if self._live.get(feed.name) is not feed:
                 return False
             if keep:  # first: a reader without the lock finds the feed in one table
-                self._ended[feed.name] = feed
-                if len(self._ended) > ENDED_NAMES:
-                    oldest = next(iter(self._ended))
-                    del self._ended[oldest]
-                    self._remember(oldest)
+                self._keep(feed)
             del self._live[feed.name]
             return True
+
+    def add_ended(self, feed: Feed) -> None:
+        """Add a feed that has ended in another worker, and can be read."""
+        with self.lock:
+            self._keep(feed)
+
+    def _keep(self, feed: Feed) -> None:
+        self._ended[feed.name] = feed
+        if len(self._ended) > ENDED_NAMES:
+            oldest = next(iter(self._ended))
+            del self._ended[oldest]
+            self._remember(oldest)
 
     def forget(self, feed: Feed) -> None:
         """Forget a feed that ended, but remember its name."""

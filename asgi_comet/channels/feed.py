@@ -19,6 +19,7 @@ from asgi_comet._runtime.timers import Timer
 from asgi_comet.channels.kind import Kind
 from asgi_comet.channels.log import MessageLog
 from asgi_comet.channels.outcomes import Outcomes
+from asgi_comet.channels.right import Right
 from asgi_comet.core.history import History
 from asgi_comet.core.runs import Chunk, Encoder
 from asgi_comet.protocol.sse import Html
@@ -104,12 +105,14 @@ class Feed(MessageLog):
         "authorize",
         "directory",
         "html",
+        "lasting",
         "lineage",
         "linger",
         "listeners",
         "marked",
         "observers",
         "outcomes",
+        "right",
         "stop",
         "used_at",
         "uses",
@@ -131,8 +134,10 @@ class Feed(MessageLog):
         self.used_at: float = -math.inf  # when the application last published or made a reference
         self.linger: float = 0.0  # seconds to keep the channel unused, or after its end
         self.observers: tuple[Callable[[int], None], ...] = ()  # called with the count of listeners
+        self.lasting: bool = False  # whether the channel was made before the lifespan started
         self.want: Callable[[int], None] | None = None  # asks the source for an offset
         self.stop: Callable[[], None] | None = None  # stops the source
+        self.right: Right | None = None  # whether this worker reads the source; `None` without one
 
     @property
     def latest(self) -> Feed:
@@ -149,6 +154,19 @@ class Feed(MessageLog):
         """Become the next incarnation of the channel after a feed."""
         self.lineage = feed.lineage = feed.lineage or Lineage(self)
         self.lineage.newest = self
+
+    def inherit(self, feed: Feed) -> None:
+        """Take over the properties that all incarnations of a channel share."""
+        self.share(feed)
+        self.authorize, self.html, self.linger = feed.authorize, feed.html, feed.linger
+        self.stop, self.right, self.lasting = feed.stop, feed.right, feed.lasting
+        self.uses, self.used_at, self.observers = feed.uses, feed.used_at, feed.observers
+
+    def rebase(self, epoch: str, first: int) -> None:
+        """Go on in another epoch; all readers get the newest message, and are not told `full`."""
+        self.reset(epoch, first)
+        for listener in self.listeners:
+            listener.cursors[self] = first - 1
 
     def acknowledge(self, offset: int) -> None:
         """Acknowledge all messages up to an offset, which `locate` returned."""

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from itertools import count
 
-from asgi_comet.brokers.base import ChannelSpec
+from asgi_comet.brokers.logs import ChannelSpec
 from asgi_comet.channels.chunks import Chunks
 from asgi_comet.channels.kind import Kind
 from asgi_comet.core.history import History, Received
@@ -23,6 +24,8 @@ from asgi_comet.core.runs import Chunk, Encoder
 from asgi_comet.errors import ChannelClosed, ChannelFull
 
 __all__ = ["MessageLog"]
+
+_reads = count(1)
 
 
 class MessageLog:
@@ -37,15 +40,23 @@ class MessageLog:
     __slots__ = (
         "acknowledged",
         "adopt",
+        "began",
         "chunks",
         "closed",
+        "closing",
+        "dropped",
+        "guard",
         "history",
         "kind",
         "live",
         "local",
         "lock",
         "name",
+        "origin",
+        "read_at",
+        "reclaim",
         "sent",
+        "sourced",
     )
 
     def __init__(self, name: str, kind: Kind, history: History) -> None:
@@ -54,12 +65,26 @@ class MessageLog:
         self.history: History = history
         self.lock: threading.Lock = threading.Lock()
         self.closed: str | None = None  # the reason: `ended`, `failed`, `full` or `restarted`
+        self.closing: str | None = None  # the same, while the broker has not ended it yet
+        self.began: int = 0  # the offset of the newest message when the epoch began
         self.sent: int = 0  # the highest offset ever sent in an answer
         self.acknowledged: int = 0  # the highest offset acknowledged on a process channel
         self.local: bool = True  # whether only this worker publishes on the channel
         self.live: bool = False  # if not local: whether this worker receives every message
         self.adopt: bool = False  # whether every worker makes the channel by the same line of code
+        self.origin: object = object()  # the same in all incarnations
+        self.sourced: bool = False  # whether the channel has a source
+        self.reclaim: bool = False  # whether the channel ends once no worker uses it
+        self.dropped: bool = False  # whether the broker holds more messages than this window
+        self.read_at: int = 0  # the number of the last read, of all reads of all channels
+        self.guard: str = ""  # if not local: the name of the rule that decides who may read
         self.chunks: Chunks = Chunks()  # shared by all listeners at the same place
+
+    def share(self, log: MessageLog) -> None:
+        """Take over the properties that workers agree on, from the incarnation before."""
+        self.origin, self.local, self.live = log.origin, log.local, log.live
+        self.guard, self.adopt = log.guard, log.adopt
+        self.sourced, self.reclaim = log.sourced, log.reclaim
 
     @property
     def readable(self) -> bool:
@@ -100,7 +125,31 @@ class MessageLog:
             size=history.size,
             max_bytes=history.max_bytes,
             adopt=self.adopt,
+            sourced=self.sourced,
+            reclaim=self.reclaim,
+            max_age=history.max_age,
+            guard=self.guard,
         )
+
+    @property
+    def newest(self) -> Message | None:
+        """The newest message held; `None` if none is held."""
+        with self.lock:
+            run = self.history.after(self.history.top - 1)
+            return run[0] if run else None
+
+    @property
+    def held_bytes(self) -> int:
+        """How many bytes the messages held have."""
+        return self.history.bytes
+
+    def drop(self) -> None:
+        """Drop all messages that the broker can give again. Thread-safe."""
+        if not self.kind.only_last:
+            with self.lock:
+                self.history.drop_through(self.history.top)
+                self.chunks.forget()
+                self.dropped = True
 
     def receive(self, epoch: str, first: int, run: Sequence[Message]) -> Received:
         """Add messages from the broker's log, see `Log.receive`. Thread-safe."""
@@ -115,6 +164,7 @@ class MessageLog:
         with self.lock:
             self.history.reset(epoch, first)
             self.chunks.forget()
+            self.dropped = False
 
     def append(self, data: bytes) -> int:
         """Add a message. Thread-safe.
@@ -132,15 +182,26 @@ class MessageLog:
         """
         with self.lock:
             if self.closed is not None:
-                if self.closed == "full":
-                    raise ChannelFull(self.name)
-                raise ChannelClosed(self.name, self.closed)
+                raise self._refusal(self.closed)
             self.chunks.forget()
             if self.kind.may_fill and self.history.displaced_by(len(data)) > self.sent:
                 self.closed = "full"
                 self.history.drop_through(self.history.top)
                 raise ChannelFull(self.name)
             return self.history.append(data)
+
+    def check_open(self) -> None:
+        """Check that messages can be added.
+
+        Raises:
+            ChannelClosed: The feed has ended.
+            ChannelFull: The feed is full.
+        """
+        if self.closed is not None:
+            raise self._refusal(self.closed)
+
+    def _refusal(self, closed: str) -> ChannelClosed | ChannelFull:
+        return ChannelFull(self.name) if closed == "full" else ChannelClosed(self.name, closed)
 
     def proves(self, start: Start) -> bool:
         """Return whether the messages held here suffice to locate a start position.
@@ -152,11 +213,14 @@ class MessageLog:
             return self.local
         if isinstance(start, First):
             return self.kind.only_last or self.history.first == 1
-        if not isinstance(start, Position) or self.kind.only_last:
+        if isinstance(start, Last) and self.dropped:
+            return start.count <= len(self.history)
+        if not isinstance(start, Position):
             return True
         history = self.history
         with self.lock:
-            return start.epoch == history.epoch and history.first - 1 <= start.offset <= history.top
+            first = 1 if self.kind.only_last else history.first
+            return start.epoch == history.epoch and first - 1 <= start.offset <= history.top
 
     def locate(self, start: Start) -> int | None:
         """Return the offset after which a reader begins.
@@ -220,6 +284,7 @@ class MessageLog:
         if found is not None:
             return found
         history = self.history
+        self.read_at = next(_reads)
         with self.lock:
             top = history.top
             if self.kind.only_last:

@@ -7,83 +7,48 @@ forgotten. Must not know transports, requests, sessions or the wire.
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
-import anyio
-
 from asgi_comet._runtime.runtime import Runtime
+from asgi_comet._runtime.tasks import Background
 from asgi_comet._runtime.timers import Timeout
-from asgi_comet.brokers.base import Broker, Stored
+from asgi_comet.brokers.base import Broker
+from asgi_comet.brokers.logs import ChannelSpec, Stored
 from asgi_comet.brokers.unserved import Unserved
+from asgi_comet.channels.aged import make_feed
 from asgi_comet.channels.delivery import Delivery
 from asgi_comet.channels.directory import Place
-from asgi_comet.channels.expiry import Leave, Linger
+from asgi_comet.channels.dropped import Dropped
+from asgi_comet.channels.expiry import Leave
 from asgi_comet.channels.fanout import Fanout
-from asgi_comet.channels.feed import Authorize, Feed
+from asgi_comet.channels.feed import Feed
+from asgi_comet.channels.guards import UNNAMED, NamedGuards
 from asgi_comet.channels.kind import Kind
+from asgi_comet.channels.options import Options
+from asgi_comet.channels.publisher import Publisher
 from asgi_comet.channels.reserved import Reserved
-from asgi_comet.channels.scope import Tab
+from asgi_comet.channels.sharing import Sharing
 from asgi_comet.channels.source import Demand
-from asgi_comet.core.history import History
 from asgi_comet.core.names import check_name, fresh_name
-from asgi_comet.errors import ChannelFull, CometError, MessageTooLarge, TooManyVirtualChannels
-from asgi_comet.protocol.sse import Html
+from asgi_comet.errors import (
+    ChannelClosed,
+    ChannelFull,
+    CometError,
+    MessageTooLarge,
+    NonUniqueChannelName,
+    TooManyFamilyChannels,
+    TooManyVirtualChannels,
+)
 from asgi_comet.settings import Settings
 
-__all__ = ["Options", "Registry"]
+__all__ = ["Registry"]
+
+Store = Broker | Unserved | Publisher
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """The options of a new channel.
-
-    Attributes:
-        size: How many messages the channel holds; on demand, how far the source is read ahead of
-            the client's acknowledgements.
-        name: The name, without the `~` of a process channel; `None` for a fresh identifier.
-        linger: How many seconds to keep the channel unused, or after its end; `None` is
-            `Settings.linger`.
-        type: The type of the values, anything pydantic knows; `None` for any value.
-        authorize: Decides which clients may read, at the site; `None` is every client.
-        html: Renders values as HTML; `None` for a channel without HTML.
-    """
-
-    size: int
-    name: str | None = None
-    linger: float | None = None
-    type: Any = None
-    authorize: Authorize | None = None
-    html: Html | None = None
-
-
-class Opening:
-    """A channel that is being announced to the other workers.
-
-    Attributes:
-        done: Set once the other workers know the channel, or the announcement failed.
-        error: The reason of the failure.
-    """
-
-    def __init__(self) -> None:
-        self.done: anyio.Event = anyio.Event()
-        self.error: CometError | None = None
-
-    async def wait(self) -> None:
-        """Return once the other workers know the channel.
-
-        Raises:
-            CometError: The announcement failed.
-        """
-        await self.done.wait()
-        if self.error is not None:
-            raise self.error
 
 
 class Registry:
@@ -98,11 +63,12 @@ class Registry:
 
     Attributes:
         reserved: The declared names.
+        guards: The rules that have a name.
         restarts: How often sources of declared channels were restarted.
-        settle: Delays the answer to the current request, if any, until a function has returned.
+        dropped: The channels that the application has dropped.
+        sharing: The channels that other workers have, too.
+        publisher: Stores messages while the process publishes and does not serve.
     """
-
-    settle: Callable[[Callable[[], Awaitable[None]]], None]  # set by `Comet`
 
     def __init__(
         self,
@@ -115,25 +81,39 @@ class Registry:
     ) -> None:
         self.site: Place = site
         self.reserved: Reserved = Reserved()
+        self.guards: NamedGuards = NamedGuards()
         self.restarts: int = 0
+        self.publisher: Publisher | None = None
         self._settings = settings
         self._broker = broker
         self._unserved = Unserved(broker)
-        self._store: Broker | Unserved = self._unserved  # until the first lifespan
+        self._store: Store = self._unserved  # until the first lifespan
+        self._aside: tuple[bool, Store, frozenset[Feed]]  # while the process only publishes
         self._fanout = fanout
         self._runtime = runtime
+        self.dropped: Dropped = Dropped(runtime, settings.linger, self.end_unused)
+        self.sharing: Sharing = Sharing(broker, runtime.background, self._lose)
         self._lock = site.directory.lock
         self._live = 0
         self._stopping = False
-        # Feeds whose Channel was garbage-collected, with their places. A finalizer may run
-        # anywhere, even in a thread that holds the lock, so a finalizer only appends here.
-        self._dropped: deque[tuple[Feed, Place]] = deque()
-        self._lasting: set[Feed] = set()  # of the site, made before the lifespan started
-        self._openings: dict[Feed, Opening] = {}
         self._sources: WeakValueDictionary[int, AsyncIterator[Any]] = WeakValueDictionary()
 
+    @property
+    def heartbeat(self) -> float:
+        """See `Settings.heartbeat`."""
+        return self._settings.heartbeat
+
+    @property
+    def connected(self) -> bool:
+        """Whether other workers can be told something now."""
+        return self._broker.connected
+
+    def members_elsewhere(self) -> int:
+        """Return how many members of families only other workers have."""
+        return self._broker.elsewhere
+
     def __len__(self) -> int:
-        self.collect()
+        self.dropped.collect()
         return self._live
 
     def find(self, name: str) -> Feed | None:
@@ -141,7 +121,14 @@ class Registry:
         return self.site.directory.find(name)
 
     def make_feed(
-        self, kind: Kind, place: Place, options: Options, *, sourced: bool, adopt: bool = False
+        self,
+        kind: Kind,
+        place: Place,
+        options: Options,
+        *,
+        sourced: bool,
+        family: bool | None = None,
+        barred: CometError | None = None,
     ) -> Feed:
         """Make the feed of a new channel. The feed is live at once.
 
@@ -149,58 +136,117 @@ class Registry:
             kind: The kind of the channel.
             place: The place of the channel.
             options: The options of the channel.
-            sourced: Whether this worker reads a source for the channel.
-            adopt: Whether every worker makes the channel by the same line of code, also once the
-                lifespan has started.
+            sourced: Whether the channel has a source.
+            family: Whether a declared channel is a member of a family, which ends once no worker
+                uses it; `None` for a channel that is not declared.
+            barred: The reason why the channel may not be made unless another worker has it.
         """
-        self.collect()
+        self.dropped.collect()
         name = options.name
         own = fresh_name() if name is None else check_name(name)
-        history = History(
-            size=1 if kind.only_last else options.size, max_bytes=self._settings.history_bytes
+        spec = ChannelSpec(
+            name=place.prefix + own,
+            kind=kind.value,
+            size=1 if kind.only_last else options.size,
+            max_bytes=self._settings.history_bytes,
+            max_age=options.max_age,
         )
-        feed = Feed(place.prefix + own, kind, history, place.directory)
+        feed = make_feed(spec, place.directory, self._runtime.clock.now)
         feed.authorize = options.authorize
         feed.html = options.html
         feed.linger = self._settings.linger if options.linger is None else options.linger
+        feed.sourced = sourced
+        if self._broker.shared:
+            feed.local = False
+            feed.adopt = family is not None or (name is not None and self._store is self._unserved)
+            feed.reclaim = family or name is None
+            feed.guard = self._name_guard(feed)
         self._add(feed, place)
-        if self._broker.shared and place is self.site and not sourced:
-            feed.local, feed.adopt = False, adopt or self._store is self._unserved
-            self._share(feed)
+        if not feed.local:
+            self.share(feed, barred)
         return feed
+
+    def share(self, feed: Feed, barred: CometError | None = None) -> None:
+        """Announce a channel to the other workers."""
+        if self.publisher is not None:
+            self.publisher.open(feed)
+        else:
+            self.sharing.open(feed, barred)
+
+    def open_again(self, feed: Feed) -> None:
+        """Open a channel that has ended elsewhere while it was used here; readers are told `full`.
+
+        Call in the loop's thread.
+        """
+        self.sharing.open_again(self.renew(feed))
+
+    def _lose(self, feed: Feed, error: CometError) -> None:
+        """End a channel that could not be announced; another worker may have the name."""
+        if not self._stopping:
+            text = "channel %.200r is not known to other workers: %s"
+            _logger.error(text, feed.name, error)
+        elsewhere = isinstance(error, NonUniqueChannelName | TooManyFamilyChannels)
+        self.end(feed, "failed", keep=not elsewhere, tell=False)
 
     async def adopt(self, name: str) -> Feed | None:
         """Return a feed for a site channel of other workers; `None` if there is none.
 
+        A channel that has ended can be read for its `linger` time, unless every worker makes the
+        channel: the next reader then starts the channel afresh, maybe in a worker of newer code.
+
         Raises:
             TooManyVirtualChannels: There are `Settings.max_virtual_channels` already.
             BrokerUnavailable: The broker cannot be reached.
+            UnknownGuard: This worker does not know which clients may read the channel.
         """
         spec = await self._broker.find(name)
         feed = self.find(name)  # another task may have made the feed meanwhile
-        if feed is None and spec is not None:
-            history = History(size=spec.size, max_bytes=spec.max_bytes)
-            feed = Feed(name, Kind(spec.kind), history, self.site.directory)
+        if feed is None and spec is not None and (spec.closed is None or not spec.adopt):
+            feed = make_feed(spec, self.site.directory, self._runtime.clock.now)
+            feed.authorize, feed.guard = self.guards.get(spec.guard), spec.guard
             feed.local, feed.linger = False, self._settings.linger
-            timers, clock = self._runtime.timers, self._runtime.clock
-            kept = feed
-            leave = Leave(lambda: kept.latest, timers, clock, self.end_unused)
-            feed.observers = (leave.observe,)
-            self._add(feed, self.site)
+            feed.adopt, feed.sourced, feed.reclaim = spec.adopt, spec.sourced, spec.reclaim
+            if spec.closed is None:
+                self._use(feed)
+            else:
+                feed.closed = spec.closed
+                self.site.directory.add_ended(feed)
+                await self._forget_later(feed)
         return feed
 
-    async def follow(self, feed: Feed) -> None:
-        """Receive every message of a channel in this worker, from the oldest held one on.
+    def _use(self, feed: Feed) -> None:
+        """Add a channel of other workers, for as long as this worker uses the channel."""
+        timers, clock = self._runtime.timers, self._runtime.clock
+        leave = Leave(lambda: feed.latest, timers, clock, self.end_unused)
+        feed.observers = (leave.observe,)
+        self._add(feed, self.site)
+        leave.observe(0)  # the client may be refused, or leave before the channel is followed
 
-        Raises:
-            BrokerUnavailable: The broker cannot be reached.
+    def _name_guard(self, feed: Feed) -> str:
+        declared = self.reserved.find(feed.name)
+        name = self.guards.name(feed.name, feed.authorize, imported=feed.adopt)
+        words = declared is not None and declared[1]
+        return UNNAMED if name and words else name  # the rule of a family takes words, too
+
+    def publish_by(self, publisher: Publisher | None) -> None:
+        """Publish without serving: by a publisher, until this is called with `None`.
+
+        Channels that were made meanwhile are forgotten in the end; other workers keep them.
         """
-        if not feed.local and not feed.live:
-            opening = self._openings.get(feed)
-            if opening is not None:
-                await opening.wait()
-            await self._broker.follow(feed)
-            feed.live = True
+        directory = self.site.directory
+        if publisher is not None:
+            self._aside = self._stopping, self._store, frozenset(directory.feeds())
+            self._stopping, self._store = False, publisher
+        else:
+            self._stopping, self._store, kept = self._aside
+            for feed in directory.feeds():
+                if feed not in kept:
+                    self.end(feed, "ended", keep=False, tell=False)
+        self.publisher = publisher
+
+    def forked(self) -> None:
+        """Publish where no server runs: the parent process of this one serves."""
+        self._store = self._unserved
 
     def _add(self, feed: Feed, place: Place) -> None:
         limit = self._settings.max_virtual_channels
@@ -212,26 +258,7 @@ class Registry:
         if waiting:
             self._runtime.loop.run(lambda: self._fanout.join(waiting, feed))
 
-    def _share(self, feed: Feed) -> None:
-        """Announce a channel to the other workers; in a request, before the answer begins."""
-        opening = self._openings[feed] = Opening()
-        self.settle(opening.wait)
-        self._runtime.background.start(partial(self._open_elsewhere, feed, opening))
-
-    async def _open_elsewhere(self, feed: Feed, opening: Opening) -> None:
-        try:
-            await self._broker.open(feed)
-            await self._broker.follow(feed)
-            feed.live = True
-        except CometError as error:
-            opening.error = error
-            _logger.error("channel %.200r is not known to other workers: %s", feed.name, error)  # noqa: TRY400
-            self.end(feed, "failed", tell=False)
-        finally:
-            del self._openings[feed]
-            opening.done.set()
-
-    def renew(self, feed: Feed, epoch: str | None = None, first: int = 1) -> Feed:
+    def renew(self, feed: Feed, epoch: str | None = None, first: int = 1, began: int = 0) -> Feed:
         """Continue a channel in another incarnation; its readers are told `full`.
 
         Call in the loop's thread. Current listeners can still read the messages of the old
@@ -241,41 +268,64 @@ class Registry:
             feed: The feed of the old incarnation.
             epoch: The epoch of the new incarnation; `None` is a fresh epoch.
             first: The offset of the first message of the new incarnation.
+            began: The offset of the newest message when the new incarnation began.
 
         Returns:
             The feed of the new incarnation; the old feed, if the channel ended at this moment.
         """
-        history = History(size=feed.history.size, max_bytes=feed.history.max_bytes, epoch=epoch)
-        history.reset(history.epoch, first)
-        new = Feed(feed.name, feed.kind, history, feed.directory)
-        new.authorize, new.stop, new.uses = feed.authorize, feed.stop, feed.uses
-        new.observers, new.used_at, new.linger = feed.observers, feed.used_at, feed.linger
-        new.html, new.local, new.live, new.adopt = feed.html, feed.local, feed.live, feed.adopt
+        if feed.kind.only_last and not feed.local:
+            feed.rebase(epoch or feed.epoch, first)
+            return feed
+        new = make_feed(feed.spec, feed.directory, self._runtime.clock.now, epoch)
+        new.reset(new.epoch, first)
+        new.began = began
+        new.inherit(feed)
         if not feed.directory.replace(feed, new):
             return feed
         feed.observers = ()
         self._fanout.close(feed, "restarted")
+        # The listeners are told `full` and have yet to subscribe to the new incarnation. Without a
+        # listener the linger time is running already; a renewal does not extend it.
+        for observe in new.observers if feed.listeners else ():
+            observe(0)
         return new
 
-    def publish(self, feed: Feed, data: bytes) -> Delivery:
+    def publish(self, feed: Feed, data: bytes, id_: str | None = None) -> Delivery:
         """Publish encoded data on a feed, see `Channel.publish`."""
+        if id_ is not None:
+            feed.check_open()  # a broker may find the id first
         if len(data) > self._settings.message_limit:
             raise MessageTooLarge(feed.name, self._settings.message_limit, len(data))
-        return Delivery(self._runtime, feed, self.append(feed, data), self._settings.timeout)
+        stored = self.append(feed, data, id_)
+        return Delivery(self._runtime, feed, stored, self._settings.timeout)
 
-    def append(self, feed: Feed, data: bytes) -> Stored:
+    def append_value(self, feed: Feed, data: bytes) -> Stored:
+        """Append an encoded value of a channel's source."""
+        if len(data) > self._settings.message_limit:
+            raise MessageTooLarge(feed.name, self._settings.message_limit, len(data))
+        return self.append(feed, data, sourced=True)
+
+    def append(
+        self, feed: Feed, data: bytes, id_: str | None = None, *, sourced: bool = False
+    ) -> Stored:
         """Append encoded data to a feed, without an outcome to await. Thread-safe.
+
+        Args:
+            feed: The feed.
+            data: The value as JSON.
+            id_: A second message with the same id is not stored, see `Channel.publish`.
+            sourced: Whether the value is of the channel's source.
 
         Raises:
             ChannelClosed: The channel has ended.
             ChannelFull: The channel is full, so it ends.
         """
         try:
-            if feed.local and self._broker.shared:
-                offset = feed.append(data)
-                self._fanout.appended(feed)
-                return offset
-            return self._store.append(feed, data)
+            if feed.closing is not None:
+                raise ChannelClosed(feed.name, feed.closing)
+            if sourced:
+                return self._broker.append(feed, data, sourced=True)
+            return self._store.append(feed, data, id=id_)
         except ChannelFull:
             self._fanout.mark(feed)  # so that the server tells its reader
             self.end(feed, "full")
@@ -308,27 +358,42 @@ class Registry:
             tell: Whether the channel ends in the other workers, too.
         """
         directory = feed.directory
-        self._lasting.discard(feed)
         if directory.end(feed, keep=keep):
             with self._lock:
                 self._live -= 1
             if not keep:
                 directory.forget(feed)
             elif reason != "full":
-                self._runtime.background.start(partial(self._forget_later, feed))
-            if not feed.local:
+                self._jobs.start(partial(self._forget_later, feed))
+            if not feed.local and tell:
+                feed.closing = reason
+                if self.publisher is not None:
+                    self.publisher.open(feed)
+                self._jobs.start(partial(self._end_everywhere, feed, reason))
+            elif not feed.local:
                 self._broker.unfollow(feed)
-                if tell:
-                    self._runtime.background.start(partial(self._broker.end, feed, reason))
-        self._fanout.close(feed, reason)
+        if feed.closing is None or not tell:
+            self._fanout.close(feed, reason)
         stop = feed.stop  # read once: the pump removes it when the source has ended
         if stop is not None:
             stop()
+
+    async def _end_everywhere(self, feed: Feed, reason: str) -> None:
+        """End a channel in all workers; then in this one, whose listeners have all messages."""
+        try:
+            await self.sharing.end(feed, reason, known=self.publisher is not None)
+        finally:
+            self.end(feed, reason, tell=False)
+            self._broker.unfollow(feed.latest)
 
     async def _forget_later(self, feed: Feed) -> None:
         """Keep the messages of an ended channel readable while the lifespan runs for `linger`."""
         forget = Timeout(partial(feed.directory.forget, feed))
         self._runtime.timers.start(forget, feed.linger)
+
+    @property
+    def _jobs(self) -> Background | Publisher:
+        return self._runtime.background if self.publisher is None else self.publisher
 
     @property
     def stopping(self) -> bool:
@@ -340,8 +405,12 @@ class Registry:
         self._stopping = False
         self._unserved.serve()
         self._store = self._broker
-        self.collect()
-        self._lasting = {f for f in self.site.directory.feeds() if f.closed is None}
+        self.dropped.collect()
+        for feed in self.site.directory.feeds():
+            feed.lasting = feed.closed is None
+            shared = feed.local or feed.live or self.sharing.is_opening(feed)
+            if feed.lasting and not shared:
+                self.share(feed)  # it was shared in the lifespan before
 
     def stop(self) -> None:
         """End the channels of the site, because the server stops.
@@ -354,37 +423,25 @@ class Registry:
         for feed in self.site.directory.feeds():
             if feed.closed is not None:
                 feed.directory.forget(feed)
-            elif feed.stop is None and feed in self._lasting:
-                self._lasting.add(self.renew(feed))
+            elif feed.stop is None and feed.lasting:
+                self._set_aside(feed)
+            elif feed.sourced and feed.stop is not None and not feed.adopt and not feed.local:
+                self.end(feed, "failed", keep=False)  # no other worker has the source
             else:
                 self.end(feed, "ended", keep=False, tell=False)
 
-    def end_unused(self, feed: Feed) -> None:
-        """End a channel that is unused in this worker; other workers may still use it."""
-        self.end(feed, "ended", keep=False, tell=False)
+    def _set_aside(self, feed: Feed) -> None:
+        """Keep a channel for the next lifespan."""
+        if not feed.local:
+            self._broker.unfollow(feed)
+        self.renew(feed).live = False
 
-    def collect(self) -> None:
-        """Reclaim dropped channels that were never used; start the linger time of the others."""
-        for _ in range(len(self._dropped)):
-            try:
-                feed, place = self._dropped.popleft()
-            except IndexError:  # pragma: no cover - another thread took it at this moment
-                return
-            if feed.uses == 0:
-                self.end_unused(feed)
-            elif not self._runtime.loop.running:
-                self._dropped.append((feed, place))  # the linger time begins with the lifespan
-            else:
-                timers, linger = self._runtime.timers, self._settings.linger
-                dropped = Linger(feed, timers, linger, self.end_unused, partial(_is_away, place))
-                self._runtime.loop.run(dropped.begin)
+    def end_unused(self, feed: Feed, *, at_once: bool = False) -> None:
+        """End a channel that is unused in this worker; other workers may still use it.
 
-    def drop(self, feed: Feed, place: Place) -> None:
-        """Record that the application has dropped a channel. Safe in finalizers."""
-        self._dropped.append((feed, place))
-        self._runtime.loop.run_soon(self.collect)
-
-
-def _is_away(place: Place) -> bool:
-    """Tell whether a channel's only reader is a tab without a connection right now."""
-    return isinstance(place.scope, Tab) and not place.scope.connections
+        Args:
+            feed: The feed.
+            at_once: Whether another channel needs the place.
+        """
+        if not self._broker.retire(feed, 0 if at_once else feed.linger):
+            self.end(feed, "ended", keep=False, tell=False)

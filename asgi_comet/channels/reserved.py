@@ -6,6 +6,7 @@ thread-safe; the caller serialises additions.
 
 from __future__ import annotations
 
+import hashlib
 from typing import Protocol
 
 from asgi_comet.channels.feed import Authorize
@@ -92,6 +93,12 @@ class Reserved:
     def names(self) -> list[str]:
         """Return the declared names of the site, families with their words."""
         return [*self._exact, *(pattern.name for pattern, _ in self._families)]
+
+    @property
+    def digest(self) -> str:
+        """The same for all applications that declare the same names."""
+        names = sorted([*self.names(), *(f"~{name}" for name in self._own)])
+        return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
 
     def find_own(self, name: str) -> Owner | None:
         """Return the declaration of a name, without its `~`, in every client process."""

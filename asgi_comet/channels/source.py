@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Callable
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -20,14 +21,17 @@ from anyio.lowlevel import checkpoint
 from asgi_comet._runtime.runtime import Runtime
 from asgi_comet._runtime.timers import Timeout
 from asgi_comet._runtime.waiting import make_interrupt, pass_cancellation
+from asgi_comet.brokers.logs import Fenced, Stored
 from asgi_comet.channels.feed import Feed
-from asgi_comet.core.history import History
-from asgi_comet.errors import ChannelClosed, ChannelFull
+from asgi_comet.core.history import History, check_count
+from asgi_comet.core.messages import Position
+from asgi_comet.errors import ChannelClosed, ChannelFull, CometError
 
 __all__ = ["CLOSE_LIMIT", "Demand", "Pump", "check_ahead", "close_source"]
 
 _logger = logging.getLogger(__name__)
 
+AHEAD = 64  # values read before the first of them is known to be stored
 BATCH = 32  # values read between two turns of the loop, if the source never waits
 CLOSE_LIMIT = 10.0  # seconds in which a source must end and close; then it is cancelled
 CLOSE_AT_LEAST = 1.0  # seconds of `CLOSE_LIMIT` reserved for `aclose()`
@@ -67,10 +71,10 @@ def check_ahead(ahead: int) -> None:
     """Check the `ahead` option of an on-demand source.
 
     Raises:
+        TypeError: `ahead` is no whole number.
         ValueError: `ahead` is less than 1.
     """
-    if ahead < 1:
-        raise ValueError(f"expected ahead to be a number of messages, at least 1, got {ahead!r}")
+    check_count("ahead", ahead)
 
 
 async def close_source(source: AsyncIterator[Any]) -> None:
@@ -86,10 +90,13 @@ class Pump:
     Args:
         feed: Receives the values.
         source: The source. Always closed in the end, even if never started.
-        publish: Encodes and publishes a value.
+        publish: Encodes and publishes a value; returns how far it is stored.
         ended: Called when the source has ended, with the reason: `ended` or `failed`.
         demand: The limit of reading; `None` reads values as soon as they come.
         runtime: Runs the pump and its time limit.
+
+    Attributes:
+        clean: Whether the source has closed in time, and all its values are stored.
     """
 
     def __init__(
@@ -97,7 +104,7 @@ class Pump:
         feed: Feed,
         source: AsyncIterator[Any],
         *,
-        publish: Callable[[Any], object],
+        publish: Callable[[Any], Stored],
         ended: Callable[[str], None],
         demand: Demand | None,
         runtime: Runtime,
@@ -114,6 +121,8 @@ class Pump:
         self._limit: Timeout | None = None
         self._stopped = False
         self._wake: Callable[[], None] = _asleep
+        self._behind: deque[Callable[[], Awaitable[Position]]] = deque()  # not known to be stored
+        self.clean: bool = True
 
     def stop(self) -> None:
         """Close the source: cancel it once where it waits, and after the time limit for good.
@@ -136,6 +145,7 @@ class Pump:
             limit = Timeout(partial(self._cut_off, scope))
             self._timers.start(limit, max(self._give_up - self._clock.now(), 0.0))
             await self._close()
+            await self._store()
         self._timers.stop(limit)
 
     async def _read(self) -> str:
@@ -147,7 +157,9 @@ class Pump:
                 value = await interrupt.run(self._next)
                 if self._stopped:
                     break
-                self._publish(value)
+                stored = self._publish(value)
+                if not isinstance(stored, int):
+                    await interrupt.run(partial(self._wait_behind, stored))
                 count += 1
                 if count % BATCH == 0:  # a source may never wait, and other tasks must run
                     await checkpoint()
@@ -155,11 +167,29 @@ class Pump:
             pass
         except (Exception, GeneratorExit, asyncio.CancelledError) as error:
             pass_cancellation(error)
+            self.clean = False
+            if isinstance(error, Fenced) and error.name == self._feed.name:
+                return "ended"
             if isinstance(error, ChannelClosed | ChannelFull) and error.name == self._feed.name:
                 return "ended"  # this channel was closed now, not one that the source uses
             _logger.exception("the source of channel %.200r failed", self._feed.name)
             return "failed"
         return "ended"
+
+    async def _wait_behind(self, stored: Callable[[], Awaitable[Position]]) -> None:
+        """Wait as long as too many values are not stored yet."""
+        self._behind.append(stored)
+        while len(self._behind) > AHEAD:
+            await self._behind[0]()
+            self._behind.popleft()
+
+    async def _store(self) -> None:
+        """Wait until all values are stored."""
+        try:
+            while self._behind:
+                await self._behind.popleft()()
+        except CometError:
+            self.clean = False
 
     async def _next(self) -> Any:
         if self._demand is not None:
@@ -171,6 +201,7 @@ class Pump:
             await close_source(self._source)
         except (Exception, asyncio.CancelledError) as error:
             pass_cancellation(error)
+            self.clean = False
             _logger.exception("the source of channel %.200r failed to close", self._feed.name)
 
     def _stop(self) -> None:
@@ -187,6 +218,7 @@ class Pump:
             self._feed.name,
             CLOSE_LIMIT,
         )
+        self.clean = False
         scope.cancel()
 
 

@@ -13,7 +13,21 @@ from enum import Enum
 
 from asgi_comet.core.messages import Message, Position
 
-__all__ = ["History", "Received"]
+__all__ = ["History", "Received", "check_count"]
+
+
+def check_count(name: str, count: int) -> None:
+    """Check an option that is a number of messages.
+
+    Raises:
+        TypeError: The number is not a whole one.
+        ValueError: The number is less than 1.
+    """
+    expected = f"expected {name} to be a number of messages, at least 1, got {count!r:.80}"
+    if isinstance(count, bool) or not isinstance(count, int):
+        raise TypeError(expected)
+    if count < 1:
+        raise ValueError(expected)
 
 
 class Received(Enum):
@@ -52,6 +66,16 @@ class History:
 
     def __len__(self) -> int:
         return self.top - self.first + 1
+
+    @property
+    def max_age(self) -> float | None:
+        """The maximal age of a message, in seconds; `None` is no bound."""
+        return None
+
+    def age(self, now: float) -> bool:
+        """Drop the messages that are too old; none here, see `AgedHistory`."""
+        del now
+        return False
 
     @property
     def position(self) -> Position:
@@ -148,8 +172,13 @@ class History:
         self.top += 1
         self._messages[self.top] = message
         self.bytes += len(message.data)
+        if self.top - self.first >= self.size or self.bytes > self.max_bytes:
+            self._trim()
+
+    def _trim(self) -> None:
         while len(self) > self.size or (self.bytes > self.max_bytes and len(self) > 1):
-            self.drop_through(self.first)
+            self.bytes -= len(self._messages.pop(self.first).data)
+            self.first += 1
 
     def drop_through(self, offset: int) -> None:
         """Drop the messages up to and including an offset, or up to the top if that is less."""

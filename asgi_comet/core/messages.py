@@ -5,9 +5,10 @@ Owns the text form of a position. Must not know channels, histories or any frame
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from asgi_comet.errors import BadRequest
 
@@ -131,6 +132,11 @@ class Message:
 
     offset: int
     data: bytes
+
+    @property
+    def value(self) -> Any:
+        """The value, as JSON has it."""
+        return json.loads(self.data)
 
 
 class Notice(NamedTuple):

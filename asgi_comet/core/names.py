@@ -28,7 +28,7 @@ def check_name(name: str) -> str:
     Source: docs/semantics.md#names.
     """
     if not isinstance(name, str):
-        raise InvalidName(name, f"it is a {type(name).__name__}")
+        raise InvalidName(name, f"it is of type {type(name).__name__}")
     try:
         size = len(name.encode())
     except UnicodeEncodeError as error:

@@ -134,7 +134,8 @@ def _read_segment(texts: list[str], piece: str) -> list[str] | None:
         return None
     words: list[str] = []
     for text in texts[-2:0:-1]:
-        at = piece.rfind(text, len(first) + 1, end - 1)  # a word has at least one character
+        # A word has at least one character. An end below 0 would count from the right.
+        at = piece.rfind(text, len(first) + 1, max(end - 1, 0))
         if at < 0:
             return None
         words.append(piece[at + len(text) : end])

@@ -25,13 +25,14 @@ from asgi_comet.channels.registry import Registry
 from asgi_comet.declare.declared import Declaration, Opener
 from asgi_comet.declare.restarting import Restarting, Script, Silent
 from asgi_comet.declare.shares import Share, Shares
-from asgi_comet.errors import InvalidName, NonUniqueChannelName
+from asgi_comet.errors import BrokerUnavailable, CometError, InvalidName, NonUniqueChannelName
 from asgi_comet.identity.process import Client
 from asgi_comet.settings import Settings
 
 __all__ = ["Declarations", "Match"]
 
 Member = Restarting | Silent
+Job = Callable[[], Awaitable[None]]
 
 _logger = logging.getLogger(__name__)
 
@@ -72,11 +73,14 @@ class Declarations(Opener):
         self._site: dict[Declaration, Member | None] = {}  # the last of each
         self._live: dict[Declaration, dict[Member, tuple[Share[Member], ...]]] = {}
         self._shares: Shares[Member] = Shares(
-            settings.max_family_channels, settings.max_family_channels_per_session, runtime.clock
+            settings.max_family_channels,
+            settings.max_family_channels_per_session,
+            runtime.clock,
+            channels.members_elsewhere,
         )
         self._warnings = Seldom(_logger, runtime.clock.now)
         self._begun = False
-        self._waiting: list[Callable[[], Awaitable[None]]] = []  # sources to read once begun
+        self._waiting: list[Job] = []  # sources to read once begun
 
     def add(self, declared: Declaration) -> None:
         """Take a declaration; its names are taken from now on.
@@ -97,6 +101,7 @@ class Declarations(Opener):
                 if declared.read(words) is not None:
                     raise NonUniqueChannelName(name)
             self._reserved.add(pattern, declared)
+            self._channels.guards.note(declared.authorize)
             if not declared.family:
                 self._site[declared] = None
         if not declared.family and self._begun:
@@ -255,19 +260,23 @@ class Declarations(Opener):
                 if found is not None and (make is not None or found.closed is None):
                     self._shares.touch(found.name)
                     return found
-                shares = self._shares.of(listener) if declared.family else ()
+                bounded = declared.family and self._channels.publisher is None
+                shares = self._shares.of(listener) if bounded else ()
                 rooms = (share.make_room() for share in shares)
                 longest: Member | None = next((member for member in rooms if member), None)
-                if longest is None:
-                    member = self._make_member(declared, place, name, make)
+                if longest is not None:
+                    self._evict(longest)
+                else:
+                    barred = next((share.barred for share in shares if share.barred), None)
+                    member = self._make_member(declared, place, name, make, barred)
                     self._live.setdefault(declared, {})[member] = shares
                     for share in shares:
                         share.note(name, member, 0)
                     break
-            self._channels.end_unused(longest.feed)
+            self._channels.end_unused(longest.feed, at_once=True)
         feed = member.feed
         if self._channels.stopping and self._runtime.loop.running and declared not in self._site:
-            self._channels.end(feed, "ended", keep=False)
+            self._channels.end(feed, "ended", keep=False, tell=False)
         if feed.closed is None:
             self._run(declared, member)
         else:  # closed at this moment
@@ -280,18 +289,20 @@ class Declarations(Opener):
         place: Place,
         name: str,
         make: Callable[[], Any] | None,
+        barred: CometError | None,
     ) -> Member:
         feed = self._channels.make_feed(
             declared.kind,
             place,
             replace(declared.options, name=name),
             sourced=make is not None,
-            adopt=True,
+            family=declared.family,
+            barred=barred,
         )
         left = partial(self._leave, declared)
         if make is None:
             return Silent(feed, left, self._runtime)
-        script = Script(make, declared.encode, left)
+        script = Script(make, declared.encode, left, declared.continues)
         member = Restarting(feed, script, self._channels, self._runtime)
         if declared in self._site:
             self._site[declared] = member
@@ -312,13 +323,17 @@ class Declarations(Opener):
             # Breaks a reference cycle. Otherwise the member's objects stay until the timer
             # expires and the garbage collector runs, which stops the event loop meanwhile.
             timers.stop(leave)
-            member.feed.observers, member.feed.stop = (), None
+            feed = member.feed
+            feed.observers, feed.stop, feed.right = (), None, None
 
-        async def run() -> None:
+        async def look() -> None:
             if declared.family:
                 observe(
                     len(member.feed.listeners)
                 )  # also for listeners attached before `observe` was set
+
+        async def run() -> None:
+            await look()
             if isinstance(member, Restarting):
                 await member.run()
                 forget()
@@ -326,6 +341,13 @@ class Declarations(Opener):
         if isinstance(member, Silent):
             member.forget = forget
 
+        self._schedule(run, look)
+
+    def _schedule(self, run: Job, look: Job) -> None:
+        """Have a source read once the application runs; in a publisher, never."""
+        if self._channels.publisher is not None:
+            self._channels.publisher.start(look)
+            return
         with self._lock:
             if not self._begun:
                 self._waiting.append(run)
@@ -339,6 +361,20 @@ class Declarations(Opener):
         with self._lock:
             for share in self._live.get(declared, {}).get(member, ()):
                 share.note(member.feed.name, member, listeners)
+
+    def _evict(self, member: Member) -> None:
+        """Count a member no more that ends soon. The caller holds the lock.
+
+        Raises:
+            BrokerUnavailable: The member cannot be ended now.
+        """
+        shares = {share for live in self._live.values() for share in live.get(member, ())}
+        for share in shares:
+            share.leave(member.feed.name)
+            if not self._channels.connected:
+                share.note(member.feed.name, member, 0)
+        if not self._channels.connected:
+            raise BrokerUnavailable("no member of a family can be ended to make room for another")
 
     def _leave(self, declared: Declaration, member: Member) -> None:
         with self._lock:

@@ -39,6 +39,7 @@ class Declaration:
         words: The parameters of the name; `None` for a channel of each client process.
         encode: Encodes a value.
         function: The declared function; `None` for a family that is only published to.
+        continues: Whether the source goes on after the newest message when it is started again.
         name: The name as text, with its words; without the `~` of a process channel.
         authorize: Tells who may read it; `None` is everyone.
         own: Whether each client process has one.
@@ -51,6 +52,7 @@ class Declaration:
     words: Words | None
     encode: Encode
     function: Callable[..., AsyncIterator[Any]] | None
+    continues: bool = False
     name: str = field(init=False)
     authorize: Authorize | None = field(init=False)
     own: bool = field(init=False)

@@ -39,7 +39,8 @@ class Word(NamedTuple):
 
 _TEXT = Word(TypeAdapter(str, config=ConfigDict(coerce_numbers_to_str=True)), "str")
 
-_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+AFTER = "after"  # the parameter of a source that goes on after a message
+BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _BY_PLACE = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
 
 
@@ -75,14 +76,22 @@ class Words:
         self._words = words
 
     @classmethod
-    def of_source(cls, pattern: Pattern, function: Callable[..., Any]) -> Words:
+    def of_source(
+        cls, pattern: Pattern, function: Callable[..., Any], *, continues: bool = False
+    ) -> Words:
         """Return the words of a name whose source has a parameter for each.
+
+        Args:
+            pattern: The name.
+            function: The source.
+            continues: Whether the source has the parameter `after` besides.
 
         Raises:
             InvalidDeclaration: The function has other parameters, or a type that pydantic does not
                 know.
         """
-        parameters = inspect.signature(function).parameters.values()
+        every = inspect.signature(function).parameters.values()
+        parameters = [one for one in every if not (continues and one.name == AFTER)]
         names = [parameter.name for parameter in parameters]
         if set(names) != set(pattern.words):
             raise InvalidDeclaration(
@@ -90,7 +99,7 @@ class Words:
                 f"expected parameters for its words {list(pattern.words)}, got {names}",
             )
         for parameter in parameters:
-            if parameter.kind not in _BY_NAME:
+            if parameter.kind not in BY_NAME:
                 reason = f"expected parameters that are given by name, got {parameter}"
                 raise InvalidDeclaration(pattern.name, reason)
         return cls(pattern, {p.name: _make_word(pattern.name, function, p) for p in parameters})

@@ -10,15 +10,16 @@ import logging
 import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import anyio
 
 from asgi_comet._runtime.runtime import Runtime
+from asgi_comet.brokers.logs import Stored
 from asgi_comet.channels.encoding import Encode
 from asgi_comet.channels.feed import Feed
 from asgi_comet.channels.registry import Registry
+from asgi_comet.channels.right import Right
 from asgi_comet.channels.source import Demand, Pump
 
 __all__ = ["Restarting", "Script", "Silent"]
@@ -36,14 +37,16 @@ class Script:
     """The source of a declared channel.
 
     Attributes:
-        make: Makes the source.
+        make: Makes the source; of one that continues, after a message, if there is one.
         encode: Encodes a value.
         left: Called when the channel has ended; maybe several times, in any thread.
+        continues: Whether the source goes on after the newest message.
     """
 
-    make: Callable[[], AsyncIterator[Any]]
+    make: Callable[..., AsyncIterator[Any]]
     encode: Encode
     left: Callable[[Restarting], None]
+    continues: bool = False
 
 
 class Silent:
@@ -55,18 +58,23 @@ class Silent:
         runtime: Calls `forget` in the loop's thread.
 
     Attributes:
-        feed: The channel's feed.
         forget: Called once the channel has ended, in the loop's thread.
     """
 
-    __slots__ = ("__weakref__", "_left", "_runtime", "feed", "forget")
+    __slots__ = ("__weakref__", "_feed", "_left", "_runtime", "forget")
 
     def __init__(self, feed: Feed, left: Callable[[Silent], None], runtime: Runtime) -> None:
-        self.feed: Feed = feed
+        self._feed = feed
         self.forget: Callable[[], None] = _nothing_to_forget
         self._left = left
         self._runtime = runtime
         feed.stop = self.stop
+
+    @property
+    def feed(self) -> Feed:
+        """The current feed of the channel."""
+        self._feed = feed = self._feed.latest
+        return feed
 
     def stop(self) -> None:
         """Forget the member. Idempotent, thread-safe."""
@@ -81,17 +89,14 @@ def _nothing_to_forget() -> None:
 class Restarting:
     """Reads sources into a channel, one after the other, until a source or the channel ends.
 
-    After a failure a channel continues in another incarnation. A newest channel continues in the
-    same one, since its clients miss nothing.
+    After a failure a channel continues in another incarnation. A newest channel, and one whose
+    source goes on where the channel stands, continue in the same one: their clients miss nothing.
 
     Args:
         feed: The channel's first feed.
         script: The source.
         channels: Publishes on, renews and ends the channel.
         runtime: Runs the source.
-
-    Attributes:
-        feed: The current feed of the channel.
     """
 
     __slots__ = (
@@ -99,18 +104,20 @@ class Restarting:
         "_again",
         "_began",
         "_channels",
+        "_clean",
         "_demand",
         "_failures",
+        "_feed",
         "_pause",
         "_pump",
+        "_right",
         "_runtime",
         "_script",
         "_stopped",
-        "feed",
     )
 
     def __init__(self, feed: Feed, script: Script, channels: Registry, runtime: Runtime) -> None:
-        self.feed: Feed = feed
+        self._feed = feed
         self._script = script
         self._channels = channels
         self._runtime = runtime
@@ -120,9 +127,18 @@ class Restarting:
         self._began = 0.0
         self._demand: Demand | None = None
         self._pump: Pump | None = None
+        self._clean = True
         self._pause: anyio.Event | None = None  # set to end the pause
+        self._right = feed.right = Right(self._close, continues=script.continues)
         feed.stop = self.stop
         self._ask()
+
+    @property
+    def feed(self) -> Feed:
+        """The current feed of the channel; the last one, once the channel was stopped."""
+        if not self._stopped:  # else a later start of the channel may have succeeded it
+            self._feed = self._feed.latest
+        return self._feed
 
     def stop(self) -> None:
         """Close the source and do not restart it. Idempotent, thread-safe."""
@@ -131,28 +147,39 @@ class Restarting:
         self._runtime.loop.run(self._stop)
 
     async def run(self) -> None:
-        """Read until the channel has ended."""
-        while not self._stopped:
-            self._again = False
-            self._began = self._runtime.clock.now()
-            feed = self.feed
-            self._pump = Pump(
-                feed,
-                self._script.make(),
-                publish=partial(self._publish, feed),
-                ended=self._ended,
-                demand=self._demand,
-                runtime=self._runtime,
-            )
-            await self._pump.run()  # also closes the source
-            self._pump = None
-            if not self._again or self._stopped:
-                return
-            self._pause = anyio.Event()
-            await self._runtime.timers.wait(self._pause, _choose_pause(self._failures))
+        """Read while this worker may, until the channel has ended or the server stops."""
+        right, sharing = self._right, self._channels.sharing
+        while await sharing.acquire(self.feed, right) and not self._stopped:
+            await self._read()
+            if self._again and not self._stopped:
+                self._pause = anyio.Event()
+                await self._runtime.timers.wait(self._pause, _choose_pause(self._failures))
+            elif not right.taken:
+                break
+        sharing.release(self.feed, clean=self._clean)
 
-    def _publish(self, feed: Feed, value: Any) -> None:
-        self._channels.publish(feed, self._script.encode(feed.name, value))
+    async def _read(self) -> None:
+        """Read one source, and close it."""
+        self._again = self._right.taken = False
+        self._began = self._runtime.clock.now()
+        self._pump = Pump(
+            self.feed,
+            self._make(),
+            publish=self._publish,
+            ended=self._ended,
+            demand=self._demand,
+            runtime=self._runtime,
+        )
+        await self._pump.run()
+        self._clean, self._pump = self._pump.clean, None
+
+    def _make(self) -> AsyncIterator[Any]:
+        newest, self._right.newest = self._right.newest or self.feed.newest, None
+        return self._script.make(after=newest) if self._script.continues else self._script.make()
+
+    def _publish(self, value: Any) -> Stored:
+        feed = self.feed
+        return self._channels.append_value(feed, self._script.encode(feed.name, value))
 
     def _ask(self) -> None:
         if self.feed.kind.on_demand:
@@ -160,6 +187,8 @@ class Restarting:
 
     def _ended(self, reason: str) -> None:
         feed = self.feed
+        if self._right.taken:
+            return  # another worker reads the source
         if reason != "failed" or self._stopped:
             self._channels.end(feed, reason)
             return
@@ -168,15 +197,15 @@ class Restarting:
         self._again = True
         self._channels.restarts += 1
         _logger.warning("the source of channel %.200r is to be started again", feed.name)
-        if not feed.kind.only_last:
-            self.feed = self._channels.renew(feed)
+        if not feed.kind.only_last and not self._script.continues:
+            self._channels.sharing.restart(feed)
             self._ask()
-            # The old feed's listeners are told `full` and have yet to subscribe to the new feed.
-            # Without a listener the linger time is running already; a failure does not extend it.
-            for observe in self.feed.observers if feed.listeners else ():
-                observe(0)
 
     def _stop(self) -> None:
+        self._right.cancel()
+        self._close()
+
+    def _close(self) -> None:
         if self._pump is not None:
             self._pump.stop()
         if self._pause is not None:

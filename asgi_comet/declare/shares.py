@@ -10,6 +10,7 @@ all members and stops the event loop meanwhile: 0.1 ms for each member.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
@@ -47,12 +48,14 @@ class Bounds:
     Attributes:
         setting: The name of the setting, for the error.
         limit: How many members count at most.
+        elsewhere: Returns how many members count that are not here.
         listeners: Members with more listeners do not count; `None` counts all members.
         grace: How many seconds a member without a listener is kept before another may replace it.
     """
 
     setting: str
     limit: int
+    elsewhere: Callable[[], int] = int
     listeners: int | None = None
     grace: float = 0.0
 
@@ -99,13 +102,26 @@ class Share(Generic[M]):
         self._names.discard(name)
         self._idle.pop(name, None)
 
+    @property
+    def barred(self) -> TooManyFamilyChannels | None:
+        """The reason why no worker may make another member, if there is one.
+
+        A worker that is below the limit by itself may still join a member of other workers.
+        """
+        if len(self._names) + self._bounds.elsewhere() < self._bounds.limit:
+            return None
+        return TooManyFamilyChannels(self._bounds.limit, self._bounds.setting)
+
     def make_room(self) -> M | None:
-        """Remove and return the member to close before a new one starts; `None` if there is room.
+        """Remove and return the member to close before a new one starts.
+
+        Returns:
+            The member; `None` if there is room, or this worker may join a member of others.
 
         Raises:
             TooManyFamilyChannels: The limit is reached, and every member is in use.
         """
-        if len(self._names) < self._bounds.limit:
+        if self.barred is None:
             return None
         self._sort_in()
         for name, (member, since) in self._idle.items():
@@ -113,6 +129,8 @@ class Share(Generic[M]):
                 break
             del self._idle[name]
             return member
+        if len(self._names) < self._bounds.limit:
+            return None
         raise TooManyFamilyChannels(self._bounds.limit, self._bounds.setting)
 
     def _sort_in(self) -> None:
@@ -131,14 +149,19 @@ class Shares(Generic[M]):
         most: How many members there may be in total.
         most_of_one: How many members one client may have alone.
         clock: The clock.
+        elsewhere: Returns how many members only other workers have.
     """
 
-    def __init__(self, most: int, most_of_one: int, clock: Clock) -> None:
+    def __init__(
+        self, most: int, most_of_one: int, clock: Clock, elsewhere: Callable[[], int] = int
+    ) -> None:
         self._clock = clock
         setting = "max_family_channels_per_session"
         self._own: WeakKeyDictionary[object, Share[M]] = WeakKeyDictionary()
         self._one = Bounds(setting, most_of_one, listeners=1)
-        self._all: Share[M] = Share(Bounds("max_family_channels", most, grace=GRACE), clock)
+        self._all: Share[M] = Share(
+            Bounds("max_family_channels", most, elsewhere, grace=GRACE), clock
+        )
         # Members without listeners expire soon, so a visitor's new member is never refused: the
         # oldest one is closed.
         self._strangers: Share[M] = Share(Bounds(setting, most_of_one, listeners=0), clock)

@@ -11,13 +11,14 @@ from asgi_comet.identity.process import Client
 from asgi_comet.node.build import Node
 from asgi_comet.protocol.events import decode_ack
 from asgi_comet.transports import subscribing
-from asgi_comet.transports.access import check_claim, recognise, too_many
+from asgi_comet.transports.access import check_claim, recognise, require_people, too_many
 
 __all__ = ["acknowledge", "close_process", "open_process"]
 
 
 async def open_process(node: Node, _: None, exchange: Exchange) -> None:
     """Open a client process for a page: `POST PREFIX/open`. The body is ignored."""
+    require_people(node, "POST PREFIX/open")
     claim = await recognise(node, exchange)
     request = CurrentRequest(node.requests, exchange.scope, sessions=exchange.sessions)
     if claim is not None:

@@ -15,13 +15,14 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from asgi_comet.errors import NoClientProcess, ProcessClosed, TooManyProcesses
+from asgi_comet.errors import BrokerUnavailable, NoClientProcess, ProcessClosed, TooManyProcesses
 
 __all__ = ["HANDLED", "exception_handlers", "make_response"]
 
-HANDLED = (NoClientProcess, ProcessClosed, TooManyProcesses)
+HANDLED = (BrokerUnavailable, NoClientProcess, ProcessClosed, TooManyProcesses)
 
 RETRY_AFTER = "30"  # seconds
+SOON = "1"  # seconds until the broker may be there again
 
 
 def make_response(error: Exception) -> JSONResponse:
@@ -29,12 +30,15 @@ def make_response(error: Exception) -> JSONResponse:
 
     Returns:
         `{"detail": "..."}`, FastAPI's format of errors: 403 without a client process, 410 for a
-        closed one, 429 for too many in the session, 503 for too many on the server.
+        closed one, 429 for too many in the session, 503 for too many on the server, or while the
+        broker is not available.
     """
     headers = None
     match error:
         case ProcessClosed():
             status = 410
+        case BrokerUnavailable():
+            status, headers = 503, {"Retry-After": SOON}
         case TooManyProcesses():
             status = 429 if error.of_session else 503
             headers = {"Retry-After": RETRY_AFTER}

@@ -49,6 +49,9 @@ class Recogniser(Protocol):
     def make_cookie(self, scope: Scope, session: str) -> tuple[bytes, bytes]:
         """Return the header that names a session to the client."""
 
+    def require_people(self, called: str) -> None:
+        """Check that client processes work with the broker; see `Requests`."""
+
 
 class CurrentRequest:
     """One request.
@@ -332,6 +335,7 @@ def current_process() -> Client:
 
     Raises:
         NoClientProcess: There is no current request, or none is its own.
+        NotShared: Workers share the broker, but not client processes.
         ProcessClosed: The one it names has closed.
     """
     request = current_request.get()
@@ -339,4 +343,5 @@ def current_process() -> Client:
         raise NoClientProcess(
             "this is outside of a request that CometMiddleware serves; pass process=process"
         )
+    request.recogniser.require_people("the current client process")
     return request.process()

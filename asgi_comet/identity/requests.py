@@ -10,7 +10,8 @@ from contextlib import contextmanager
 
 from starlette.types import Scope
 
-from asgi_comet.errors import NoClientProcess
+from asgi_comet.brokers.base import Broker
+from asgi_comet.errors import NoClientProcess, NotShared
 from asgi_comet.identity.clients import Clients
 from asgi_comet.identity.cookies import Cookie
 from asgi_comet.identity.current import CurrentRequest, current_request
@@ -28,14 +29,32 @@ class Requests:
         cookie: The cookie that names the session.
         clients: The sessions and client processes.
         users: The users of sessions.
+        broker: Says whether client processes are shared between workers.
     """
 
-    def __init__(self, identity: Identity, cookie: Cookie, clients: Clients, users: Users) -> None:
+    def __init__(
+        self, identity: Identity, cookie: Cookie, clients: Clients, users: Users, broker: Broker
+    ) -> None:
         self.identity: Identity = identity
         self.clients: Clients = clients
         self.users: Users = users
         self.warned: bool = False  # that a page has asked with `fetch` in place of `comet.fetch`
         self._cookie = cookie
+        self._broker = broker
+
+    def require_people(self, called: str) -> None:
+        """Check that client processes, users and notifiers work with the broker.
+
+        This is the one place that decides so: every call and every endpoint asks here.
+
+        Args:
+            called: The call of the application, or the request of a client.
+
+        Raises:
+            NotShared: Workers share the broker, but not client processes, users and notifiers.
+        """
+        if self._broker.shared and self._broker.people is None:
+            raise NotShared(called)
 
     def read_sessions(self, scope: Scope) -> tuple[str, ...]:
         """Return the sessions that a request's cookies name: none, one, or several on plain http.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from asgi_comet._runtime.runtime import Runtime
-from asgi_comet.brokers.base import Log
+from asgi_comet.brokers.logs import Log
 from asgi_comet.channels.fanout import Fanout
 from asgi_comet.channels.feed import Feed
 from asgi_comet.channels.registry import Registry
@@ -32,6 +32,16 @@ class RoomsHost:
         self._runtime = runtime
         self._fanout = fanout
 
+    @property
+    def heartbeat(self) -> float:
+        """After how many seconds without a heartbeat the others take a worker for dead."""
+        return self._registry.heartbeat
+
+    @property
+    def digest(self) -> str:
+        """The same for workers that declare the same names."""
+        return self._registry.reserved.digest
+
     def now(self) -> float:
         """Return the time of the clock, in seconds."""
         return self._runtime.clock.now()
@@ -48,12 +58,12 @@ class RoomsHost:
         """Add messages to a window, and wake its listeners."""
         received = log.receive(epoch, first, run)
         if received is Received.APPENDED:
-            self._fanout.mark(_feed(log))
+            self._fanout.appended(_feed(log))
         return received
 
-    def moved(self, log: Log, epoch: str, first: int) -> Log:
+    def moved(self, log: Log, epoch: str, first: int, began: int) -> Log:
         """Tell the readers of a window `full`; return the window of the other epoch."""
-        return self._registry.renew(_feed(log), epoch, first)
+        return self._registry.renew(_feed(log), epoch, first, began)
 
     def cut(self, log: Log, first: int) -> None:
         """Empty a window, which restarts at an offset; readers that are behind are told `full`."""
@@ -61,8 +71,30 @@ class RoomsHost:
         self._fanout.mark(_feed(log))
 
     def ended(self, log: Log, reason: str) -> None:
-        """End a channel that has ended elsewhere."""
-        self._registry.end(_feed(log), reason, tell=False)
+        """End a channel that has ended elsewhere; one with listeners is not unused."""
+        feed = _feed(log).latest
+        if reason == "unused" and feed.listeners and feed.adopt:
+            self._registry.open_again(feed)
+        else:
+            keep = reason != "unused"  # else the next client opens the channel afresh
+            self._registry.end(feed, reason if keep else "ended", keep=keep, tell=False)
+
+    def owned(self, log: Log, newest: Message | None) -> None:
+        """Have the source of a channel read."""
+        right = _feed(log).right
+        if right is not None:
+            right.give(newest)
+
+    def disowned(self, log: Log) -> None:
+        """Have the source of a channel closed."""
+        right = _feed(log).right
+        if right is not None:
+            right.take()
+
+    def in_use(self, log: Log) -> bool:
+        """Return whether a channel has listeners, or the application has used it."""
+        feed = _feed(log).latest
+        return bool(feed.listeners) or feed.used_at + feed.linger > self.now()
 
     def wanted(self, log: Log, offset: int) -> None:
         """Read the source of a channel as far as a reader in another worker asks."""

@@ -23,7 +23,7 @@ from asgi_comet._runtime.fairness import Slice
 from asgi_comet._runtime.runtime import Runtime
 from asgi_comet._runtime.timers import Timer
 from asgi_comet._runtime.waiting import Interrupt
-from asgi_comet.brokers.base import Stored
+from asgi_comet.brokers.logs import Stored
 from asgi_comet.channels.channels import Channel
 from asgi_comet.channels.feed import Feed
 from asgi_comet.channels.outcomes import Awaited, Outcome, Outcomes

@@ -564,6 +564,7 @@ class Comet extends EventTarget {
   #url = null
   #urls = new Set() // of the page's client processes, present and past
   #headers
+  #bare
   #hidden
   #activated = 0
   #wishes = new Set()
@@ -586,7 +587,7 @@ class Comet extends EventTarget {
     addEventListener("pageshow", ({ persisted }) => persisted && this.#sleep(false), { signal })
     const leave = ({ persisted }) => {
       if (persisted) return this.#sleep(true)
-      // First: Firefox may stop the script of a page that is left at any call.
+      // First: Firefox may stop the script.
       if (!this.#headers && this.#url && navigator.sendBeacon(`${this.#url}/close`)) this.#process = null
       this.close()
     }
@@ -675,7 +676,7 @@ class Comet extends EventTarget {
 
   tell(status, follower = this.#home) {
     if (follower !== this.#home || this.closed) return
-    // Without channels no connection is tried, so the status is unknown.
+    // Without channels the status is unknown.
     if (!follower.channels.size && status !== "closed") status = "connecting"
     if (status === this.status) return
     this.log(`is ${status}`)
@@ -723,10 +724,16 @@ class Comet extends EventTarget {
     this.#turn()
   }
 
-  // With headers there may be no cookie, so no client process; site channels need none.
+  // With headers, or after 501: site channels.
   async #place() {
     const own = [...this.#home.channels.keys()].some((name) => name[0] === "~")
-    return this.#headers && !own ? this.prefix : (await this.process()).url
+    if (!own && (this.#headers || this.#bare)) return this.prefix
+    try {
+      return (await this.process()).url
+    } catch (error) {
+      if (own || error.message !== "501") throw error
+      return (this.#bare = this.prefix)
+    }
   }
 
   async #openProcess() {

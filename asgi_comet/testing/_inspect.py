@@ -7,15 +7,16 @@ test runs another thread.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
 
 from asgi_comet._runtime.timers import Timers
 from asgi_comet.app import CometApp
 from asgi_comet.brokers import unserved
-from asgi_comet.brokers.base import Stored
+from asgi_comet.brokers.logs import Stored
 from asgi_comet.channels.channels import Channel
 from asgi_comet.channels.chunks import Place
 from asgi_comet.channels.directory import Directory
@@ -36,11 +37,16 @@ from asgi_comet.node.build import Node
 from asgi_comet.notify.notifier import Notifier
 from asgi_comet.notify.queue import Line, Queue
 from asgi_comet.notify.receipts import Notification, Subscription
+from asgi_comet.publishing.link import Link
+from asgi_comet.publishing.outlet import forget
 from asgi_comet.testing.clock import ManualClock
 from asgi_comet.workers.siblings import Policy
 
+if TYPE_CHECKING:
+    from asgi_comet.brokers.redis.broker import RedisBroker  # needs the library of Redis
+
 # Entries of `tables` that may remain: bounded caches, and channels that are counted elsewhere.
-STAYING = {"known sessions", "known processes", "lasting"}
+STAYING = {"known sessions", "known processes"}
 
 
 class Seam(NamedTuple):
@@ -104,7 +110,6 @@ def tables(comet: Comet) -> dict[str, int]:
         "known sessions": len(identity._known_sessions),
         "known processes": len(identity._known_processes),
         "channels": len(channels),
-        "lasting": len(channels._lasting),
         "sources": len(channels._sources),
         "expected": len(channels.site.directory._expected),
         "members": len(node.declarations._shares),
@@ -197,9 +202,31 @@ def live_feeds(comet: Comet, declared: DeclaredChannel[Any, Any]) -> list[Feed]:
     return comet._node.declarations.members(declared._declaration)
 
 
+def waiting_sources(comet: Comet) -> int:
+    """Return how many sources are to be read once the application runs."""
+    return len(comet._node.declarations._waiting)
+
+
 def declaration_of(declared: DeclaredChannel[Any, Any]) -> Declaration:
     """Return how a channel was declared."""
     return declared._declaration
+
+
+# Publishing
+
+
+def pretend_fork(comet: Comet) -> None:
+    """Have a process take itself for a fork of the one that it was until now."""
+    outlet = comet._publishing._outlet
+    for link in filter(None, [outlet._link]):
+        link.stop()
+    forget(weakref.ref(outlet))
+
+
+def link_of(comet: Comet) -> Link:
+    """Return the connection of a process that publishes."""
+    (link,) = filter(None, [comet.publishing()._outlet._link])
+    return link
 
 
 # Clients
@@ -298,3 +325,30 @@ def patience_of(comet: Comet) -> float:
 def policy_of(comet: Comet) -> Policy | None:
     """Return the policy of a `Comet` for other workers."""
     return comet._node.siblings._policy
+
+
+# The broker on Redis
+
+
+def redis_tables(broker: RedisBroker) -> dict[str, int]:
+    """Return how much is in each table of a broker on Redis."""
+    following, holding, flusher = broker._following, broker._holding, broker._flusher
+    return {
+        "followed": len(following._by_name),
+        "topics": len(following._by_topic),
+        "bytes": following._bytes,
+        "held": len(holding._by_name),
+        "windows": len(holding._by_window),
+        "bids": len(broker._ownership.bids),
+        "retired": len(broker._caretaker._retired),
+        "evicted": len(broker._caretaker._evicted),
+        "early": len(holding._early),
+        "queued": flusher.queued,
+        "waiting": flusher.waiting,
+        "lost": len(broker._notices._lost),
+    }
+
+
+def lose_frames(broker: RedisBroker) -> None:
+    """Have a broker on Redis hear of no frame any more."""
+    broker._following._by_topic.clear()

@@ -15,20 +15,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import anyio
 import anyio.lowlevel
 import pytest
 
-from asgi_comet.brokers.base import (
-    Broker,
-    ChannelSpec,
-    Closed,
-    Full,
-    Placed,
-    Stored,
-    Unknown,
-)
+from asgi_comet.brokers.base import Broker
+from asgi_comet.brokers.logs import ChannelSpec, Closed, Fenced, Full, Placed, Stored, Unknown
 from asgi_comet.core.messages import First, Last, Message, Now, Position
 from asgi_comet.errors import ChannelClosed, CometError, NonUniqueChannelName
 from asgi_comet.testing.party import Party, Window, position
@@ -146,13 +140,13 @@ class BrokerContract:
             other = await parties[-1].join("a") if self.shared else log
             place = await position(log, parties[0].broker.append(log, b"x"))
             ask = parties[-1].broker.place
-            assert await ask(other, place) == Placed(1)
-            assert await ask(other, Position(place.epoch, 0)) == Placed(0)
+            assert await ask(other, place) == Placed(1, place.epoch)
+            assert await ask(other, Position(place.epoch, 0)) == Placed(0, place.epoch)
             assert await ask(other, Position(place.epoch, 2)) == Full()
             assert await ask(other, Position("other", 1)) == Full()
-            assert await ask(other, Now()) == Placed(1)
-            assert await ask(other, Last(5)) == Placed(0)
-            assert await ask(other, First()) == Placed(0)
+            assert await ask(other, Now()) == Placed(1, place.epoch)
+            assert await ask(other, Last(5)) == Placed(0, place.epoch)
+            assert await ask(other, First()) == Placed(0, place.epoch)
 
     async def test_what_there_is_not_is_unknown(self) -> None:
         async with self.parties(1) as (one,):
@@ -190,6 +184,24 @@ class SharedBrokerContract(BrokerContract):
             assert again.epoch != log.epoch
             assert again.seen == []
 
+    async def test_all_workers_agree_on_the_age_of_messages(self) -> None:
+        async with self.parties(2) as (one, two):
+            log = await one.make("a", max_age=3600)
+            await position(log, one.broker.append(log, b"1 2"))
+            other = await two.join("a")
+            await position(log, one.broker.append(log, b"3"))
+            await two.until(lambda: other.top == 2)
+            assert other.spec.max_age == 3600
+            assert (other.first, other.seen, log.seen) == (1, [b"1 2", b"3"], [b"1 2", b"3"])
+            run = await two.broker.recover(other, 0, 100)
+            assert [message.data for message in run or ()] == [b"1 2", b"3"]
+            spec = await two.broker.find("a")
+            assert spec == other.spec
+            await one.make("b")
+            spec = await two.broker.find("b")
+            assert spec is not None
+            assert spec.max_age is None
+
     async def test_what_is_published_before_a_channel_is_opened_is_stored_then(self) -> None:
         async with self.parties(1) as (one,):
             window = Window(ChannelSpec(name="a", kind="site", size=9, max_bytes=99))
@@ -202,6 +214,26 @@ class SharedBrokerContract(BrokerContract):
             await one.broker.follow(window)  # it is followed
             assert window.seen == [b"x", b"y"]
 
+    async def test_a_channel_that_is_only_to_be_adopted_is_not_made(self) -> None:
+        async with self.parties(2) as (one, two):
+            spec = ChannelSpec(name="a", kind="site", size=9, max_bytes=99, adopt=True)
+            window = Window(spec)
+            with pytest.raises(ChannelClosed):
+                await one.broker.open(window, make=False)
+            assert await one.broker.find("a") is None
+            opened = await two.broker.open(Window(spec))
+            assert await one.broker.open(Window(spec), make=False) == opened
+
+    async def test_the_properties_of_a_channel_are_found_by_every_worker(self) -> None:
+        async with self.parties(2) as (one, two):
+            for adopt, guard in ((True, "module:may_enter"), (False, "")):
+                spec = ChannelSpec(
+                    name=f"a {guard}", kind="site", size=9, max_bytes=99, adopt=adopt, guard=guard
+                )
+                await one.broker.open(Window(spec))
+                assert await two.broker.find(spec.name) == spec
+            assert await two.broker.find("b") is None
+
     async def test_an_end_is_told_after_the_last_message(self) -> None:
         async with self.parties(2) as (one, two):
             log = await one.make("a")
@@ -211,10 +243,34 @@ class SharedBrokerContract(BrokerContract):
             await one.broker.end(log, "ended")  # it has ended
             await two.until(lambda: other.closed is not None)
             assert (other.closed, other.seen) == ("failed", [b"last words"])
-            assert await two.broker.find("a") is None
+            assert await two.broker.find("a") == replace(log.spec, closed="failed")
             assert await two.broker.place(other, Now()) == Closed("failed")
             with pytest.raises(ChannelClosed):
                 await position(other, two.broker.append(other, b"too late"))
+
+    async def test_what_is_held_of_a_channel_that_has_ended_is_read_by_every_worker(self) -> None:
+        async with self.parties(3) as (one, two, three):
+            log = await one.make("a")
+            joined = await two.join("a")
+            for data in (b"1", b"2", b"last words"):
+                await position(log, one.broker.append(log, data))
+            await one.broker.end(log, "failed")
+            await two.until(lambda: joined.closed is not None)
+            late = await three.join("a")  # which did not follow
+            await three.until(lambda: late.closed is not None)
+            for window, party in ((joined, two), (late, three)):
+                assert (window.closed, window.seen) == ("failed", [b"1", b"2", b"last words"])
+                place = party.broker.place
+                assert await place(window, Position(log.epoch, 1)) == Placed(1, log.epoch)
+                assert await place(window, Position(log.epoch, 3)) == Closed("failed")
+                assert await place(window, Position("another", 1)) == Full()
+                run = await party.broker.recover(window, 1, 1000)
+                assert run == [Message(2, b"2"), Message(3, b"last words")]
+                with pytest.raises(ChannelClosed) as caught:
+                    await position(window, party.broker.append(window, b"too late"))
+                assert caught.value.reason == "failed"
+            again = await three.make("a")
+            assert (again.seen, again.closed) == ([], None)
 
     async def test_who_follows_no_more_gets_no_more(self) -> None:
         async with self.parties(2) as (one, two):
@@ -225,3 +281,83 @@ class SharedBrokerContract(BrokerContract):
             again = Window(other.spec)
             await two.broker.follow(again)
             assert (other.seen, again.seen) == ([], [b"x"])
+
+    # Ownership
+
+    async def test_one_worker_owns_a_channel_and_the_next_one_takes_over(self) -> None:
+        async with self.parties(3) as parties:
+            logs = [await party.make("a", adopt=True, sourced=True) for party in parties]
+            for party, log in zip(parties, logs, strict=True):
+                party.broker.bid(log)
+            order: list[Window] = []
+            for _ in parties:
+                (owner,) = await self.owners(parties, [log for log in logs if log not in order])
+                order.append(owner)
+                broker = parties[logs.index(owner)].broker
+                stored = broker.append(owner, b"%d" % len(order), sourced=True)
+                place = await position(owner, stored)
+                assert place == Position(logs[0].epoch, len(order))
+                broker.release(owner, clean=True)
+                with pytest.raises(Fenced):
+                    broker.append(owner, b"late", sourced=True)
+            for log, party in zip(logs, parties, strict=True):
+                await party.until(lambda log=log: log.top == 3)  # type: ignore[misc]  # its own
+                assert log.seen == [b"1", b"2", b"3"]
+            assert [log.owned for log in logs] == [1, 1, 1]
+
+    async def owners(self, parties: list[Party], logs: list[Window]) -> list[Window]:
+        """Wait until one of the logs is owned; return all those that are."""
+        windows = {id(log) for log in logs}
+
+        def owned() -> list[Window]:
+            return [log for log in logs if log.owned > log.disowned and id(log) in windows]
+
+        async with anyio.create_task_group() as tasks:
+
+            async def wait(party: Party) -> None:
+                await party.until(lambda: bool(owned()))
+                tasks.cancel_scope.cancel()
+
+            for party in parties:
+                tasks.start_soon(wait, party)
+        return owned()
+
+    async def test_an_owner_that_does_not_stop_in_order_may_have_lost_messages(self) -> None:
+        async with self.parties(2) as (one, two):
+            log = await one.make("a", adopt=True, sourced=True)
+            other = await two.make("a", adopt=True, sourced=True)
+            one.broker.bid(log)
+            await one.until(lambda: log.owned == 1)
+            before = log.epoch
+            two.broker.bid(other)
+            one.broker.release(log, clean=False)
+            await two.until(lambda: other.owned == 1)
+            await two.until(lambda: other.epoch != before)
+
+    async def test_a_source_that_continues_keeps_the_epoch_in_any_case(self) -> None:
+        async with self.parties(2) as (one, two):
+            log = await one.make("a", adopt=True, sourced=True)
+            other = await two.make("a", adopt=True, sourced=True)
+            one.broker.bid(log, continues=True)
+            await one.until(lambda: log.owned == 1)
+            await position(log, one.broker.append(log, b"x", sourced=True))
+            two.broker.bid(other, continues=True)
+            one.broker.release(log, clean=False)
+            await two.until(lambda: other.owned == 1)
+            assert other.newest_owned == Message(1, b"x")
+            place = await position(other, two.broker.append(other, b"y", sourced=True))
+            assert place == Position(log.epoch, 2)
+
+    async def test_a_source_that_failed_renews_the_epoch_for_all(self) -> None:
+        async with self.parties(2) as (one, two):
+            log = await one.make("a", adopt=True, sourced=True)
+            other = await two.join("a")
+            one.broker.bid(log)
+            await one.until(lambda: log.owned == 1)
+            before = log.epoch
+            one.broker.append(log, b"x", sourced=True)
+            one.broker.renew(log)
+            one.broker.append(log, b"y", sourced=True)
+            for window, party in ((log, one), (other, two)):
+                await party.until(lambda window=window: window.top == 2)  # type: ignore[misc]
+                assert window.epoch != before

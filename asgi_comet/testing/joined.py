@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from dataclasses import dataclass
-from weakref import WeakSet
+from dataclasses import dataclass, replace
+from functools import partial
+from weakref import WeakKeyDictionary, WeakSet
 
 import anyio
 
-from asgi_comet.brokers.base import (
-    Broker,
+from asgi_comet.brokers.base import Broker
+from asgi_comet.brokers.logs import (
     ChannelSpec,
     Closed,
+    Fenced,
     Full,
     Log,
     Opened,
@@ -100,7 +102,9 @@ class JoinedBroker(Broker, Follower):
         self._out: deque[_Waiting] = deque()
         self._in: deque[Frame] = deque()
         self._opened: WeakSet[Log] = WeakSet()
+        self._refused: WeakKeyDictionary[Log, CometError] = WeakKeyDictionary()
         self._followed: dict[str, Log] = {}
+        self._continuing: set[str] = set()
         self._work = anyio.Event()
         self._posted = 0  # frames sent to this worker
         self._seen = 0  # the highest number of a received frame
@@ -113,10 +117,10 @@ class JoinedBroker(Broker, Follower):
     # Faults between the workers
 
     def hold(self) -> None:
-        """Hold back frames to this worker, until `release`."""
+        """Hold back frames to this worker, until `let_go`."""
         self._held = []
 
-    def release(self, *, shuffled: bool = False) -> None:
+    def let_go(self, *, shuffled: bool = False) -> None:
         """Deliver the frames that were held back, in random order if `shuffled`."""
         with self.store.lock:
             held, self._held = self._held or [], None
@@ -175,6 +179,11 @@ class JoinedBroker(Broker, Follower):
         """Store waiting messages."""
         self._flush()
 
+    def give_up(self) -> None:
+        """Drop the messages that wait for the store."""
+        while self._out:
+            self._out.popleft().settle(BrokerUnavailable("the process ends"))
+
     def append(
         self,
         log: Log,
@@ -182,26 +191,34 @@ class JoinedBroker(Broker, Follower):
         *,
         id: str | None = None,  # noqa: A002 - as the parameter of `publish`
         state: State | None = None,
+        sourced: bool = False,
     ) -> Stored:
         """Send a message to the store."""
         del state  # there are no keyed channels yet
+        if sourced and self.store.owner(log.name) is not self:
+            raise Fenced(log.name)
         if len(self._out) >= WAITING:
             raise BrokerUnavailable(f"{WAITING} messages wait to be stored")
         waiting = _Waiting(log, data, id)
+        refusal = self._refused.get(log)
+        if refusal is not None:
+            waiting.settle(refusal)
+            return waiting
         self._out.append(waiting)
         self._nudge()
         return waiting
 
-    async def open(self, log: Log) -> Opened:
+    async def open(self, log: Log, *, make: bool = True) -> Opened:
         """Make the log in the store, or adopt it; then its waiting messages are stored."""
         while self._down:
             await self._up.wait()
         try:
-            history = self.store.open(log.spec)
+            history = self.store.open(log.spec, make=make)
         except CometError as error:
             self._fail(log, error)
             raise
         self._opened.add(log)
+        self._refused.pop(log, None)
         self._nudge()
         return Opened(history.epoch, history.first, history.top)
 
@@ -209,7 +226,7 @@ class JoinedBroker(Broker, Follower):
         """Return the properties of a channel in the store."""
         self._ask()
         record = self.store.find(name)
-        return None if record is None or record.closed is not None else record.spec
+        return None if record is None else replace(record.spec, closed=record.closed)
 
     async def follow(self, log: Log) -> None:
         """Fill the window, and receive a frame for each message from now on."""
@@ -223,9 +240,15 @@ class JoinedBroker(Broker, Follower):
             self._opened.add(log)
             self._followed[log.name] = log
             record.followers.add(self)
-            log.reset(record.history.epoch, record.history.first)
-            self._catch_up(log, record.history)
+            history = self.store.read(log.name, self.host.now())
+            log.reset(history.epoch, history.first)
+            self._check(log)
         self._nudge()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the store can be reached."""
+        return not self._down
 
     def unfollow(self, log: Log) -> None:
         """Stop receiving frames of a log."""
@@ -239,19 +262,19 @@ class JoinedBroker(Broker, Follower):
         record = self.store.find(log.name)
         if record is None:
             return Unknown()
-        if record.closed is not None:
-            return Closed(record.closed)
         log = self._check(log)
-        if isinstance(start, Position) and start.epoch == log.epoch and start.offset <= log.top:
-            return Placed(start.offset)
         offset = log.locate(start)
-        return Full() if offset is None else Placed(offset)
+        if isinstance(start, Position) and start.epoch == log.epoch and start.offset <= log.top:
+            offset = start.offset
+        if record.closed is not None and offset == log.top:
+            return Closed(record.closed)
+        return Full() if offset is None else Placed(offset, log.epoch)
 
     async def recover(self, log: Log, after: int, max_bytes: int) -> list[Message] | None:
         """Read messages from the store."""
         self._ask()
         with self.store.lock:
-            history = self.store.read(log.name)
+            history = self.store.read(log.name, self.host.now())
             return history.after(after, max_bytes) if history.epoch == log.epoch else None
 
     async def end(self, log: Log, reason: str) -> None:
@@ -266,9 +289,42 @@ class JoinedBroker(Broker, Follower):
         """Do nothing: channels of client processes are not shared."""
 
     def want(self, log: Log, offset: int) -> None:
-        """Do nothing: channels with a source are not shared."""
+        """Do nothing: channels that are read on demand are not shared."""
+
+    def bid(self, log: Log, *, continues: bool = False) -> None:
+        """Own the channel once no other worker does."""
+        (self._continuing.add if continues else self._continuing.discard)(log.name)
+        self.store.bid(log.name, self)
+
+    def release(self, log: Log, *, clean: bool) -> None:
+        """Let another worker own the channel."""
+        if not clean and self.store.owner(log.name) is self and log.name not in self._continuing:
+            self.store.renew(log.name, tell=True)
+        self.store.release(log.name, self)
+
+    def renew(self, log: Log) -> None:
+        """Give the log another epoch."""
+        self._flush()
+        self.store.renew(log.name, tell=True)
+
+    def retire(self, log: Log, linger: float) -> bool:
+        """End the log if no other worker follows it; this worker ends its window in any case."""
+        if self.store.followers(log.name) == {self}:
+            self.store.end(log.name, "ended")
+        return False
+
+    def own(self, name: str) -> None:
+        """Own a channel from now on; called by the store."""
+        self.host.run_soon(partial(self._own, name))
+
+    def _own(self, name: str) -> None:
+        log = self._followed.get(name)
+        if log is not None:
+            log = self._check(log)
+            self.host.owned(log, log.newest)
 
     def _fail(self, log: Log, error: CometError) -> None:
+        self._refused[log] = error
         for waiting in [one for one in self._out if one.log is log]:
             self._out.remove(waiting)
             waiting.settle(error)
@@ -308,7 +364,7 @@ class JoinedBroker(Broker, Follower):
             log = self._followed.get(frame.name)
             if log is None:
                 continue
-            if frame.closed is not None:
+            if not frame.run:
                 self._check(log)
                 continue
             received = self.host.received(log, frame.epoch, frame.run[0].offset, frame.run)
@@ -333,9 +389,10 @@ class JoinedBroker(Broker, Follower):
     def _check(self, log: Log) -> Log:
         """Bring a window up to date with the store; return the window to follow from now on."""
         with self.store.lock:
-            history, closed = self.store.read(log.name), self.store.why_closed(log.name)
+            history = self.store.read(log.name, self.host.now())
+            closed = self.store.why_closed(log.name)
             if history.epoch != log.epoch:
-                log = self.host.moved(log, history.epoch, history.first)
+                log = self.host.moved(log, history.epoch, history.first, history.first - 1)
                 self._followed[log.name] = log
                 self._opened.add(log)
             self._catch_up(log, history)

@@ -9,43 +9,65 @@ from contextlib import asynccontextmanager
 import anyio
 import anyio.lowlevel
 
-from asgi_comet._runtime.clock import MonotonicClock
+from asgi_comet._runtime.clock import Clock, MonotonicClock
 from asgi_comet._runtime.loop import LoopThread
-from asgi_comet.brokers.base import (
-    Broker,
-    ChannelSpec,
-    Log,
-    Stored,
-)
-from asgi_comet.core.history import History, Received
+from asgi_comet.brokers.base import Broker
+from asgi_comet.brokers.logs import ChannelSpec, Log, Stored
+from asgi_comet.core.aged import make_history
+from asgi_comet.core.history import Received
 from asgi_comet.core.messages import Last, Message, Now, Position, Start
 from asgi_comet.errors import ChannelClosed
 
 __all__ = ["Party", "Window", "position"]
 
+HEARTBEAT = 1.0  # seconds
 PATIENCE = 20.0  # seconds until a waiting test fails
 
 
 class Window:
     """A window on a log, like that of a channel. Thread-safe.
 
+    Args:
+        spec: The properties that all workers agree on.
+        clock: The clock; by default that of the machine.
+
     Attributes:
         spec: The properties that all workers agree on.
         closed: The reason why the channel has ended.
         seen: Every message that was added, in order.
+        owned: How often the worker became the owner of the channel.
+        newest_owned: The newest message of the channel when it did.
+        disowned: How often the worker stopped to be the owner without its own doing.
+        wanted: The highest offset that a reader asked for.
+        used: Whether the worker says that it uses the channel.
+        read_at: When it was last read.
+        drops: How often its messages were dropped for want of room.
     """
 
-    def __init__(self, spec: ChannelSpec) -> None:
+    def __init__(self, spec: ChannelSpec, clock: Clock | None = None) -> None:
         self.spec: ChannelSpec = spec
         self.closed: str | None = None
         self.seen: list[bytes] = []
-        self._history = History(size=spec.size, max_bytes=spec.max_bytes)
+        self.owned: int = 0
+        self.newest_owned: Message | None = None
+        self.disowned: int = 0
+        self.wanted: int = 0
+        self.used: bool = False
+        self.read_at: int = 0
+        self.drops: int = 0
+        self._clock = clock or MonotonicClock()
+        self._history = make_history(size=spec.size, max_bytes=spec.max_bytes, max_age=spec.max_age)
         self._lock = threading.Lock()
 
     @property
     def name(self) -> str:
         """The name of the channel."""
         return self.spec.name
+
+    @property
+    def origin(self) -> object:
+        """The window itself, which stays the same in all epochs."""
+        return self
 
     @property
     def epoch(self) -> str:
@@ -55,12 +77,31 @@ class Window:
     @property
     def first(self) -> int:
         """The offset of the oldest message held."""
-        return self._history.first
+        with self._lock:
+            self._history.age(self._clock.now())
+            return self._history.first
 
     @property
     def top(self) -> int:
         """The offset of the newest message."""
         return self._history.top
+
+    @property
+    def newest(self) -> Message | None:
+        """The newest message in the window."""
+        run = self._history.after(self.top - 1)
+        return run[0] if run else None
+
+    @property
+    def held_bytes(self) -> int:
+        """How many bytes the messages held have."""
+        return self._history.bytes
+
+    def drop(self) -> None:
+        """Drop all messages."""
+        with self._lock:
+            self.drops += 1
+            self._history.drop_through(self._history.top)
 
     def append(self, data: bytes) -> int:
         """Store a message under the next offset."""
@@ -68,6 +109,7 @@ class Window:
             if self.closed is not None:
                 raise ChannelClosed(self.name, self.closed)
             self.seen.append(data)
+            self._history.age(self._clock.now())
             return self._history.append(data)
 
     def locate(self, start: Start) -> int | None:
@@ -85,6 +127,7 @@ class Window:
         """Add messages of the log."""
         with self._lock:
             top = self.top
+            self._history.age(self._clock.now())
             received = self._history.receive(epoch, first, run)
             self.seen += [message.data for message in run if message.offset > top] * (
                 received is Received.APPENDED
@@ -100,16 +143,22 @@ class Window:
 class Party:
     """One worker: a broker and its host.
 
+    Args:
+        broker: The broker.
+        clock: The clock; by default that of the machine.
+
     Attributes:
         broker: The broker.
         cuts: How often a window was cut.
     """
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, clock: Clock | None = None) -> None:
         self.broker: Broker = broker
         self.cuts: int = 0
+        self.heartbeat: float = HEARTBEAT
+        self.digest: str = ""
         self._loop = LoopThread()
-        self._clock = MonotonicClock()
+        self._clock = clock or MonotonicClock()
         self._changed = anyio.Event()
         broker.bind(self)
 
@@ -133,7 +182,7 @@ class Party:
         self._change()
         return received
 
-    def moved(self, log: Log, epoch: str, first: int) -> Log:
+    def moved(self, log: Log, epoch: str, first: int, began: int) -> Log:
         """Reset a window to another epoch."""
         log.reset(epoch, first)
         self._change()
@@ -151,8 +200,29 @@ class Party:
         log.closed = reason
         self._change()
 
+    def owned(self, log: Log, newest: Message | None) -> None:
+        """Record that the worker owns a channel."""
+        assert isinstance(log, Window)
+        log.owned += 1
+        log.newest_owned = newest
+        self._change()
+
+    def disowned(self, log: Log) -> None:
+        """Record that the worker owns a channel no more."""
+        assert isinstance(log, Window)
+        log.disowned += 1
+        self._change()
+
+    def in_use(self, log: Log) -> bool:
+        """Return what the test says."""
+        assert isinstance(log, Window)
+        return log.used
+
     def wanted(self, log: Log, offset: int) -> None:
-        """Do nothing: there are no sources."""
+        """Record that a reader asks for messages."""
+        assert isinstance(log, Window)
+        log.wanted = offset
+        self._change()
 
     # Called by the tests
 
@@ -169,11 +239,28 @@ class Party:
         finally:
             self._loop.leave()
 
-    async def make(self, name: str, *, size: int = 100, adopt: bool = False) -> Window:
+    async def make(
+        self,
+        name: str,
+        *,
+        size: int = 100,
+        max_age: float | None = None,
+        adopt: bool = False,
+        sourced: bool = False,
+        reclaim: bool = False,
+    ) -> Window:
         """Open a channel and follow it."""
-        window = Window(
-            ChannelSpec(name=name, kind="site", size=size, max_bytes=2**20, adopt=adopt)
+        spec = ChannelSpec(
+            name=name,
+            kind="site",
+            size=size,
+            max_bytes=2**20,
+            adopt=adopt,
+            sourced=sourced,
+            reclaim=reclaim,
+            max_age=max_age,
         )
+        window = Window(spec, self._clock)
         await self.broker.open(window)
         await self.broker.follow(window)
         return window
@@ -182,7 +269,7 @@ class Party:
         """Follow a channel of another worker."""
         spec = await self.broker.find(name)
         assert spec is not None
-        window = Window(spec)
+        window = Window(spec, self._clock)
         await self.broker.follow(window)
         return window
 

@@ -10,8 +10,9 @@ from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-from asgi_comet.brokers.base import ChannelSpec
 from asgi_comet.brokers.ids import Ids
+from asgi_comet.brokers.logs import ChannelSpec
+from asgi_comet.core.aged import make_history
 from asgi_comet.core.history import History
 from asgi_comet.core.messages import Message, Position
 from asgi_comet.errors import ChannelClosed, NonUniqueChannelName
@@ -28,6 +29,10 @@ class Follower(ABC):
     ) -> None:
         """Send a frame to the worker. Thread-safe."""
 
+    @abstractmethod
+    def own(self, name: str) -> None:
+        """Tell the worker that it owns a log from now on. Thread-safe."""
+
 
 @dataclass(slots=True)
 class _Record:
@@ -38,6 +43,7 @@ class _Record:
     closed: str | None = None
     ids: Ids = field(default_factory=Ids)
     followers: set[Follower] = field(default_factory=set)
+    bidders: list[Follower] = field(default_factory=list)  # the first one is the owner
 
 
 class Store:
@@ -62,22 +68,25 @@ class Store:
             record = self._records.get(name)
             return set() if record is None else set(record.followers)
 
-    def read(self, name: str) -> History:
-        """Return the messages of an existing log."""
-        return self._records[name].history
+    def read(self, name: str, now: float) -> History:
+        """Return the messages of an existing log, without those that are too old."""
+        history = self._records[name].history
+        history.age(now)
+        return history
 
     def why_closed(self, name: str) -> str | None:
         """Return the reason why an existing log has ended; `None` if it has not."""
         return self._records[name].closed
 
-    def open(self, spec: ChannelSpec) -> History:
+    def open(self, spec: ChannelSpec, *, make: bool) -> History:
         """Make a log, or return the existing one if it may be adopted."""
         with self.lock:
             found = self._records.get(spec.name)
             if found is None or found.closed is not None:
-                history = History(size=spec.size, max_bytes=spec.max_bytes)
-                self._records[spec.name] = _Record(spec, history)
-                return history
+                if not make:
+                    raise ChannelClosed(spec.name, "ended")
+                self._records[spec.name] = _Record(spec, _history_of(spec))
+                return self._records[spec.name].history
             if not (spec.adopt and found.spec.adopt):
                 raise NonUniqueChannelName(spec.name)
             return found.history
@@ -92,6 +101,7 @@ class Store:
             known = None if id_ is None else record.ids.find(id_, now)
             if known is not None:
                 return Position(epoch, known)
+            record.history.age(now)
             offset = record.history.append(data)
             if id_ is not None:
                 record.ids.note(id_, offset, now)
@@ -109,11 +119,45 @@ class Store:
             for broker in record.followers:
                 broker.post(name, record.history.epoch, closed=reason)
 
-    def renew(self, name: str) -> None:
-        """Give a log another epoch, like a store that has lost messages."""
+    def owner(self, name: str) -> Follower | None:
+        """Return the owner of a log."""
+        record = self._records.get(name)
+        return record.bidders[0] if record is not None and record.bidders else None
+
+    def bid(self, name: str, broker: Follower) -> None:
+        """Add a worker to those that offer to own a log. Idempotent."""
+        with self.lock:
+            bidders = self._records[name].bidders
+            if broker not in bidders:
+                bidders.append(broker)
+                if bidders == [broker]:
+                    broker.own(name)
+
+    def release(self, name: str, broker: Follower) -> None:
+        """Remove a worker from those that offer to own a log. Idempotent."""
+        with self.lock:
+            bidders = self._records[name].bidders
+            owned = bidders[:1] == [broker]
+            if broker in bidders:
+                bidders.remove(broker)
+            if owned and bidders:
+                bidders[0].own(name)
+
+    def renew(self, name: str, *, tell: bool = False) -> None:
+        """Give a log another epoch, like a store that has lost messages.
+
+        Args:
+            name: The log.
+            tell: Whether the followers are told at once.
+        """
         with self.lock:
             record = self._records[name]
             top = record.history.top
-            spec = record.spec
-            record.history = History(size=spec.size, max_bytes=spec.max_bytes)
+            record.history = _history_of(record.spec)
             record.history.reset(record.history.epoch, top + 1)
+            for broker in record.followers if tell else ():
+                broker.post(name, record.history.epoch)
+
+
+def _history_of(spec: ChannelSpec) -> History:
+    return make_history(size=spec.size, max_bytes=spec.max_bytes, max_age=spec.max_age)

@@ -7,34 +7,43 @@ the application is asked for the user of a session when a client connects.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 from starlette.requests import HTTPConnection
 
+from asgi_comet._runtime.seldom import Seldom
 from asgi_comet.channels.feed import Listener
-from asgi_comet.errors import TooManyProcesses
+from asgi_comet.channels.guards import UnknownGuard
+from asgi_comet.errors import BrokerUnavailable, NotShared, TooManyProcesses
 from asgi_comet.http.advice import advise
 from asgi_comet.http.exchange import Exchange, Refusal
+from asgi_comet.identity.guard import Guard
 from asgi_comet.identity.process import Claim, Client, Session, Stale
 from asgi_comet.node.build import Node
 
 __all__ = [
+    "OWN_CHANNELS",
     "Find",
     "ProcessGone",
     "TryAgain",
+    "Unshared",
     "admits",
     "check_claim",
     "default_process",
     "enter",
     "leave",
+    "not_yet",
     "own_process",
     "process_of",
     "read_sessions",
     "recognise",
+    "require_people",
     "too_many",
 ]
 
 _logger = logging.getLogger(__name__)
+_seldom = Seldom(_logger, pause=60.0)
 
 Find = Callable[[], Awaitable[Client | None]]
 """Finds whose endpoint a request came to; `None` is the site's. Raises as `process_of` does."""
@@ -48,7 +57,43 @@ class TryAgain(Exception):
     """A request cannot be served at this moment: the client is to repeat it soon."""
 
 
+class Unshared(Refusal):
+    """A request needs client processes, which the workers of the broker do not share."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(501, reason)
+
+
 _ANOTHER = "the session has another cookie by now"
+
+
+@contextmanager
+def not_yet() -> Iterator[None]:
+    """Have a client repeat its request soon if the broker, or this worker, cannot tell."""
+    try:
+        yield
+    except (BrokerUnavailable, UnknownGuard) as error:
+        _seldom.warning("a client was told to come back: %s", error)
+        raise TryAgain("try again in a moment") from None
+
+
+OWN_CHANNELS = "channels of a client process, whose names begin with '~'"
+
+
+def require_people(node: Node, asked: str) -> None:
+    """Check that client processes work with the broker.
+
+    Args:
+        node: The parts of the Comet.
+        asked: What the client asks for.
+
+    Raises:
+        Unshared: They do not.
+    """
+    try:
+        node.requests.require_people(asked)
+    except NotShared as error:
+        raise Unshared(str(error)) from None
 
 
 async def process_of(node: Node, exchange: Exchange, token: str) -> Client:
@@ -168,10 +213,13 @@ def _process_of(listener: Listener, session: Session) -> Client | None:
 async def admits(node: Node, exchange: Exchange, listener: Listener, name: str) -> bool:
     """Return whether a connection may read a site channel, which need not be live.
 
+    A channel of other workers is adopted, because its rule comes with it.
+
     Raises:
-        TryAgain: The application could not tell.
+        CometError: There are too many channels.
+        TryAgain: The application or the broker could not tell.
     """
-    guard = node.guard.find(name)
+    guard = node.guard.find(name) or await _guard_elsewhere(node, name)
     if guard is None:
         return True
     connection = HTTPConnection(exchange.scope)
@@ -191,6 +239,13 @@ async def admits(node: Node, exchange: Exchange, listener: Listener, name: str) 
             "the application could not say who may read channel %.200r%s", name, advice
         )
         raise TryAgain("try again in a moment") from None
+
+
+async def _guard_elsewhere(node: Node, name: str) -> Guard | None:
+    if node.channels.find(name) is None and not node.channels.reserved.taken(name):
+        with not_yet():
+            await node.channels.adopt(name)
+    return node.guard.find(name)
 
 
 def default_process(node: Node, exchange: Exchange) -> Client | None:

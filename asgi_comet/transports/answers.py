@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from asgi_comet.channels.feed import Feed, Listener
 from asgi_comet.node.build import Node
+from asgi_comet.transports.access import not_yet
 from asgi_comet.transports.reading import Budget, Choose, Gap, Run, read
 
 __all__ = ["Taken", "recover", "send_off", "settle", "take"]
@@ -86,14 +87,19 @@ def settle(listener: Listener, handed: bool) -> None:
 
 
 async def recover(node: Node, listener: Listener, taken: Taken, choose: Choose) -> None:
-    """Read the messages of gaps from the broker; gaps that remain are kept."""
+    """Read the messages of gaps from the broker; gaps that remain are kept.
+
+    Raises:
+        TryAgain: The broker cannot be reached.
+    """
     gaps, taken.gaps = taken.gaps, []
     for feed in gaps:
         budget = taken.budget
         if budget.left <= 0 and taken.runs:  # the next request finds the gap again
             break
         after, limit = listener.cursors.get(feed), max(budget.left, 1)
-        run = None if after is None else await node.broker.recover(feed, after, limit)
+        with not_yet():
+            run = None if after is None else await node.broker.recover(feed, after, limit)
         if after is None or feed not in listener.cursors:  # forbidden meanwhile
             continue
         if run:

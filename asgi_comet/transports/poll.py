@@ -32,7 +32,13 @@ from asgi_comet.protocol.events import (
     is_acknowledging,
     make_marked,
 )
-from asgi_comet.transports.access import ProcessGone, default_process, recognise
+from asgi_comet.transports.access import (
+    OWN_CHANNELS,
+    ProcessGone,
+    default_process,
+    recognise,
+    require_people,
+)
 from asgi_comet.transports.answers import Taken, recover, send_off, settle, take
 from asgi_comet.transports.checking import check_waiting
 from asgi_comet.transports.held import Farewell, Hold, ended, make_hold
@@ -202,6 +208,8 @@ async def _ask(
     body = await read_body(node, exchange)
     asked = decode_poll(body, node.settings.max_channels_per_request)
     check_waiting(node)
+    if asked.own:
+        require_people(node, OWN_CHANNELS)
     if process is None and b"cookie" in exchange.headers:
         await recognise(node, exchange)
         process = default_process(node, exchange) if asked.own else None

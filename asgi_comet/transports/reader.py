@@ -13,6 +13,7 @@ from starlette.types import Message
 
 from asgi_comet.channels.feed import Chunk, Encoder, Feed, Listener, Wake
 from asgi_comet.core.messages import Notice
+from asgi_comet.errors import BrokerUnavailable
 from asgi_comet.identity.process import Client
 from asgi_comet.node.build import Node
 from asgi_comet.transports.access import leave
@@ -134,7 +135,11 @@ class Reader(Listener):
         while self.gaps and left > 0:  # the rest is for the next write
             feed = self.gaps.pop(0)
             after = self.cursors.get(feed)
-            run = None if after is None else await self.node.broker.recover(feed, after, left)
+            try:
+                run = None if after is None else await self.node.broker.recover(feed, after, left)
+            except BrokerUnavailable:
+                self.end(Wake.TIMEOUT)  # the client comes back, here or to another worker
+                return
             if after is None or feed not in self.cursors:  # forbidden meanwhile
                 continue
             if run:

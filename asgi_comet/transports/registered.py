@@ -14,6 +14,7 @@ from asgi_comet.http.exchange import Refusal
 from asgi_comet.identity.process import Client, Registered
 from asgi_comet.node.build import Node
 from asgi_comet.protocol.registration import encode_ended, encode_messages
+from asgi_comet.transports.access import not_yet
 from asgi_comet.transports.answers import Taken
 from asgi_comet.transports.reading import Run
 
@@ -115,7 +116,8 @@ async def _write_again(node: Node, kept: Registered, feed: Feed, after: int, upt
 async def _read(node: Node, feed: Feed, after: int, upto: int) -> list[Message]:
     run = feed.read(after, upto)
     if run is None:
-        recovered = await node.broker.recover(feed, after, node.settings.answer_bytes)
+        with not_yet():
+            recovered = await node.broker.recover(feed, after, node.settings.answer_bytes)
         run = [message for message in recovered or () if message.offset <= upto]
     return run
 

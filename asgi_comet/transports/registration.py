@@ -23,7 +23,14 @@ from asgi_comet.protocol.registration import (
     encode_messages,
     spellings,
 )
-from asgi_comet.transports.access import ProcessGone, admits, default_process, recognise
+from asgi_comet.transports.access import (
+    OWN_CHANNELS,
+    ProcessGone,
+    admits,
+    default_process,
+    recognise,
+    require_people,
+)
 from asgi_comet.transports.answers import Taken, recover, send_off, settle, take
 from asgi_comet.transports.checking import check_waiting
 from asgi_comet.transports.held import Farewell, Hold, ended, make_hold
@@ -136,6 +143,8 @@ async def _find(
 
 async def _serve_here(node: Node, exchange: Exchange, identifiers: list[str]) -> None:
     own = any(next(spellings(identifier)).startswith("~") for identifier in identifiers)
+    if own:
+        require_people(node, OWN_CHANNELS)
     if b"cookie" in exchange.headers:
         await recognise(node, exchange)
     process = default_process(node, exchange) if own else None

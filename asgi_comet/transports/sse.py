@@ -33,12 +33,14 @@ from asgi_comet.protocol.sse import (
     make_framing,
 )
 from asgi_comet.transports.access import (
+    OWN_CHANNELS,
     Find,
     ProcessGone,
     TryAgain,
     default_process,
     enter,
     recognise,
+    require_people,
 )
 from asgi_comet.transports.streaming import HEARTBEAT, LIFE, Stream
 from asgi_comet.transports.subscribing import subscribe, subscribe_elsewhere, unsubscribe
@@ -89,6 +91,8 @@ async def events(node: Node, find: Find, exchange: Exchange) -> None:
 
 async def _who(node: Node, find: Find, exchange: Exchange, asked: Request) -> Client | None:
     """Find whose stream it is: a client process, or else a session."""
+    if asked.own:
+        require_people(node, OWN_CHANNELS)
     process = await find()
     if process is not None or b"cookie" not in exchange.headers:
         return process

@@ -8,18 +8,16 @@ Source: docs/semantics.md#positions-and-epochs.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from asgi_comet.brokers.base import Closed, Full, Placed
+from asgi_comet.brokers.logs import Closed, Full, Placed, Unknown
 from asgi_comet.channels.feed import Feed, Listener
 from asgi_comet.core.messages import NEXT_INCARNATION, Notice, Position, Start
-from asgi_comet.errors import BrokerUnavailable, CometError
+from asgi_comet.errors import CometError
 from asgi_comet.http.exchange import Exchange
 from asgi_comet.identity.process import Client
 from asgi_comet.node.build import Node
-from asgi_comet.transports.access import TryAgain, admits
+from asgi_comet.transports.access import TryAgain, admits, not_yet
 
 __all__ = [
     "acknowledge",
@@ -32,17 +30,7 @@ __all__ = [
     "unsubscribe",
 ]
 
-_logger = logging.getLogger(__name__)
-
-
-@contextmanager
-def not_yet() -> Iterator[None]:
-    """Have a client repeat its request soon if the broker cannot be reached."""
-    try:
-        yield
-    except BrokerUnavailable as error:
-        _logger.warning("a client was told to come back: %s", error)
-        raise TryAgain("try again in a moment") from None
+TRIES = 3  # to locate a position in a channel whose epoch changes meanwhile
 
 
 def subscribe(
@@ -100,29 +88,36 @@ async def subscribe_elsewhere(
     Raises:
         TryAgain: The application or the broker could not tell.
     """
-    if not await admits(node, exchange, listener, name):
-        notice: Notice | None = Notice(name, "forbidden")
+    notice: Notice | None
+    try:
+        admitted = await admits(node, exchange, listener, name)
+        feed = await find(node, listener, name) if admitted else None
+    except CometError as error:
+        node.declarations.report(name, error)
+        notice = Notice(name, "closed", reason="failed")
     else:
-        try:
-            feed = await find(node, listener, name)
-        except CometError as error:
-            node.declarations.report(name, error)
-            notice = Notice(name, "closed", reason="failed")
+        if not admitted:
+            notice = Notice(name, "forbidden")
+        elif feed is None:
+            notice = _missing(node, name)
+        elif feed.proves(start):
+            notice = _begin(node, listener, feed, start)
         else:
-            if feed is None:
-                declared = node.declarations.match(name) is not None
-                if not declared:
-                    node.declarations.report_unknown(name)
-                notice = Notice(name, "closed", reason="ended" if declared else "unknown")
-            elif feed.proves(start):
-                notice = _begin(node, listener, feed, start)
-            else:
-                notice = await _place(node, listener, feed, start)
+            notice = await _place(node, listener, feed, start)
     return notices if notice is None else (*notices, notice)
 
 
+def _missing(node: Node, name: str) -> Notice:
+    declared = node.declarations.match(name) is not None
+    if not declared and node.broker.mixed:
+        raise TryAgain("another worker may know the channel: try again in a moment")
+    if not declared:
+        node.declarations.report_unknown(name)
+    return Notice(name, "closed", reason="ended" if declared else "unknown")
+
+
 async def find(node: Node, listener: Listener, name: str) -> Feed | None:
-    """Return the feed of a site channel, wherever it is; one that is declared starts now.
+    """Return the feed of a site channel that `admits` was asked for; a declared one starts now.
 
     Args:
         node: The parts of the Comet.
@@ -131,15 +126,14 @@ async def find(node: Node, listener: Listener, name: str) -> Feed | None:
 
     Raises:
         CometError: There are too many channels.
-        TryAgain: The broker cannot say whether there is one.
+        TryAgain: The broker cannot be reached.
     """
-    feed = node.channels.find(name) or node.declarations.find(name, listener)
     with not_yet():
+        feed = node.channels.find(name) or node.declarations.find(name, listener)
         if feed is None:
-            feed = await node.channels.adopt(name)
-        if feed is not None:
-            await node.channels.follow(feed)
-    return None if feed is None else feed.latest
+            return None
+        await node.channels.sharing.follow(feed)
+        return feed.latest
 
 
 def unsubscribe(node: Node, listener: Listener, names: Iterable[str]) -> None:
@@ -189,8 +183,6 @@ def ask(node: Node, feed: Feed) -> None:
     """Have the source of an on-demand channel read up to the end of its window."""
     if feed.want is not None:
         feed.want(feed.window)
-    elif not feed.local:
-        node.broker.want(feed, feed.window)
 
 
 def _may_acknowledge(feed: Feed, listeners: Collection[Listener]) -> bool:
@@ -207,8 +199,8 @@ def ending(feed: Feed) -> Notice:
     if not feed.readable:
         return Notice(feed.name, "full")
     if feed.successor is not None:  # its source failed: nothing of the next incarnation is missed
-        history = feed.latest.history
-        return Notice(feed.name, "full", Position(history.epoch, history.first - 1))
+        latest = feed.latest
+        return Notice(feed.name, "full", latest.position(max(latest.began, latest.first - 1)))
     return Notice(feed.name, "closed", reason=feed.closed or "ended")
 
 
@@ -235,10 +227,19 @@ def _subscribe_own(
     return Notice(name, position=NEXT_INCARNATION) if relative else None
 
 
+async def _locate(node: Node, feed: Feed, start: Start) -> Placed | Full | Closed | Unknown:
+    """Locate a start position in the newest incarnation of a channel."""
+    for _ in range(TRIES):
+        placed = await node.broker.place(feed.latest, start)
+        if not isinstance(placed, Placed) or placed.epoch == feed.latest.epoch:
+            return placed
+    return Full()
+
+
 async def _place(node: Node, listener: Listener, feed: Feed, start: Start) -> Notice | None:
     """Place a listener where the broker says, because the broker has more than this worker."""
     with not_yet():
-        placed = await node.broker.place(feed, start)
+        placed = await _locate(node, feed, start)
     feed = feed.latest
     if isinstance(placed, Placed):
         node.fanout.attach(listener, feed)

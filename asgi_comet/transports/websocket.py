@@ -32,12 +32,15 @@ from asgi_comet.protocol.frames import (
     make_marked_run,
 )
 from asgi_comet.transports.access import (
+    OWN_CHANNELS,
     Find,
     ProcessGone,
     TryAgain,
+    Unshared,
     default_process,
     enter,
     recognise,
+    require_people,
 )
 from asgi_comet.transports.limits import check_limits
 from asgi_comet.transports.streaming import HEARTBEAT, Stream
@@ -71,7 +74,7 @@ async def socket(node: Node, find: Find, exchange: Exchange) -> None:
         Refusal: The WebSocket is refused before it is accepted.
     """
     check_limits(node, exchange)
-    process, code = None, None
+    process, code, reason = None, None, None
     try:
         process = await find()
         if process is None and b"cookie" in exchange.headers:
@@ -80,7 +83,9 @@ async def socket(node: Node, find: Find, exchange: Exchange) -> None:
         code = CloseCode.PROCESS_CLOSED
     except TryAgain:
         code = CloseCode.RESTART
-    await Socket(node, process, exchange).serve(code)
+    except Unshared as error:  # a browser would not learn the reason of a refused handshake
+        code, reason = CloseCode.BAD_MESSAGE, str(error)
+    await Socket(node, process, exchange).serve(code, reason)
 
 
 class Socket(Stream):
@@ -101,12 +106,14 @@ class Socket(Stream):
         self._code: CloseCode | None = None  # the close code, after a wrong frame
         self._reason: str | None = None
 
-    async def serve(self, code: CloseCode | None) -> None:
+    async def serve(self, code: CloseCode | None, reason: str | None = None) -> None:
         """Serve the WebSocket from the handshake to the end.
 
         Args:
             code: The code to close with at once; `None` serves the connection.
+            reason: What the client is told before that.
         """
+        self._reason = reason
         await self._exchange.receive()  # websocket.connect
         protocols = self._exchange.scope.get("subprotocols", ())
         chosen = SUBPROTOCOL if SUBPROTOCOL in protocols else None
@@ -156,6 +163,8 @@ class Socket(Stream):
             await self._handle(text)
         except BadRequest as error:
             self._fail(CloseCode.BAD_MESSAGE, str(error))
+        except Unshared as error:
+            self._fail(CloseCode.BAD_MESSAGE, str(error))
         except Refusal as error:  # too many client processes
             self._fail(CloseCode.TRY_AGAIN_LATER, str(error))
         except TryAgain:
@@ -178,6 +187,7 @@ class Socket(Stream):
 
     async def _subscribe(self, starts: dict[str, Start]) -> None:
         if self.process is None and any(name.startswith("~") for name in starts):
+            require_people(self.node, OWN_CHANNELS)
             self._use_default()
         notices, elsewhere = subscribe(self.node, self.process, self, starts)
         for name in elsewhere:

@@ -17,6 +17,8 @@ page is served: `~me`, who it is, and `~job`, how far its job is. To listen with
     curl -N 'http://127.0.0.1:8000/comet/events?channel=pulse&position=now'
     curl -d registration=cpu -H 'Content-Type: application/x-ocsigen-comet' http://127.0.0.1:8000/
 
+`scripts/demo --workers 4` serves `several.py` instead, which has the channels for everyone only.
+
 Environment: `DEMO_ADMIN_TOKEN` (at least 32 characters) and `DEMO_SECRET_KEY`; both are made at
 random when they are not set.
 
@@ -28,36 +30,18 @@ the page by pointing a name of its own at this machine.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from anyio import create_task_group
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
-from fastapi.staticfiles import StaticFiles
-from fastapi.templating import Jinja2Templates
-from jinja2 import StrictUndefined
+from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from asgi_comet import CometMiddleware, NonUniqueChannelName
 from examples.fastapi_app import machine, notifications, people, pulse, tabs, wall
-from examples.fastapi_app.excerpts import EXCERPTS
+from examples.fastapi_app.pages import add_pages, render
 from examples.fastapi_app.people import MaybeUser, User
-from examples.fastapi_app.push import ADMIN_TOKEN, comet
-
-HERE = Path(__file__).parent
-
-PAGE_HEADERS = {
-    "Cache-Control": "no-store",  # each tab has a client process of its own
-    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'self'; base-uri 'none'",
-    "Referrer-Policy": "no-referrer",
-}
-
-templates = Jinja2Templates(HERE / "templates")
-templates.env.undefined = StrictUndefined
-templates.env.trim_blocks = templates.env.lstrip_blocks = True
-templates.env.globals.update(excerpts=EXCERPTS, admin_token=ADMIN_TOKEN)
+from examples.fastapi_app.push import comet
 
 
 @asynccontextmanager
@@ -74,7 +58,7 @@ app.add_middleware(CometMiddleware, comet=comet)
 # Added later, so outside of CometMiddleware: its answers are also cut, and only for these hosts.
 app.add_middleware(pulse.CutMiddleware)
 app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
-app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
+add_pages(app)
 for module in (notifications, people, pulse, tabs, wall):
     app.include_router(module.router)
 
@@ -119,31 +103,7 @@ async def tab(request: Request) -> HTMLResponse:
     return render(request, "tab", comet=comet.script(process, me=tabs.me.channel(process)))
 
 
-@app.get("/2010")
-async def page_of_2010(request: Request) -> HTMLResponse:
-    """A page that speaks the registration protocol."""
-    return render(request, "2010")
-
-
-@app.get("/favicon.ico", include_in_schema=False)
-async def favicon() -> FileResponse:
-    """The icon, for browsers that request this path despite the page."""
-    return FileResponse(HERE / "static" / "comet.svg")
-
-
-def render(request: Request, page: str, **values: Any) -> HTMLResponse:
-    """Return a page; `comet.script` is HTML, so Jinja does not escape it."""
-    return templates.TemplateResponse(request, f"{page}.html", values, headers=PAGE_HEADERS)
-
-
 @app.exception_handler(NonUniqueChannelName)
 async def refuse_twice(request: Request, error: NonUniqueChannelName) -> JSONResponse:
     """Refuse a second job to a tab whose first one still runs."""
     return JSONResponse({"detail": str(error)}, 409)
-
-
-@app.exception_handler(RequestValidationError)
-async def refuse(request: Request, error: RequestValidationError) -> JSONResponse:
-    """Return the reason without the input, which may not be valid text."""
-    detail = [{"loc": item["loc"], "msg": item["msg"]} for item in error.errors()]
-    return JSONResponse({"detail": detail}, 422)

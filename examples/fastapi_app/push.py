@@ -1,4 +1,7 @@
-"""The `Comet` of the demo, which every module that declares channels imports, and its secrets."""
+"""The `Comet` of the demo, which every module that declares channels imports, and its secrets.
+
+With several workers, all of them need the same secrets and the same `COMET_BROKER`.
+"""
 
 import os
 import secrets
@@ -11,7 +14,9 @@ from asgi_comet import ClientProcess, Comet
 ADMIN_TOKEN = os.environ.get("DEMO_ADMIN_TOKEN") or secrets.token_urlsafe(32)
 SECRET_KEY = os.environ.get("DEMO_SECRET_KEY") or secrets.token_urlsafe(32)
 
-comet = Comet(secret_key=SECRET_KEY, admin=ADMIN_TOKEN)
+BROKER = os.environ.get("COMET_BROKER")
+
+comet = Comet(secret_key=SECRET_KEY, admin=ADMIN_TOKEN, broker=BROKER)
 
 Process = Annotated[ClientProcess, Depends(comet.process)]
 """The tab that a request comes from."""

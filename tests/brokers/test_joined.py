@@ -6,8 +6,9 @@ import anyio
 import pytest
 
 from asgi_comet import BrokerUnavailable
+from asgi_comet.core.aged import Dated
 from asgi_comet.core.messages import Now
-from asgi_comet.testing import join, joined
+from asgi_comet.testing import ManualClock, join, joined
 from asgi_comet.testing.party import Party, Window, position
 
 pytestmark = pytest.mark.anyio
@@ -68,7 +69,7 @@ async def test_a_frame_that_comes_late_disturbs_nobody() -> None:
         await position(log, one.broker.append(log, b"late"))
         two.broker.unfollow(window)
         await position(other, one.broker.append(other, b"x"))
-        joined_broker(two).release()
+        joined_broker(two).let_go()
         await two.until(lambda: beside.top == 1)
         assert (window.seen, beside.seen) == ([], [b"x"])
 
@@ -81,6 +82,64 @@ async def test_of_another_epoch_nothing_is_recovered() -> None:
         window = await two.join("a")
         joined_broker(one).store.renew("a")
         assert await two.broker.recover(window, 0, 100) is None
+
+
+async def test_a_message_that_is_too_old_is_dropped_in_the_store() -> None:
+    clock = ManualClock()
+    one, two, three = (Party(broker, clock) for broker in join(3))
+    async with one.running(), two.running(), three.running():
+        log = await one.make("a", max_age=60)
+        await position(log, one.broker.append(log, b"x"))
+        clock.advance(40)
+        await position(log, one.broker.append(log, b"y"))
+        window = await two.join("a")
+        assert window.seen == [b"x", b"y"]
+        clock.advance(21)
+        assert await two.broker.recover(window, 0, 100) is None
+        run = await two.broker.recover(window, 1, 100)
+        assert [message.data for message in run or ()] == [b"y"]
+        assert window.first == 2
+        assert (await three.join("a")).seen == [b"y"]
+        joined_broker(one).store.renew("a")
+        await position(log, one.broker.append(log, b"z"))
+        await two.until(lambda: window.top == 3)
+        assert await two.broker.recover(window, 2, 100) == [Dated(3, b"z", 61)]
+        clock.advance(61)
+        assert await two.broker.recover(window, 2, 100) is None
+        assert window.first == 4
+
+
+async def test_a_bid_may_be_withdrawn_twice_and_before_the_worker_follows() -> None:
+    one, two = (Party(broker) for broker in join(2))
+    async with one.running(), two.running():
+        log = await one.make("a", adopt=True, sourced=True)
+        other = await two.make("a", adopt=True, sourced=True)
+        one.broker.bid(log)
+        two.broker.bid(other)
+        two.broker.unfollow(other)
+        for _ in range(2):
+            one.broker.release(log, clean=True)  # now the other worker owns what it does not follow
+        await anyio.wait_all_tasks_blocked()
+        one.broker.bid(log)
+        two.broker.release(other, clean=True)
+        await one.until(lambda: log.owned > 0)
+        assert other.owned == 0
+        await position(log, one.broker.append(log, b"x", sourced=True))
+
+
+async def test_a_member_ends_with_the_last_worker_that_follows() -> None:
+    one, two = (Party(broker) for broker in join(2))
+    async with one.running(), two.running():
+        log = await one.make("a", adopt=True, reclaim=True)
+        other = await two.join("a")
+        assert not one.broker.retire(log, 0)
+        assert await one.broker.find("a") is not None
+        one.broker.unfollow(log)
+        assert not two.broker.retire(other, 0)
+        spec = await one.broker.find("a")
+        assert spec is not None
+        assert spec.closed == "ended"
+        await two.until(lambda: other.closed == "ended")
 
 
 def joined_broker(party: Party) -> joined.JoinedBroker:

@@ -4,34 +4,39 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
+import anyio.to_thread
 import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from asgi_comet import (
     SITE,
     Channel,
-    ChannelFull,
     Comet,
     CometMiddleware,
     NonUniqueChannelName,
     Outcome,
     Settings,
 )
+from asgi_comet.channels.source import AHEAD
 from asgi_comet.testing import JoinedBroker, join, wait_for_listeners
-from asgi_comet.testing._inspect import inside
+from asgi_comet.testing._inspect import inside, live_feeds
 from tests.kit.clients import Client, PollClient, Question, SseClient, WebSocketClient
-from tests.kit.serving import Address, Held, Tab, serve
+from tests.kit.loop import in_loop, soon, wait_in_loop
+from tests.kit.serving import Address, Held, serve
 from tests.kit.stage import KEY
 
 CLIENTS: list[type[Client]] = [PollClient, SseClient, WebSocketClient]
+
+
+SETTINGS = Settings(jitter=0, linger=0.2, max_family_channels_per_session=2)
 
 
 class Worker:
@@ -39,7 +44,7 @@ class Worker:
 
     def __init__(self, broker: JoinedBroker, size: int) -> None:
         self.broker = broker
-        self.comet = Comet(KEY, broker=broker, settings=Settings(jitter=0, linger=0.2))
+        self.comet = Comet(KEY, broker=broker, settings=SETTINGS)
         self.news: Channel[Any] = self.comet.create(scope=SITE, name="news", size=size)
         self.other: Channel[Any] = self.comet.create(scope=SITE, name="other", size=size)
         self.app = Starlette(
@@ -62,26 +67,6 @@ class Worker:
 
         wait_in_loop(self.comet, publish)
         return found[0]
-
-
-def wait_in_loop(comet: Comet, function: Callable[[], Any]) -> None:
-    """Await something in the lifespan's loop, from the thread of the test."""
-    done = threading.Event()
-    failed: list[BaseException] = []
-
-    async def run() -> None:
-        try:
-            await function()
-        except BaseException as error:
-            failed.append(error)
-            raise
-        finally:
-            done.set()
-
-    inside(comet).background.start(run)
-    assert done.wait(20)
-    if failed:
-        raise failed[0]
 
 
 Workers = list[Worker]
@@ -161,14 +146,14 @@ def test_a_client_that_is_ahead_of_a_worker_is_not_told_full(
     client.address = workers[1].address
     client.resume()
     workers[0].stored(workers[0].news, "b")
-    workers[1].broker.release()
+    workers[1].broker.let_go()
     assert client.data(1) == ["b"]
 
 
 def shuffled(broker: JoinedBroker) -> Iterator[None]:
     broker.hold()
     yield
-    broker.release(shuffled=True)
+    broker.let_go(shuffled=True)
 
 
 def doubled(broker: JoinedBroker) -> Iterator[None]:
@@ -291,6 +276,56 @@ def test_without_the_broker_a_client_is_told_to_come_back(workers: Workers) -> N
     assert answer.headers["retry-after"] == "1"
 
 
+def test_a_request_that_makes_a_channel_without_the_broker_is_told_to_come_back(
+    workers: Workers,
+) -> None:
+    workers[0].broker.disconnect()
+    answer = workers[0].address.request("POST", "/room/blue")
+    assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    workers[0].broker.reconnect()
+
+
+async def enter(connection: HTTPConnection) -> bool:
+    """Let each client in, and run a function of the test."""
+    connection.app.state.entered()
+    return True
+
+
+def test_who_asks_for_a_channel_whose_name_is_taken_meanwhile_comes_back(workers: Workers) -> None:
+    late = workers[1]
+
+    def make() -> None:
+        late.comet.create(scope=SITE, name="kitchen", authorize=enter)
+
+    late.comet.guard(enter)
+    # The name is found to be taken while the client waits.
+    late.app.state.entered = late.broker.reconnect
+    workers[0].address.request("POST", "/room/kitchen")
+    late.broker.disconnect()
+    in_loop(late.comet, make)
+    body = json.dumps({"channels": {"kitchen": "last:1"}})
+    headers = {"Content-Type": "application/json"}
+    assert late.address.request("POST", "/comet/poll", body, headers).status == 503
+    client = PollClient(None, late.address)
+    client.follow({"kitchen": "last:1"})
+    assert client.data(1) == ["first"]
+
+
+def test_a_member_is_not_ended_for_another_while_the_broker_is_away(workers: Workers) -> None:
+    comet = workers[0].comet
+    rooms = comet.family("room:{room}")
+
+    def ask(room: int) -> int:
+        body = json.dumps({"channels": {f"room:{room}": "now"}, "idle": True})
+        headers = {"Content-Type": "application/json"}
+        return workers[0].address.request("POST", "/comet/poll", body, headers).status
+
+    assert [ask(room) for room in range(2)] == [200, 200]
+    workers[0].broker.disconnect()
+    assert ask(2) == 503
+    assert len(live_feeds(comet, rooms)) == 2
+
+
 def test_what_waits_is_stored_when_the_broker_is_back(workers: Workers, follow: Follow) -> None:
     client = follow(1, {"news": "now"})
     workers[0].broker.disconnect()
@@ -298,6 +333,35 @@ def test_what_waits_is_stored_when_the_broker_is_back(workers: Workers, follow: 
         workers[0].news.publish(number)
     workers[0].broker.reconnect()
     assert client.data(3) == [0, 1, 2]
+
+
+def test_a_source_is_read_at_most_64_values_ahead_of_what_is_stored(
+    workers: Workers, follow: Follow
+) -> None:
+    read: list[int] = []
+    stored = threading.Event()
+
+    async def numbers() -> AsyncIterator[int]:
+        yield 0
+        await anyio.to_thread.run_sync(stored.wait)
+        for number in range(1, 1000):
+            read.append(number)
+            yield number
+
+    async def make() -> None:
+        source: Any = numbers()
+        channel = workers[0].comet.create(source, scope=SITE, name="numbers", size=1000)
+        await channel.publish(-1).stored()
+
+    wait_in_loop(workers[0].comet, make)
+    client = follow(1, {"numbers": "last:1000"})
+    assert sorted(client.data(2)) == [-1, 0]
+    workers[0].broker.disconnect()
+    stored.set()
+    assert soon(workers[0].comet, lambda: len(read) == AHEAD + 1)
+    assert not soon(workers[0].comet, lambda: len(read) > AHEAD + 1)
+    workers[0].broker.reconnect()
+    assert client.data(999) == list(range(1, 1000))
 
 
 def test_a_name_that_another_worker_has_is_refused(workers: Workers) -> None:
@@ -340,18 +404,6 @@ def test_the_first_message_is_no_longer_held_on_any_worker(
     client.cut()
     client.begin({"news": "first"})
     assert client.error()[0] == "full"
-
-
-def test_a_channel_of_a_tab_is_of_its_worker_alone(workers: Workers) -> None:
-    tab = Tab(workers[0].address)
-    (process,) = workers[0].comet.processes()
-    inbox: Channel[Any] = workers[0].comet.create(scope=process, name="inbox", size=2)
-    inbox.publish("mine")
-    assert [event["data"] for event in tab.poll({"~inbox": "new.0"})] == ["mine"]
-    for number in range(2):
-        inbox.publish(number)
-    with pytest.raises(ChannelFull):
-        inbox.publish(2)
 
 
 def test_the_outcome_of_what_was_published_elsewhere_is_known(workers: Workers) -> None:

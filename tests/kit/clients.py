@@ -282,7 +282,7 @@ class SseClient(Client):
             return []
         if event.id is not None:
             self.last_id = event.id
-        if not event.name:  # a lone `retry`
+        if event.name in ("", "#"):  # a lone `retry`, a heartbeat
             return []
         return self._understand(event.name, event.value, event.id)
 

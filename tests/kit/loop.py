@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from asgi_comet import Comet, Delivery, Outcome
 from asgi_comet.testing._inspect import inside
@@ -37,3 +38,23 @@ def outcome(comet: Comet, write: Callable[[], Delivery]) -> Outcome:
     inside(comet).loop.run(lambda: tasks.append(asyncio.create_task(wait(write()))))
     assert done.wait(20)
     return found[0]
+
+
+def wait_in_loop(comet: Comet, function: Callable[[], Any]) -> None:
+    """Await something in the lifespan's loop, from the thread of the test."""
+    done = threading.Event()
+    failed: list[BaseException] = []
+
+    async def run() -> None:
+        try:
+            await function()
+        except BaseException as error:
+            failed.append(error)
+            raise
+        finally:
+            done.set()
+
+    inside(comet).background.start(run)
+    assert done.wait(20)
+    if failed:
+        raise failed[0]

@@ -12,6 +12,7 @@ import pytest
 
 from asgi_comet import (
     SITE,
+    Channel,
     ChannelFull,
     Comet,
     Delivery,
@@ -917,7 +918,7 @@ def test_what_the_window_no_longer_holds_is_asked_of_the_broker(
     kept: list[Any] = []
     append = inside(comet).broker.append
 
-    def keep(feed: Feed, message: bytes) -> Any:
+    def keep(feed: Feed, message: bytes, **_: Any) -> Any:
         stored = append(feed, message)
         kept.extend(feed.history.after(feed.history.top - 1) or [])
         return stored
@@ -939,21 +940,24 @@ def test_a_channel_of_another_worker_is_asked_of_the_broker(
     make_server: MakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     comet, server = make_server()
-    hidden = comet.create(scope=SITE, name="hidden")
+    made: list[Channel[Any]] = []
 
     async def adopt(name: str) -> Feed | None:
-        return feed_of(hidden) if name == "elsewhere" else None
+        if name != "elsewhere":
+            return None
+        made.append(comet.create(scope=SITE, name=name))
+        made[0].publish("x")
+        return feed_of(made[0])
 
     monkeypatch.setattr(inside(comet).channels, "adopt", adopt)
-    hidden.publish("x")
     assert data(poll(server, {"elsewhere": "last:1"})) == ["x"]
     assert poll(server, {"nowhere": "last:1"})[0]["reason"] == "unknown"
-    position = str(feed_of(hidden).history.position)
+    position = str(feed_of(made[0]).history.position)
     assert poll(server, {"elsewhere": position}, idle=True) == []
     held = Held(lambda: server.register("registration=elsewhere"))
-    wait_for_listeners(hidden, 1)
-    hidden.publish("y")
-    assert held.answer().pairs == [b"hidden:y"]
+    wait_for_listeners(made[0], 1)
+    made[0].publish("y")
+    assert held.answer().pairs == [b"elsewhere:y"]
 
 
 def test_a_message_in_the_same_moment_as_a_newer_poll_is_the_newers_alone(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from asgi_comet import SITE, ChannelFull, Comet, Settings
+from asgi_comet import SITE, Channel, ChannelFull, Comet, Settings
 from asgi_comet.channels.feed import Feed, Wake
 from asgi_comet.core.messages import Message
 from asgi_comet.testing import ManualClock, wait_for_listeners
@@ -300,19 +300,21 @@ def test_a_channel_of_another_worker_is_asked_of_the_broker(
     make_server: MakeServer, open_stream: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     comet, server = make_server()
-    hidden = comet.create(scope=SITE, name="elsewhere")
-    monkeypatch.setattr(inside(comet).channels, "find", lambda name: None)
+    made: list[Channel[Any]] = []
 
     async def adopt(name: str) -> Feed | None:
-        return feed_of(hidden) if name == "elsewhere" else None
+        if name != "elsewhere":
+            return None
+        made.append(comet.create(scope=SITE, name=name))
+        return feed_of(made[0])
 
     monkeypatch.setattr(inside(comet).channels, "adopt", adopt)
     stream = open_stream({"elsewhere": "now", "nowhere": "now"}, address=server)
-    position = str(feed_of(hidden).history.position)
+    position = str(feed_of(made[0]).history.position)
     assert read_open(stream) == {"elsewhere": position}
     closed = stream.next()
     assert closed.value == {"channel": "nowhere", "reason": "unknown"}
-    hidden.publish("x")
+    made[0].publish("x")
     assert stream.next().value == "x"
     explicit = open_stream({"elsewhere": position}, address=server)
     read_open(explicit)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from asgi_comet import SITE, Comet, Settings
+from asgi_comet import SITE, Channel, Comet, Settings
 from asgi_comet.channels.feed import Feed
 from asgi_comet.testing import ManualClock, wait_for_listeners
 from asgi_comet.testing._inspect import client_of, expected, feed_of, inside
@@ -498,11 +498,13 @@ def test_a_channel_of_another_worker_is_asked_of_the_broker(
     make_server: MakeServer, open_socket: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     comet, server = make_server()
-    hidden = comet.create(scope=SITE, name="elsewhere")
-    monkeypatch.setattr(inside(comet).channels, "find", lambda name: None)
+    made: list[Channel[Any]] = []
 
     async def adopt(name: str) -> Feed | None:
-        return feed_of(hidden) if name == "elsewhere" else None
+        if name != "elsewhere":
+            return None
+        made.append(comet.create(scope=SITE, name=name))
+        return feed_of(made[0])
 
     monkeypatch.setattr(inside(comet).channels, "adopt", adopt)
     socket = open_socket(address=server)
@@ -510,8 +512,8 @@ def test_a_channel_of_another_worker_is_asked_of_the_broker(
     told = {event["channel"]: event for event in socket.take(2)}
     assert told["nowhere"]["reason"] == "unknown"
     socket.say(unsubscribe=["elsewhere"], subscribe={"elsewhere": where(told["elsewhere"])})
-    wait_for_listeners(hidden, 1)
-    hidden.publish("x")
+    wait_for_listeners(made[0], 1)
+    made[0].publish("x")
     assert socket.next()["data"] == "x"
 
 

@@ -2,15 +2,15 @@
 (function () {
   "use strict";
 
-  var CHANNELS = ["cpu", "memory", "network", "machine", "wall"];
-  var TOKEN = document.querySelector("meta[name=admin-token]").content;
+  var CHANNELS = ["cpu", "memory", "network", "machine"];
+  var token = document.querySelector("meta[name=admin-token]"); // none on several workers
 
   var wire = new Wire(byId("wire-list"), byId("wire-pause"), byId("wire-decoded"));
-  var wall = new WallView(call);
-  var operate = new Operate(callAdmin, function () {
+  var wall = token && new WallView(call);
+  var operate = token && new Operate(callAdmin, function () {
     registration.wake();
   });
-  var registration = new Registration("./", CHANNELS, {
+  var registration = new Registration("./", wall ? CHANNELS.concat("wall") : CHANNELS, {
     state: state,
     message: function (channel, text) {
       show[channel](JSON.parse(text));
@@ -19,7 +19,7 @@
       byId(channel + "-card").classList.add("ended");
     },
     batch: function () {
-      if (newest !== null) {
+      if (wall && newest !== null) {
         wall.expect(newest);
       }
     },
@@ -72,7 +72,9 @@
     byId("state").setAttribute("data-state", name);
     byId("state-word").textContent = name;
     document.documentElement.setAttribute("data-state", name);
-    operate.look();
+    if (operate) {
+      operate.look();
+    }
   }
 
   /* Unchanged words are left alone: assistive technology reads every change aloud. */
@@ -112,7 +114,7 @@
   }
 
   function callAdmin(what, done) {
-    what.token = TOKEN;
+    what.token = token.content;
     call(what, done);
   }
 
@@ -142,6 +144,8 @@
   });
 
   registration.start();
-  operate.look();
-  wall.read();
+  if (token) {
+    operate.look();
+    wall.read();
+  }
 }());

@@ -1,0 +1,363 @@
+"""The writes of a worker to one primary: one ordered queue, with one entry under way.
+
+Owns the order, the bounds of the queue, and that no message is stored twice: an entry leaves the
+queue with the reply, and is sent again unchanged on the next connection. While a batch is under
+way, messages gather for the next batch, so there is no timer.
+Must not know how connections are made, nor what channels are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TypeVar
+
+from asgi_comet._runtime.clock import Clock
+from asgi_comet.brokers.redis.appends import Append, Batch, error_of
+from asgi_comet.brokers.redis.calls import Call, Item, Log
+from asgi_comet.brokers.redis.connection import Connection, ReplyError
+from asgi_comet.brokers.redis.queueing import REMEMBERED, Limits, Queue, Single
+from asgi_comet.brokers.redis.replies import Refused, Stale
+from asgi_comet.brokers.redis.scripts import Scripts
+from asgi_comet.errors import BrokerUnavailable
+
+__all__ = ["Flusher", "Limits"]
+
+_logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+OnRefused = Callable[[Sequence[Append], Refused], None]
+"""Settles the messages of a refused group, or puts the messages back by `Flusher.put_back`.
+
+Called before the next entry is sent."""
+
+OnLost = Callable[[Sequence[Append], BrokerUnavailable], None]
+"""Takes messages that are given up, and the reason."""
+
+FORGOTTEN = 0.9 * REMEMBERED  # seconds after which a batch is not sent again
+PAUSE = 0.5  # seconds until a refused message of a source is sent again
+
+
+class Flusher:
+    """The queue of one worker and one primary.
+
+    Args:
+        scripts: The scripts.
+        worker: The name under which batches are numbered: never used before.
+        clock: The clock.
+        run_soon: Runs a function in the loop's next turn; thread-safe.
+        on_refused: Takes the messages that Redis refused; by default the messages fail.
+        limits: The bounds of the queue.
+
+    Attributes:
+        worker: The name under which batches are numbered, from the next batch on.
+        on_lost: Takes the messages that are given up, and the reason.
+    """
+
+    def __init__(
+        self,
+        scripts: Scripts,
+        worker: str,
+        clock: Clock,
+        run_soon: Callable[[Callable[[], None]], object],
+        on_refused: OnRefused | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self._scripts = scripts
+        self.worker: str = worker
+        self._clock = clock
+        self._on_refused = on_refused or fail_all
+        self._limits = limits or Limits()
+        self.on_lost: OnLost = _forget
+        self.trouble: Callable[[], str] = str
+        self._queue = Queue(self._limits, lambda: run_soon(self._work.set), self._find_trouble)
+        self._began = -math.inf  # the start of `run`: no message waited for Redis before
+        self._numbers = itertools.count(1)
+        self._head: Batch | Single[Any] | None = None
+        self._work = asyncio.Event()
+        self._less = asyncio.Event()
+
+    def prepare(self) -> None:
+        """Prepare for this loop, which may differ from the loop before."""
+        self._work = asyncio.Event()
+        self._less = asyncio.Event()
+
+    def begin(self, worker: str) -> None:
+        """Start the time limits of waiting messages.
+
+        Args:
+            worker: A name that was never used before.
+        """
+        self.worker = worker
+        self._began = self._clock.now()
+
+    def _find_trouble(self) -> str:
+        return self.trouble()  # set later
+
+    # In any thread
+
+    def append(self, log: Log, item: Item, fence: str = "", *, patient: bool = False) -> Append:
+        """Queue a message.
+
+        Args:
+            log: The channel.
+            item: The message.
+            fence: The fence of the worker that reads the channel's source, of source values.
+            patient: Whether the message is never given up; the caller waits for `room` before.
+
+        Raises:
+            BrokerUnavailable: The queue is full.
+        """
+        append = Append(log, item, fence, self._clock.now(), patient=patient)
+        self._queue.append(append)
+        return append
+
+    def make(self, log: Log, item: Item, fence: str = "", *, patient: bool = False) -> Append:
+        """Make a message that is stored once `add` is called; see `append`."""
+        append = Append(log, item, fence, self._clock.now(), patient=patient)
+        self._queue.admit(append)
+        return append
+
+    def add(self, appends: Sequence[Append], log: Log) -> None:
+        """Queue messages that were made before their channel was known."""
+        for append in appends:
+            append.log = log
+        if appends:
+            self._queue.add(appends)
+
+    @property
+    def waiting(self) -> int:
+        """How many messages wait, including those under way."""
+        return self._queue.messages
+
+    @property
+    def queued(self) -> int:
+        """How many messages and scripts wait, excluding those under way."""
+        return len(self._queue)
+
+    # In the loop's thread
+
+    def call(
+        self, call: Call[T], *, patient: bool = True, again: bool = False
+    ) -> asyncio.Future[T]:
+        """Queue a script; it runs after all earlier entries and before all later ones.
+
+        Args:
+            call: The script, which recognises a repeated call.
+            patient: Whether the script is never given up.
+            again: Whether the script is tried again if Redis refuses it, because Redis is full.
+                Values of the channel's source then wait, too.
+        """
+        single = Single(call, self._clock.now(), patient=patient, again=again)
+        self._queue.add([single])
+        self._work.set()
+        return single.future
+
+    def put_back(self, appends: Sequence[Append], before: Call[T]) -> asyncio.Future[T]:
+        """Send a script and then refused messages, before all other entries; from `on_refused`."""
+        single = Single(before, self._clock.now(), patient=True, again=False)
+        self._queue.put_first(single, appends)
+        return single.future
+
+    async def room(self, size: int) -> None:
+        """Return when there is room for a message of `size` bytes."""
+        while not self._queue.fits(size):
+            self._less.clear()
+            await self._less.wait()
+
+    async def drained(self) -> None:
+        """Return when no entry waits or is under way."""
+        while self._queue or self._head is not None:
+            self._less.clear()
+            await self._less.wait()
+
+    async def run(self, connection: Connection) -> NoReturn:
+        """Send the waiting entries, as long as the connection lasts.
+
+        Raises:
+            BrokerUnavailable: The connection has ended.
+        """
+        connection.tell_end(self._work.set)
+        while True:
+            if connection.closed is not None:
+                raise BrokerUnavailable(connection.closed)
+            head = self._head = self._head or self._take()
+            if head is None:
+                await self._wait()
+                continue
+            try:
+                await self._send(connection, head)
+            except ReplyError as error:
+                if connection.closed is not None:
+                    raise
+                self._refused(head, error)
+            self._less.set()
+
+    @property
+    def patience_ended(self) -> float:
+        """The time before which no message that may still wait was published."""
+        over = self._clock.now() - self._limits.patience
+        return over if over > self._began else -math.inf
+
+    def give_up(self, early: Sequence[Append] = ()) -> None:
+        """Give up entries that have waited too long; called about every second.
+
+        Args:
+            early: Messages that were never added, and have waited too long.
+        """
+        over = self.patience_ended
+        if self._head is not None:
+            self._give_up_head(self._head, over)
+        late = self._queue.remove(lambda one: one.since < over and not one.patient)
+        self._fail_all([*early, *late], maybe_stored=False)
+        self._less.set()
+
+    def give_up_calls(self) -> None:
+        """Give up the waiting scripts, and go on with the messages."""
+        singles = self._queue.remove(lambda one: isinstance(one, Single))
+        if isinstance(self._head, Single):
+            singles.append(self._head)
+            self._head = None
+        self._fail_all(singles, maybe_stored=False, why="the server stops")
+
+    def abandon(self, early: Sequence[Append] = ()) -> None:
+        """Give up all entries: the server stops.
+
+        Args:
+            early: Messages that were never added.
+        """
+        every = self._queue.clear()
+        head, self._head = self._head, None
+        if head is not None:
+            parts = head.appends if isinstance(head, Batch) else [head]
+            self._fail_all(parts, maybe_stored=head.sent < math.inf, why="the server stops")
+        self._fail_all([*early, *every], maybe_stored=False, why="the server stops")
+
+    def _give_up_head(self, head: Batch | Single[Any], over: float) -> None:
+        """Give up an entry under way; a batch with values of a source is still sent."""
+        if isinstance(head, Single):
+            if head.since < over and not head.patient:
+                self._head = None
+                self._fail_all([head], maybe_stored=head.sent < math.inf)
+            return
+        appends = head.appends
+        if head.sent < self._clock.now() - FORGOTTEN:  # Redis may store the batch a second time
+            self._head = None
+            self._fail_all(appends, maybe_stored=True)
+        if min(append.since for append in appends) >= over:
+            return
+        impatient = [append for append in appends if not append.patient]
+        if len(impatient) == len(appends):
+            self._head = None
+        self._fail_all(impatient, maybe_stored=head.sent < math.inf)
+
+    def _fail_all(
+        self, entries: Sequence[Append | Single[Any]], *, maybe_stored: bool, why: str = ""
+    ) -> None:
+        trouble = self._find_trouble()
+        away = f"Redis was away for {self._limits.patience:g} s{trouble and ': '}{trouble}"
+        text = why or away
+        error = BrokerUnavailable(text, maybe_stored=maybe_stored)
+        for one in entries:
+            if isinstance(one, Single):
+                one.fail(error)
+        lost = [one for one in entries if isinstance(one, Append) and one.outcome is None]
+        self._queue.settled(lost)
+        for one in lost:
+            one.settle(error)
+        if lost:
+            self.on_lost(lost, error)
+
+    def _take(self) -> Batch | Single[Any] | None:
+        self._work.clear()
+        taken = self._queue.take(self._clock.now())
+        if isinstance(taken, Single):
+            return taken
+        if not taken:
+            return None
+        return Batch(self._scripts, self.worker, next(self._numbers), taken)
+
+    async def _send(self, connection: Connection, head: Batch | Single[Any]) -> None:
+        reply = connection.send(head.call)
+        head.sent = min(head.sent, self._clock.now())
+        if isinstance(head, Single):
+            await self._send_single(reply, head)
+            return
+        outcomes = await reply
+        if isinstance(outcomes, Stale):
+            self._stale(connection, head)
+            return
+        self._head = None
+        self._queue.settled(head.appends)
+        for run, refused in head.settle(outcomes):
+            self._on_refused(run, refused)
+
+    async def _send_single(self, reply: asyncio.Future[T], head: Single[T]) -> None:
+        try:
+            value = await reply
+        except BrokerUnavailable:
+            raise
+        except Exception as error:  # the reply cannot be read
+            self._head = None
+            head.fail(error)
+        else:
+            self._head = None
+            if not head.future.done():
+                head.future.set_result(value)
+
+    def _refused(self, head: Batch | Single[Any], error: ReplyError) -> None:
+        """Redis has answered with an error."""
+        self._head = None
+        if isinstance(head, Single):
+            if head.again and not error.maybe_stored:
+                self._queue.park([head], self._clock.now() + PAUSE)
+            else:
+                head.fail(error)
+            return
+        left = [append for append in head.appends if append.outcome is None]
+        again = [append for append in left if append.patient and not error.maybe_stored]
+        kept = set(map(id, again))
+        lost = [append for append in left if id(append) not in kept]
+        self._queue.settled(left)
+        for append in lost:
+            append.settle(error)
+        if lost:
+            self.on_lost(lost, error)
+        if again:
+            self._queue.park(again, self._clock.now() + PAUSE)
+
+    async def _wait(self) -> None:
+        """Return when there may be an entry to send."""
+        if not self._queue.parked:
+            await self._work.wait()
+            return
+        waits = [self._clock.sleep_until(self._queue.parked_until), self._work.wait()]
+        tasks = [asyncio.ensure_future(one) for one in waits]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _stale(self, connection: Connection, head: Batch) -> None:
+        """Redis has stored a later batch of this worker before: a fault of this code."""
+        _logger.error("a batch of worker %s came after a later one", self.worker)
+        self._head = None
+        self._queue.settled(head.appends)
+        for append in head.appends:
+            append.settle(BrokerUnavailable("batches were mixed up", maybe_stored=True))
+        connection.close("batches were mixed up")
+
+
+def _forget(appends: Sequence[Append], error: BrokerUnavailable) -> None:
+    """Do nothing about messages that are given up."""
+
+
+def fail_all(appends: Sequence[Append], refused: Refused) -> None:
+    """Tell the publishers of messages that Redis refused."""
+    for append in appends:
+        append.settle(error_of(append.log, refused))

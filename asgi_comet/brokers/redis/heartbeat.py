@@ -1,0 +1,103 @@
+"""The heartbeat of a worker, by which the other workers know that the worker is alive.
+
+Owns the id of the worker, which is new each time the worker joins the others. Must not know which
+channels a worker owns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from asgi_comet.brokers.base import Host
+from asgi_comet.brokers.redis.calls import fresh
+from asgi_comet.brokers.redis.connection import Connection
+from asgi_comet.brokers.redis.mixture import Mixture
+from asgi_comet.brokers.redis.probing import Inbox
+from asgi_comet.brokers.redis.replies import Beat
+from asgi_comet.brokers.redis.scripts import Scripts
+from asgi_comet.brokers.redis.serving import Beginning
+from asgi_comet.errors import BrokerUnavailable
+
+__all__ = ["Heartbeat"]
+
+
+class Heartbeat:
+    """Joins a worker to the others, and tells the others that the worker is alive.
+
+    Args:
+        scripts: The scripts.
+        inbox: Takes the frames for this worker only.
+        host: The worker.
+        mixture: Warns if the workers declare different names for too long.
+
+    Attributes:
+        members: Returns how many members of families the worker owns.
+        worker: The id of the worker; `""` until the worker has joined.
+        mixed: Whether the workers declare different names: a deployment is under way.
+        calm: Whether unused channels may be ended: no heartbeats were missing lately.
+        elsewhere: How many members of families the other workers own.
+        departed: Whether the worker has left the others, because the server stops.
+    """
+
+    def __init__(
+        self,
+        scripts: Scripts,
+        inbox: Inbox,
+        host: Host,
+        mixture: Mixture,
+    ) -> None:
+        self.members: Callable[[], int] = int
+        self.worker: str = ""
+        self.calm: bool = False
+        self.mixed: bool = False
+        self.elsewhere: int = 0
+        self.departed: bool = False
+        self._scripts = scripts
+        self._inbox = inbox
+        self._host = host
+        self._mixture = mixture
+
+    async def begin(self, beginning: Beginning) -> None:
+        """Send a heartbeat on a new connection, before all other calls that name the worker.
+
+        If Redis has lost its data, the worker joins again under its id. If the other workers have
+        taken the worker for dead, the worker joins under another id, and owns no channel any more.
+        """
+        connection = beginning.connection
+        joins = not self.worker
+        if joins:
+            self._join()
+        while (beat := await self._send(connection, joins=joins)).status != "alive":
+            if not (beginning.renewed and beat.status == "missing"):
+                self._join()
+            joins = True
+        connection.subscribe([self._inbox.topic])
+
+    async def beat(self, connection: Connection) -> Beat:
+        """Send a heartbeat; end the connection if the other workers do not know the worker."""
+        beat = await self._send(connection, joins=False)
+        if beat.status != "alive":
+            connection.close("the other workers do not know this one")
+            raise BrokerUnavailable("the other workers do not know this one")
+        return beat
+
+    async def _send(self, connection: Connection, *, joins: bool) -> Beat:
+        members = self.members()
+        life, digest = int(self._host.heartbeat * 1000), self._host.digest
+        beat = await connection.send(
+            self._scripts.beat(self.worker, joins=joins, life=life, members=members, digest=digest)
+        )
+        self.calm, self.mixed = beat.calm, beat.mixed
+        self._mixture.look(mixed=beat.mixed)
+        self.elsewhere = max(beat.members - members, 0)
+        return beat
+
+    def _join(self) -> None:
+        self.worker = fresh() + fresh()
+        self._inbox.topic = self._scripts.keys.inbox(self.worker)
+
+    def depart(self) -> str:
+        """Stop the heartbeats, and return the id of the worker."""
+        self.departed = True
+        worker, self.worker = self.worker, ""
+        return worker

@@ -1,0 +1,33 @@
+"""The interface of what publishes for a process that does not serve, see `Comet.publishing`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+
+from asgi_comet.brokers.logs import Stored
+from asgi_comet.channels.feed import Feed
+
+__all__ = ["Publisher"]
+
+
+class Publisher(ABC):
+    """Stores messages without a lifespan. Thread-safe."""
+
+    @abstractmethod
+    def open(self, feed: Feed) -> None:
+        """Announce a channel to the workers; once for each connection."""
+
+    @abstractmethod
+    def append(
+        self,
+        feed: Feed,
+        data: bytes,
+        *,
+        id: str | None = None,  # noqa: A002 - as the parameter of `publish`
+    ) -> Stored:
+        """Append a message to a channel, which is announced first; see `Broker.append`."""
+
+    @abstractmethod
+    def start(self, job: Callable[[], Awaitable[None]]) -> None:
+        """Run a job soon, and before the publisher ends; see `Background.start`."""

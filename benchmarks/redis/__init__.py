@@ -1,0 +1,1 @@
+"""What several workers on Redis cost, and how fast they are."""
