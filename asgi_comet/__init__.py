@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         InvalidMessage,
         InvalidName,
         MessageTooLarge,
+        MustAwait,
         NoClientProcess,
         NonUniqueChannelName,
         NotifierFull,
@@ -40,9 +41,11 @@ if TYPE_CHECKING:
         TooManyFamilyChannels,
         TooManyProcesses,
         TooManyVirtualChannels,
+        Unconfirmed,
         UnknownCommand,
     )
     from asgi_comet.http.problems import exception_handlers
+    from asgi_comet.identity.changes import Confirmation
     from asgi_comet.identity.local import ProcessLocal
     from asgi_comet.identity.process import ClientProcess, Session
     from asgi_comet.middleware import CometMiddleware
@@ -65,6 +68,7 @@ __all__ = [
     "Comet",
     "CometError",
     "CometMiddleware",
+    "Confirmation",
     "DeclaredChannel",
     "Delivery",
     "ExternalChannel",
@@ -74,6 +78,7 @@ __all__ = [
     "InvalidName",
     "Message",
     "MessageTooLarge",
+    "MustAwait",
     "NoClientProcess",
     "NonUniqueChannelName",
     "NotRunning",
@@ -94,6 +99,7 @@ __all__ = [
     "TooManyFamilyChannels",
     "TooManyProcesses",
     "TooManyVirtualChannels",
+    "Unconfirmed",
     "UnknownCommand",
     "View",
     "exception_handlers",
@@ -115,6 +121,7 @@ _MODULES = {  # the module of each public name
     "Comet": "asgi_comet.comet",
     "CometError": "asgi_comet.errors",
     "CometMiddleware": "asgi_comet.middleware",
+    "Confirmation": "asgi_comet.identity.changes",
     "DeclaredChannel": "asgi_comet.declare.declared",
     "Delivery": "asgi_comet.channels.delivery",
     "ExternalChannel": "asgi_comet.channels.channel",
@@ -124,6 +131,7 @@ _MODULES = {  # the module of each public name
     "InvalidName": "asgi_comet.errors",
     "Message": "asgi_comet.core.messages",
     "MessageTooLarge": "asgi_comet.errors",
+    "MustAwait": "asgi_comet.errors",
     "NoClientProcess": "asgi_comet.errors",
     "NonUniqueChannelName": "asgi_comet.errors",
     "NotRunning": "asgi_comet.errors",
@@ -144,6 +152,7 @@ _MODULES = {  # the module of each public name
     "TooManyFamilyChannels": "asgi_comet.errors",
     "TooManyProcesses": "asgi_comet.errors",
     "TooManyVirtualChannels": "asgi_comet.errors",
+    "Unconfirmed": "asgi_comet.errors",
     "UnknownCommand": "asgi_comet.errors",
     "View": "asgi_comet.core.view",
     "exception_handlers": "asgi_comet.http.problems",

@@ -18,6 +18,7 @@ from asgi_comet._runtime.loop import LoopThread
 from asgi_comet.channels.fanout import Fanout
 from asgi_comet.channels.feed import Wake
 from asgi_comet.errors import UnknownCommand
+from asgi_comet.identity.changes import Changes, Confirmation
 from asgi_comet.settings import TIMEOUT_LIMIT, Settings
 
 __all__ = ["Activation", "Switch"]
@@ -33,17 +34,24 @@ _COMMAND = re.compile(
 class Activation:
     """The switch of a running server: `comet.activation`. Thread-safe; every action is logged.
 
-    A restart resets the switch: comet starts active, with `Settings.timeout`.
+    With a broker the switch is that of all workers: see `Confirmation`. Workers that start later
+    find the switch as it was left. Without one, comet starts active, with `Settings.timeout`.
 
     Args:
         settings: The initial timeout and the jitter.
         fanout: The listeners to end.
         loop: The thread of the listeners.
+        changes: The other workers.
 
     Source: `Ocsigen_comet.Security` and its commands.
     """
 
-    def __init__(self, settings: Settings, fanout: Fanout, loop: LoopThread) -> None:
+    def __init__(
+        self, settings: Settings, fanout: Fanout, loop: LoopThread, changes: Changes
+    ) -> None:
+        changes.add("active", self._set_active)
+        changes.add("timeout", self._set_timeout)
+        self._changes = changes
         self._fanout = fanout
         self._loop = loop
         self._jitter = settings.jitter
@@ -60,22 +68,21 @@ class Activation:
         """How long a poll is held, in seconds, before `Settings.jitter` is applied."""
         return self._timeout
 
-    def activate(self) -> None:
+    def activate(self) -> Confirmation:
         """Serve comet requests again. Idempotent; clients reconnect by themselves."""
         _logger.info("activate (was %s)", "active" if self._active else "inactive")
-        self._active = True
+        return self._changes.make("active", True, lasting=True)
 
-    def deactivate(self) -> None:
+    def deactivate(self) -> Confirmation:
         """End every held connection, and answer further comet requests with 503. Idempotent.
 
         Sources are still read and `publish` still works. After `activate`, clients get the missed
         messages that the histories still hold.
         """
         _logger.warning("deactivate (was %s)", "active" if self._active else "inactive")
-        self._active = False
-        self._loop.run(lambda: self._fanout.end(Wake.DEACTIVATED))
+        return self._changes.make("active", False, lasting=True)
 
-    def set_timeout(self, seconds: float, reset: bool = False) -> None:
+    def set_timeout(self, seconds: float, reset: bool = False) -> Confirmation:
         """Change how long polls and registrations are held from now on.
 
         Args:
@@ -96,11 +103,9 @@ class Activation:
                 f"got {seconds!r:.40}"
             )
         _logger.info("set_timeout %g%s (was %g)", seconds, " KILL" if reset else "", self._timeout)
-        self._timeout = float(seconds)
-        if reset:
-            self._loop.run(lambda: self._fanout.end(Wake.TIMEOUT))
+        return self._changes.make("timeout", [float(seconds), reset], lasting=True)
 
-    def command(self, line: str) -> None:
+    def command(self, line: str) -> Confirmation:
         """Run a line of the command language.
 
         Args:
@@ -114,18 +119,27 @@ class Activation:
         found = _COMMAND.fullmatch(line.strip())
         if found is None:
             raise UnknownCommand(line)
-        simple: dict[str | None, Callable[[], None]] = {
+        simple: dict[str | None, Callable[[], Confirmation]] = {
             "activate": self.activate,
             "deactivate": self.deactivate,
         }
         if found["word"] is not None:
-            simple[found["word"]]()
-            return
+            return simple[found["word"]]()
         try:
             seconds = float(found["seconds"])
         except ValueError:
             raise UnknownCommand(line) from None
-        self.set_timeout(seconds, reset=found["kill"] is not None)
+        return self.set_timeout(seconds, reset=found["kill"] is not None)
+
+    def _set_active(self, active: bool) -> None:
+        self._active = active
+        if not active:
+            self._loop.run(lambda: self._fanout.end(Wake.DEACTIVATED))
+
+    def _set_timeout(self, details: tuple[float, bool]) -> None:
+        self._timeout, reset = details
+        if reset:
+            self._loop.run(lambda: self._fanout.end(Wake.TIMEOUT))
 
 
 class Switch(Activation):

@@ -28,6 +28,7 @@ from asgi_comet.transports.access import (
     Find,
     ProcessGone,
     TryAgain,
+    arrive,
     own_process,
     process_of,
     require_people,
@@ -49,6 +50,8 @@ REFUSED = (Refusal, BadRequest, ProcessGone, TryAgain, ClientGone)
 async def _own(node: Node, exchange: Exchange, token: str | None) -> Client:
     """Find the client process of an endpoint without asking the application for the user."""
     require_people(node, TOKENS)
+    if node.clients.shared:
+        await arrive(node, exchange, token)
     return own_process(node, exchange, token or "")
 
 

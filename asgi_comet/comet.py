@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from starlette.types import ASGIApp
 
@@ -17,6 +18,7 @@ from asgi_comet._runtime.tasks import Background
 from asgi_comet._runtime.timers import Timers
 from asgi_comet.activation import Activation, Switch
 from asgi_comet.admin.endpoints import Credential
+from asgi_comet.admin.status import count_here
 from asgi_comet.api.create import Making
 from asgi_comet.api.declare import Declaring
 from asgi_comet.api.notify import Notifying
@@ -25,31 +27,38 @@ from asgi_comet.api.people import People
 from asgi_comet.app import CometApp
 from asgi_comet.brokers.base import Broker
 from asgi_comet.brokers.choosing import choose_broker
+from asgi_comet.brokers.logs import ChannelSpec
 from asgi_comet.channels.channels import AllChannels, Channel, Channels, ExternalChannel
 from asgi_comet.channels.directory import Directory, Place
 from asgi_comet.channels.fanout import Fanout
+from asgi_comet.channels.feed import Feed, Wake
 from asgi_comet.channels.reference import Referring
 from asgi_comet.channels.scope import SITE
 from asgi_comet.declare.declarations import Declarations
 from asgi_comet.declare.declared import DeclaredChannel
+from asgi_comet.endpoints.process import acknowledged
+from asgi_comet.errors import CometError
 from asgi_comet.http.origin import OriginRule
-from asgi_comet.identity.clients import Clients
-from asgi_comet.identity.cookies import Cookie
-from asgi_comet.identity.goodbyes import Goodbyes
+from asgi_comet.identity.changes import Changes
 from asgi_comet.identity.guard import Guards
-from asgi_comet.identity.process import Client, ClientProcess, Household
+from asgi_comet.identity.process import Client, ClientProcess
 from asgi_comet.identity.requests import Requests
+from asgi_comet.identity.spelling import Spelling
 from asgi_comet.identity.tokens import Identity, SecretKey, load_keys
-from asgi_comet.identity.users import Users
 from asgi_comet.lifespan import Lifespan
 from asgi_comet.node.build import Node
 from asgi_comet.node.drain import Drain
 from asgi_comet.node.host import RoomsHost
+from asgi_comet.node.own import open_window
+from asgi_comet.node.society import Society
 from asgi_comet.publishing.outlet import Outlet, Publishing
 from asgi_comet.settings import Settings
 from asgi_comet.workers.siblings import Siblings
 
 __all__ = ["Comet"]
+
+
+T = TypeVar("T")
 
 
 class Comet(Declaring, Making, Notifying, People):
@@ -67,6 +76,8 @@ class Comet(Declaring, Making, Notifying, People):
         broker: Joins the workers: `None` or `""` keeps everything in the memory of one worker; a
             URL is that of a Redis or Valkey: `redis://`, `rediss://`, `unix://`, `redis+unix://` or
             `redis+sentinel://`; otherwise a `Broker`, one for each `Comet`.
+        user: The type of users, which pydantic can write as JSON and read; `None` allows any
+            hashable value, and with a broker that joins several workers `str`, `int` and `UUID`.
         settings: The figures that an operator may change.
         clock: The clock; for tests.
 
@@ -75,7 +86,7 @@ class Comet(Declaring, Making, Notifying, People):
         ValueError: An argument is out of bounds; the text gives the expected value.
     """
 
-    def __init__(  # noqa: PLR0913 - six are the application's, and tests need the clock
+    def __init__(  # noqa: PLR0913 - seven are the application's, and tests need the clock
         self,
         secret_key: SecretKey,
         *,
@@ -83,6 +94,7 @@ class Comet(Declaring, Making, Notifying, People):
         allowed_origins: Iterable[str] = (),
         admin: Credential | None = None,
         broker: Broker | str | None = None,
+        user: Any = None,
         settings: Settings | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -96,19 +108,38 @@ class Comet(Declaring, Making, Notifying, People):
             settings, self._make_site(), broker=joined, fanout=fanout, runtime=runtime
         )
         self.channels: Channels = Channels(self._channels, settings.history_size)
-        self._switch = Switch(settings, fanout, runtime.loop)
-        self.activation: Activation = self._switch
         identity = Identity(keys)
         name = identity.name_application(self.prefix)
         self._siblings = Siblings(
             name, None if joined.shared else settings.several_workers, runtime
         )
-        requests = self._make_requests(identity, settings, runtime, joined)
+        society = Society(
+            settings=settings,
+            identity=identity,
+            runtime=runtime,
+            broker=joined,
+            spelling=Spelling(user),
+            channels=self._channels,
+            url=self._url,
+            birth=self._siblings.birth,
+            close=self._close_process,
+        )
+        requests, people, changes = society.make()
+        self._switch = Switch(settings, fanout, runtime.loop, changes)
+        self.activation: Activation = self._switch
         origins = OriginRule(allowed_origins)
-        self._node = self._make_node(settings, runtime, fanout, joined, requests, origins)
-        host = RoomsHost(self._channels, fanout, runtime)
+        self._node = node = self._make_node(fanout, society, requests, origins, changes)
+        people.window_of = partial(_open_window, node)
+        people.on_missed = partial(_doubt_rights, node)
+        host = RoomsHost(self._channels, fanout, runtime, people)
+        host.answers |= {
+            "listeners": partial(_count_listeners, node),
+            "status": lambda _: count_here(node),
+            "acknowledged": partial(acknowledged, node),
+        }
         joined.bind(host)
         self._channels.sharing.settle = requests.settle
+        self._channels.sharing.owner_known = requests.clients.opened
         self._lifespan = Lifespan(self._node)
         self._publishing = Publishing(Outlet(self._node))  # here, as it watches for forks
         self._app = CometApp(self._node, admin)
@@ -155,6 +186,28 @@ class Comet(Declaring, Making, Notifying, People):
             )
         return self._publishing
 
+    def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in the event loop of the server, and return its result.
+
+        For sync code in worker threads, like a sync endpoint: `comet.call(channel.count())`. Waits
+        5 s at most.
+
+        Args:
+            coroutine: The coroutine, of this library or of the application.
+
+        Raises:
+            BrokerUnavailable: It takes too long; it goes on.
+            MustAwait: An event loop runs in this thread.
+            NotRunning: The lifespan does not run.
+            Exception: Any exception of the coroutine.
+        """
+        try:
+            self._node.requests.asking.check_thread("comet.call(...)", "await the coroutine")
+        except CometError:
+            coroutine.close()  # it is never awaited, which Python would warn of
+            raise
+        return self._node.requests.asking.block("comet.call(...)", "", lambda: coroutine)
+
     def script(
         self,
         process: ClientProcess | None = None,
@@ -198,31 +251,15 @@ class Comet(Declaring, Making, Notifying, People):
     def _make_site(self) -> Place:
         return Place(Directory(threading.Lock()), "", self._url, SITE)
 
-    def _make_requests(
-        self, identity: Identity, settings: Settings, runtime: Runtime, broker: Broker
-    ) -> Requests:
-        household = Household(
-            runtime=runtime,
-            timeout=settings.process_timeout,
-            url=lambda p: f"{self._url()}/p/{identity.sign_process(p.id, p.birth)}",
-            birth=self._siblings.birth,
-            close=self._close_process,
-            goodbyes=Goodbyes(runtime.background),
-        )
-        clients = Clients(settings, household, self._channels.site.directory.lock)
-        users = Users(clients, self._channels, runtime.loop)
-        cookie = Cookie(settings.cookie_name, settings.cookie_samesite)
-        return Requests(identity, cookie, clients, users, broker)
-
     def _make_node(
         self,
-        settings: Settings,
-        runtime: Runtime,
         fanout: Fanout,
-        broker: Broker,
+        society: Society,
         requests: Requests,
         origins: OriginRule,
+        changes: Changes,
     ) -> Node:
+        settings, runtime = society.settings, society.runtime
         declarations = Declarations(settings, self._channels, runtime)
         return Node(
             settings=settings,
@@ -237,23 +274,58 @@ class Comet(Declaring, Making, Notifying, People):
             declarations=declarations,
             activation=self._switch,
             origins=origins,
-            broker=broker,
+            broker=society.broker,
             clients=requests.clients,
             requests=requests,
             users=requests.users,
-            guard=Guards(self._channels, runtime.loop),
+            guard=self._make_guards(society, requests, declarations, changes),
             siblings=self._siblings,
+            endings=society.endings,
         )
+
+    def _make_guards(
+        self, society: Society, requests: Requests, declarations: Declarations, changes: Changes
+    ) -> Guards:
+        spell = society.spelling.write if requests.clients.shared else _spell_nothing
+        loop = society.runtime.loop
+        guards = Guards(self._channels, loop, changes, requests.clients, spell)
+        guards.find_feeds = declarations.feeds_of
+        return guards
 
     def _close_process(self, process: Client) -> None:
         for feed in process.place.directory.close():
-            self._channels.end(feed, "ended", keep=False)
+            self._channels.end(feed, "ended", keep=False, tell=feed.local)
         self._node.clients.forget(process)
         for forget in list(self._node.notifiers.values()):
             forget(process)
 
     def _url(self) -> str:
         return self._node.requests.current_root_path() + self.prefix
+
+
+def _count_listeners(node: Node, details: tuple[str | None, str]) -> int:
+    owner, name = details
+    process = None if owner is None else node.clients.find(owner)
+    # A name of an own channel is none of the site, so it is found in no other directory.
+    directory = node.channels.site.directory if process is None else process.place.directory
+    feed = directory.find(name)
+    return 0 if feed is None else len(feed.listeners)
+
+
+def _doubt_rights(node: Node) -> None:
+    """Have all clients come back, whose rights are then looked at again."""
+    node.guard.revoked += 1  # also those that `authorize` looks at now
+    node.fanout.end(Wake.MOVED)
+
+
+def _open_window(node: Node, spec: ChannelSpec) -> Feed | None:
+    process = node.clients.find(spec.owner or "")
+    return open_window(process, spec, node.channels, node.declarations)
+
+
+def _spell_nothing(user: Any) -> Any:
+    """Return a user as it is: no other worker has to know the user."""
+    return user
 
 
 def _make_runtime(clock: Clock) -> Runtime:

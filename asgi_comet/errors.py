@@ -7,6 +7,8 @@
     ├── SeveralWorkers          another worker serves the application, and there is no broker
     ├── NotShared               a call that needs one worker, with a broker of several
     ├── BrokerUnavailable       the broker cannot be reached, or its queue is full
+    ├── MustAwait               a call that asks other workers, in the event loop
+    ├── Unconfirmed             a change that some workers have not confirmed
     ├── InvalidDeclaration      a declared channel that cannot work            (also a TypeError)
     ├── InvalidName             a channel name outside the alphabet or length  (also a ValueError)
     ├── NonUniqueChannelName    a second live channel of the same name
@@ -38,6 +40,7 @@ __all__ = [
     "InvalidMessage",
     "InvalidName",
     "MessageTooLarge",
+    "MustAwait",
     "NoClientProcess",
     "NonUniqueChannelName",
     "NotRunning",
@@ -48,6 +51,7 @@ __all__ = [
     "TooManyFamilyChannels",
     "TooManyProcesses",
     "TooManyVirtualChannels",
+    "Unconfirmed",
     "UnknownCommand",
 ]
 
@@ -56,17 +60,29 @@ class CometError(Exception):
     """The root of every error that asgi_comet raises on purpose."""
 
 
-class NotRunning(CometError):
-    """The lifespan of this `Comet` is not running."""
+_NOT_STARTED = (
+    "this Comet is not running: expected its lifespan to have been started by the server. "
+    "Add `app.add_middleware(CometMiddleware, comet=comet)`, or mount `comet.app` and pass "
+    "`lifespan=comet.lifespan` to FastAPI or Starlette, and serve with lifespan support on "
+    "(uvicorn: not `--lifespan off`; in tests: `with TestClient(app)`, "
+    "or `async with comet.lifespan()`)"
+)
+_ONLY_PUBLISHES = (
+    "this process only publishes: expected the lifespan of a server, got comet.publishing(), in "
+    "which channels and notifiers publish, and `await delivery.stored()` waits for a message; do "
+    "all else in the server: for example, have this program call an endpoint of the application"
+)
 
-    def __init__(self) -> None:
-        super().__init__(
-            "this Comet is not running: expected its lifespan to have been started by the server. "
-            "Add `app.add_middleware(CometMiddleware, comet=comet)`, or mount `comet.app` and pass "
-            "`lifespan=comet.lifespan` to FastAPI or Starlette, and serve with lifespan support on "
-            "(uvicorn: not `--lifespan off`; in tests: `with TestClient(app)`, "
-            "or `async with comet.lifespan()`)"
-        )
+
+class NotRunning(CometError):
+    """The lifespan of this `Comet` is not running.
+
+    Args:
+        publishes: Whether the process is in `Comet.publishing` instead.
+    """
+
+    def __init__(self, *, publishes: bool = False) -> None:
+        super().__init__(_ONLY_PUBLISHES if publishes else _NOT_STARTED)
 
 
 WORKERS_ADVICE = (
@@ -92,7 +108,7 @@ class SeveralWorkers(CometError):
 
 
 class NotShared(CometError):
-    """A call concerns client processes, users or notifiers, which workers do not share yet.
+    """A call concerns client processes, users or notifiers, which the broker does not share.
 
     Attributes:
         called: The call.
@@ -100,9 +116,9 @@ class NotShared(CometError):
 
     def __init__(self, called: str) -> None:
         super().__init__(
-            f"expected one worker for {called}, got a broker of several workers, which do not "
-            "share client processes, users and notifiers yet: either write Comet(key) without "
-            "broker= and run one worker, or use channels of the site only (scope=SITE)"
+            f"expected a broker that shares client processes, users and notifiers for {called}, "
+            "got one that shares channels only: use another broker, or channels of the site only "
+            "(scope=SITE)"
         )
         self.called = called
 
@@ -138,6 +154,33 @@ class BrokerUnavailable(CometError):
         super().__init__(f"the broker is not available: {reason}")
         self.reason: str = reason
         self.maybe_stored: bool = maybe_stored
+
+
+class MustAwait(CometError):
+    """A call has to ask other workers, which blocks, and so cannot be made in the event loop.
+
+    Attributes:
+        instead: The line to write instead.
+    """
+
+    def __init__(self, called: str, instead: str) -> None:
+        super().__init__(
+            f"expected {called} in a worker thread, got the event loop, which must not wait for "
+            f"other workers; write: {instead}"
+        )
+        self.instead: str = instead
+
+
+class Unconfirmed(CometError):
+    """A change was made, but some workers have not confirmed it.
+
+    Attributes:
+        reason: What is wrong.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"expected all workers to confirm the change: {reason}")
+        self.reason: str = reason
 
 
 class InvalidDeclaration(CometError, TypeError):

@@ -7,16 +7,18 @@ on any path, the mount at PREFIX, and the lifespan.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_comet.app import INTERCEPTED, REFUSED, CometApp, route_path
 from asgi_comet.brokers.logs import Unsuitable
 from asgi_comet.comet import Comet
-from asgi_comet.errors import SeveralWorkers
+from asgi_comet.errors import CometError, SeveralWorkers
 from asgi_comet.http.exchange import Exchange, read_body
 from asgi_comet.http.headers import essence, read_headers
 from asgi_comet.http.problems import HANDLED, make_response
+from asgi_comet.identity.current import CurrentRequest
 from asgi_comet.lifespan import Lifespan
 from asgi_comet.nesting import ahead, knows, names, replay
 
@@ -127,6 +129,8 @@ class CometMiddleware:
     async def _serve_application(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request of the application, which may ask whose it is."""
         with self._comet._node.requests.begin(scope) as request:
+            if self._comet._node.clients.shared:
+                await request.arrive()
             await request.recognise()
 
             async def send_with_cookies(message: Message) -> None:
@@ -145,6 +149,7 @@ class CometMiddleware:
             except HANDLED as error:
                 if request.answered:
                     raise
+                await _settle_rest(request)
                 await make_response(error)(scope, receive, send_with_cookies)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -170,6 +175,13 @@ class CometMiddleware:
             await conversation.refuse(str(error))
         finally:
             await conversation.end()
+
+
+async def _settle_rest(request: CurrentRequest) -> None:
+    """Wait for all other changes of a request after an error, of which the answer tells."""
+    while request.unsettled:
+        with suppress(CometError):
+            await request.settle()
 
 
 def _is_intercepted(scope: Scope) -> bool:

@@ -19,6 +19,8 @@ from pydantic.dataclasses import dataclass
 __all__ = ["TIMEOUT_LIMIT", "Settings"]
 
 SameSite = Literal["lax", "strict", "none"]
+Prefetch = Literal["cookie", "header", "never"]
+Settle = Literal["changes", "all"]
 
 _logger = logging.getLogger(__name__)
 
@@ -85,6 +87,23 @@ class Settings:
     """How long a worker may be silent before the others take it for dead and read its sources; only
     with a broker that several workers share. A worker that was only slow starts its sources again.
     """
+
+    prefetch: Prefetch = "cookie"
+    """For which requests of the application `CometMiddleware` asks the broker for the session and
+    the client process; only with a broker that several workers share.
+    `cookie`: those with our cookie, but not for parts of a page, like scripts and pictures;
+    `header`: those with the header `Comet-Process`; `never`: none.
+    For other requests `comet.process()`, `session()`, `open_process()`, `login()` and `logout()`
+    work in worker threads only, where they block."""
+
+    settle: Settle = "changes"
+    """How long the answer to a request of the application waits; only with a broker that several
+    workers share. `changes`: until the other workers know the changes that the request made, like a
+    new client process or channel; `all`: until its messages are stored, too."""
+
+    strict_shared: bool = False
+    """Whether a worker without a broker raises `MustAwait` where a worker with one does, so that
+    tests find these calls without a Redis."""
 
     max_virtual_channels: Count | None = None
     """How many channels may live at a time, of all kinds together; `None` means no limit."""

@@ -89,6 +89,13 @@ def test_an_unnamed_channel_that_nobody_holds_is_reclaimed_at_once_and_a_named_o
     assert len(inside(comet).channels) == 1
 
 
+async def test_one_worker_knows_each_channel_at_once_and_counts_alone() -> None:
+    async with running() as (comet, _):
+        channel: Any = comet.create(scope=SITE, name="news")
+        await channel.ready()
+        assert await channel.count() == 0
+
+
 async def test_reclaiming_needs_no_call_while_the_lifespan_runs() -> None:
     async with running() as (comet, _):
         channel = comet.channels.create()

@@ -10,6 +10,7 @@ import pytest
 
 import asgi_comet
 from tests.public_api import PACKAGES
+from tests.workers import rows, shown
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = Path(asgi_comet.__file__).parent
@@ -46,3 +47,12 @@ def test_the_diagram_shows_the_layers_that_are_enforced() -> None:
 def test_the_public_packages_are_those_of_the_list() -> None:
     first, second, *_ = [s for s in section("Public and private").splitlines() if s]
     assert re.findall(r"`(asgi_comet[.\w]*)`", f"{first} {second}") == PACKAGES
+
+
+@pytest.mark.parametrize("mark", ["one_worker", "own_workers"])
+def test_what_several_workers_leave_out_is_named_with_the_reason(mark: str) -> None:
+    assert shown(mark) == rows(mark), "write it again with `python -m tests.workers`"
+
+
+def test_at_most_ten_tests_are_for_one_worker_only() -> None:
+    assert 1 <= len(rows("one_worker")) <= 10

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_comet import ChannelClosed, ChannelFull, Outcome
+from asgi_comet.brokers.audience import Progress
 from asgi_comet.channels.directory import Directory
 from asgi_comet.channels.feed import Feed
 from asgi_comet.channels.kind import Kind
@@ -17,6 +18,7 @@ from asgi_comet.core.history import History
 from asgi_comet.core.messages import NEXT_INCARNATION, Last, Message, Now, Position
 from asgi_comet.core.runs import Encoder
 from asgi_comet.testing._inspect import encoded, encoded_bytes
+from asgi_comet.transports.subscribing import ending
 
 KINDS = list(Kind)
 
@@ -103,6 +105,15 @@ def test_an_acknowledgement_of_the_only_client_confirms_all_up_to_it() -> None:
     feed = make(Kind.PROCESS, b"a", b"b", b"c")
     feed.acknowledge(2)
     assert [feed.outcomes.of(n) for n in (1, 2, 3)] == [Outcome.SUCCESS, Outcome.SUCCESS, None]
+
+
+@pytest.mark.parametrize("epoch", ["e", "another"])
+def test_nothing_is_known_of_the_messages_of_another_epoch(epoch: str) -> None:
+    feed = make(Kind.PROCESS, b"1", b"2")
+    feed.acknowledge(2)
+    feed.reset(epoch, 1)
+    known = Outcome.SUCCESS if epoch == "e" else None
+    assert (feed.outcomes.of(1), feed.window) == (known, 12 if known else 10)
 
 
 def test_all_at_the_same_place_share_what_is_rendered_until_something_comes() -> None:
@@ -260,3 +271,52 @@ def test_publishing_in_threads_gives_dense_offsets_in_each_callers_order() -> No
         thread.join()
     assert all(own == sorted(own) for own in mine)
     assert sorted(n for own in mine for n in own) == list(range(1, 4001))
+
+
+# Messages that a client is told to skip
+
+
+def test_the_position_after_skipped_messages_confirms_none_of_them() -> None:
+    feed = make(Kind.PROCESS, *[b"m"] * 6)
+    feed.acknowledge(2)
+    feed.skip(5)
+    feed.skip(4)
+    for offset in (3, 5, 6):
+        feed.acknowledge(offset)
+    assert [feed.outcomes.of(n) for n in range(1, 7)] == [
+        *[Outcome.SUCCESS] * 2, *[Outcome.UNKNOWN] * 3, Outcome.SUCCESS
+    ]  # fmt: skip
+
+
+def test_a_client_that_has_all_messages_can_skip_none() -> None:
+    feed = make(Kind.PROCESS, *[b"m"] * 3)
+    feed.acknowledge(3)
+    feed.skip(3)
+    assert feed.outcomes.skipped == 0
+
+
+def test_on_a_site_channel_one_client_skips_nothing_for_the_others() -> None:
+    feed = make(Kind.SITE, *[b"m"] * 3)
+    feed.skip(3)
+    assert (feed.outcomes.skipped, feed.outcomes.of(3)) == (0, None)
+
+
+def test_nothing_is_learnt_of_another_epoch() -> None:
+    feed = make(Kind.PROCESS, *[b"m"] * 3)
+    feed.learn(None)
+    feed.learn(Progress("other", 3, 3))
+    assert feed.outcomes.of(1) is None
+    feed.learn(Progress("e", 3, 2))
+    assert [feed.outcomes.of(n) for n in (2, 3)] == [Outcome.SUCCESS, None]
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_what_the_next_incarnation_holds_no_more_is_skipped(count: int) -> None:
+    feed, following = make(Kind.PROCESS, b"m"), make(Kind.PROCESS, size=2)
+    following.mark_sent(count)
+    for _ in range(count):
+        following.append(b"m")
+    following.succeed(feed)
+    assert ending(feed).position == Position("e", count - 2)
+    assert following.outcomes.skipped == count - 2
+    assert following.outcomes.of(count - 1) is None

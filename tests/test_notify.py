@@ -37,13 +37,14 @@ from asgi_comet._runtime import fairness
 from asgi_comet.identity.clients import SUCCESSION
 from asgi_comet.identity.process import Claim
 from asgi_comet.notify import queue
+from asgi_comet.notify.subscriptions import LocalQueue
 from asgi_comet.testing._inspect import (
-    FORGET_SUBSCRIPTION,
     HAND_OUT_ALL,
     HAND_OUT_JOB,
     NEXT_JOB,
     client_of,
     feed_of,
+    forget_subscription,
     inside,
     is_handing_out,
     logins,
@@ -277,7 +278,7 @@ async def test_what_is_notified_as_the_line_ends_is_handed_out_by_one_task(
                 notifier.notify(1, 2)  # as another thread would, in this very moment
             return job
 
-        async def count(self: queue.Queue) -> None:
+        async def count(self: LocalQueue) -> None:
             at_once.append(at_once[-1] + 1)
             await drain(self)
             at_once.append(at_once[-1] - 1)
@@ -300,7 +301,7 @@ async def test_a_task_that_is_cut_off_leaves_its_place_to_the_next(
         house.open_all(notifier, "a")
         line, scope = queue_of(notifier), anyio.CancelScope()
 
-        async def be_cut_off(line: queue.Queue, job: Any) -> None:
+        async def be_cut_off(line: LocalQueue, job: Any) -> None:
             scope.cancel()
             await anyio.sleep_forever()
 
@@ -973,9 +974,9 @@ def test_two_threads_that_see_a_channel_s_end_forget_it_once() -> None:
     notifier.listen(1, process)
     subscription = subscriptions(notifier)[process]
     subscription.channel.close()
-    FORGET_SUBSCRIPTION.function(notifier, subscription)
+    forget_subscription(notifier, subscription)
     notifier.listen(1, process)
-    FORGET_SUBSCRIPTION.function(notifier, subscription)
+    forget_subscription(notifier, subscription)
     assert notifier.listeners(1) == [process]
 
 

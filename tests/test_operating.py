@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from asgi_comet import SITE, Comet, Settings, settings
-from asgi_comet.testing import wait_for_listeners
-from tests.kit.serving import Address, Tab, poll
-from tests.kit.stage import TOKEN
+from asgi_comet.testing import join, wait_for_listeners
+from tests.kit.serving import Address, Tab, poll, serve
+from tests.kit.stage import KEY, TOKEN, application
 from tests.kit.streams import Sse, Ws
 
 PAGE = (Path(__file__).parent.parent / "docs" / "operating.md").read_text()
@@ -59,7 +59,18 @@ def test_each_command_of_the_page_answers_what_the_page_shows(
 def test_each_field_of_the_status_is_explained(server: Address) -> None:
     headers = {"Authorization": f"Bearer {TOKEN}"}
     status = json.loads(server.request("GET", "/comet/admin/status", headers=headers).body)
-    assert [row[0] for row in rows("field")] == [f"`{name}`" for name in status]
+    assert [row[0] for row in rows("field |")] == [f"`{name}`" for name in status]
+
+
+def test_each_field_of_the_status_with_a_broker_is_explained() -> None:
+    (broker,) = join(1)
+    with serve(application(Comet(KEY, admin=TOKEN, broker=broker))) as server:
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        status = json.loads(server.request("GET", "/comet/admin/status", headers=headers).body)
+    named = [row[0] for row in [*rows("field |"), *rows("field with a broker")]]
+    assert named == [f"`{name}`" for name in status]
+    (example,) = [row[1] for row in rows("field with a broker") if row[0] == "`all`"]
+    assert list(json.loads(example.split("`")[1])) == list(status["all"])
 
 
 def test_each_command_of_the_language_works(comet: Comet) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -149,3 +150,66 @@ def test_a_stream_that_leaves_with_nobody_else_there_leaves_it_to_the_deadline()
     assert waiting.settled == {}
     message.expire()
     assert waiting.settled == {1: Outcome.UNKNOWN}
+
+
+def test_nothing_is_known_of_messages_at_offsets_of_another_epoch() -> None:
+    outcomes = Outcomes()
+    waiting = Waiting(outcomes)
+    outcomes.confirm(0, 3)
+    outcomes.hand(3, 4)
+    outcomes.send(4, 5)
+    waiting.wait(5, "stream")
+    outcomes.forget()
+    assert waiting.settled == {5: Outcome.UNKNOWN}
+    outcomes.acknowledge(5)
+    assert [outcomes.of(n) for n in range(1, 6)] == [None] * 5
+
+
+def test_what_the_only_client_skips_is_unknown_for_good() -> None:
+    outcomes = Outcomes()
+    waiting = Waiting(outcomes)
+    outcomes.confirm(0, 2)
+    for offset in (3, 5, 6):
+        waiting.wait(offset)
+    outcomes.skip(2, 5)
+    assert waiting.settled == {3: Outcome.UNKNOWN, 5: Outcome.UNKNOWN}
+    outcomes.confirm(5, 6)
+    assert [outcomes.of(n) for n in range(1, 8)] == [
+        *(Outcome.SUCCESS, Outcome.SUCCESS, Outcome.UNKNOWN, Outcome.UNKNOWN),
+        *(Outcome.UNKNOWN, Outcome.SUCCESS, None),
+    ]
+    outcomes.forget()
+    assert outcomes.skipped == 0
+
+
+@pytest.mark.parametrize(
+    ("upto", "skipped", "known"),
+    [
+        (0, (0, 0), "....."),
+        (4, (0, 0), "ssss."),
+        (2, (2, 4), "ss??."),
+        (4, (2, 4), "ss??."),
+        (5, (2, 4), "ss??s"),
+        (5, (0, 4), "????s"),
+        (1, (2, 4), "s.??."),
+    ],
+)
+@pytest.mark.parametrize("times", [1, 2])
+def test_what_a_store_knows_of_the_only_client_is_learnt(
+    upto: int, skipped: tuple[int, int], known: str, times: int
+) -> None:
+    outcomes = Outcomes()
+    for _ in range(times):
+        outcomes.learn(upto, skipped)
+    letters = {Outcome.SUCCESS: "s", Outcome.UNKNOWN: "?", None: "."}
+    assert "".join(letters[outcomes.of(n)] for n in range(1, 6)) == known
+
+
+def test_a_store_that_does_not_know_yet_what_was_skipped_changes_nothing() -> None:
+    outcomes = Outcomes()
+    outcomes.skip(0, 3)
+    outcomes.learn(2, (0, 0))
+    outcomes.learn(4, (0, 0))
+    assert [outcomes.of(n) for n in (1, 3, 4)] == [
+        *(Outcome.UNKNOWN, Outcome.UNKNOWN, Outcome.SUCCESS)
+    ]

@@ -9,7 +9,7 @@ import anyio
 import pytest
 from anyio import to_thread, wait_all_tasks_blocked
 
-from asgi_comet import Comet
+from asgi_comet import Comet, lifespan
 from asgi_comet.notify.pool import Pool
 from asgi_comet.testing._inspect import inside
 from tests.kit.running import advance, make, running
@@ -19,6 +19,12 @@ pytestmark = pytest.mark.anyio
 
 SPARE = 0.1
 SOON = 2 * SPARE + 0.1  # the timers' resolution
+
+
+@pytest.fixture
+def quick_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a server that stops not wait for what is stuck."""
+    monkeypatch.setattr(lifespan, "PATIENCE", 0.1)
 
 
 class Work:
@@ -122,7 +128,7 @@ async def test_while_no_item_waits_no_timer_runs_and_the_next_item_starts_one() 
         check_idle(comet, pool)
 
 
-async def test_spare_workers_are_bounded_too() -> None:
+async def test_spare_workers_are_bounded_too(quick_end: None) -> None:
     async with running() as (comet, clock):
         work = Work(*range(5))
         pool = make_pool(comet, work, limit=2, spare=SPARE)
@@ -203,7 +209,9 @@ async def test_a_worker_that_finds_no_item_ends() -> None:
         check_idle(comet, pool)
 
 
-async def test_cancelled_workers_leave_their_places_to_those_of_the_next_lifespan() -> None:
+async def test_cancelled_workers_leave_their_places_to_those_of_the_next_lifespan(
+    quick_end: None,
+) -> None:
     comet, work = make(), Work("a", "b")
     pool = make_pool(comet, work, limit=2, spare=SPARE)
     async with comet.lifespan():

@@ -22,7 +22,8 @@ from asgi_comet import (
 )
 from asgi_comet.channels.feed import Wake
 from asgi_comet.identity import goodbyes
-from asgi_comet.identity.process import Claim, Client, Registered
+from asgi_comet.identity.process import Claim, Client
+from asgi_comet.identity.registered import Registered
 from asgi_comet.testing import ManualClock
 from asgi_comet.testing._inspect import (
     belongs_to,

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -20,6 +20,7 @@ from asgi_comet import (
     Channel,
     Comet,
     NonUniqueChannelName,
+    NotRunning,
     Position,
     Settings,
 )
@@ -122,6 +123,50 @@ def test_in_asyncio_a_message_is_awaited_in_the_loop_of_the_application(script: 
     asyncio.run(main())
     assert script.stored("news") == [b'"a"']
     assert places[0].offset == 1
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda script: script.news.ready(),
+        lambda script: script.news.count(),
+        lambda script: script.comet.processes(),
+        lambda script: script.comet.sessions(user="ann"),
+        lambda script: script.comet.revoke(script.news, user="ann"),
+        lambda script: script.comet.activation.deactivate(),
+        lambda script: script.news.publish("a"),
+    ],
+    ids=["ready", "count", "processes", "sessions", "revoke", "deactivate", "outcome"],
+)
+def test_what_only_a_server_can_do_is_refused_at_once(
+    script: Script, ask: Callable[[Script], Awaitable[object]]
+) -> None:
+    async def main() -> None:
+        async with script.comet.publishing():
+            with pytest.raises(NotRunning, match=r"of a server, got comet\.publishing\(\)"):
+                await ask(script)
+
+    asyncio.run(main())
+    assert script.comet.activation.active
+
+
+def test_a_thread_that_publishes_asks_no_other_worker(script: Script) -> None:
+    with script.comet.publishing():
+        for ask in (
+            lambda: len(script.comet.processes()),
+            lambda: script.comet.call(script.news.count()),
+            lambda: script.comet.revoke(script.news, user="ann"),
+        ):
+            with pytest.raises(NotRunning, match="have this program call an endpoint"):
+                ask()
+
+
+@pytest.mark.anyio
+async def test_no_right_is_revoked_before_the_server_runs(script: Script) -> None:
+    with pytest.raises(NotRunning, match="is not running"):
+        script.comet.revoke(script.news, user="ann")
+    with pytest.raises(NotRunning, match="is not running"):
+        await script.news.count()
 
 
 def test_each_form_has_its_place(script: Script) -> None:

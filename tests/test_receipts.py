@@ -305,3 +305,25 @@ async def test_a_broker_may_tell_later_where_a_message_is(monkeypatch: pytest.Mo
             acknowledge(house, "a")
             await wait_all_tasks_blocked()
             assert found.names(house) == ("a", "", "")
+
+
+async def test_a_client_that_was_told_to_skip_the_message_is_missing_at_once() -> None:
+    async with housing() as house:
+        notifier = house.comet.notifier("n", key=int)
+        house.open_all(notifier, "a", "b")
+        sent = notifier.notify(1, "x")
+        async with waiting(sent) as found:
+            for name in "ab":
+                feed_of(house, name).mark_sent(1)
+            feed_of(house, "a").skip(1)
+            acknowledge(house, "b")
+            await wait_all_tasks_blocked()
+            assert found.names(house) == ("b", "", "a")
+        acknowledge(house, "a")
+        async with waiting(sent) as found:
+            assert found.names(house) == ("b", "", "a")
+        later = notifier.notify(1, "y")
+        assert await later == 2
+        acknowledge(house, "ab", 2)
+        async with waiting(later) as found:
+            assert found.names(house) == ("ab", "", "")

@@ -91,7 +91,8 @@ def test_a_history_must_be_able_to_hold_the_largest_message() -> None:
 
 def test_every_field_is_read_from_the_environment() -> None:
     special = {"jitter": "0.5", "cookie_name": "c", "cookie_samesite": "strict", "linger": "3"}
-    special |= {"several_workers": "warn"}
+    special |= {"several_workers": "warn", "prefetch": "never", "strict_shared": "True"}
+    special |= {"settle": "all"}
     names = [field.name for field in dataclasses.fields(Settings)]
     values = {name: special.get(name, "1048576") for name in names}
     values |= {"timeout": "5", "process_timeout": "6", "body_timeout": "7", "send_timeout": "8"}

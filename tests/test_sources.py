@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from functools import partial
 from typing import Any
@@ -22,7 +23,12 @@ from asgi_comet import (
     ProcessClosed,
     Settings,
 )
+from asgi_comet.channels.directory import Directory
+from asgi_comet.channels.feed import Feed
 from asgi_comet.channels.kind import Kind
+from asgi_comet.channels.source import Demand
+from asgi_comet.core.history import History
+from asgi_comet.core.messages import Position
 from asgi_comet.testing._inspect import client_of, feed_of, inside, tables
 from tests.kit.processes import open_in
 from tests.kit.running import advance, running
@@ -753,3 +759,24 @@ async def test_a_source_that_writes_on_another_channel_that_has_ended_has_failed
         await wait_all_tasks_blocked()
         assert feed_of(channel).closed == "failed"
         assert "the source of channel 'c' failed" in caplog.text
+
+
+@pytest.mark.parametrize("epoch", ["e", "later"])
+async def test_a_source_on_demand_is_not_read_on_while_its_history_lags(epoch: str) -> None:
+    history, waited = History(size=1, max_bytes=100, epoch="e"), list[int]()
+    demand = Demand(Feed("c", Kind.UNLIMITED, history, Directory(threading.Lock())), 10)
+
+    async def wait(number: int) -> None:
+        await demand.wait()
+        waited.append(number)
+
+    demand.ask(1)
+    demand.note(Position("former", 9), History(size=1, max_bytes=100, epoch="first"))
+    await wait(1)
+    demand.note(Position(epoch, 1), history)  # stored, and on the way into the history
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait, 2)
+        await wait_all_tasks_blocked()
+        assert waited == [1]
+        demand.ask(2)
+    assert waited == [1, 2]

@@ -18,12 +18,18 @@ ROOT = Path(__file__).parent.parent
 
 APPLICATION = """
 import os
-from starlette.testclient import TestClient
 from asgi_comet import SITE, Comet
-from tests.kit.stage import application
 
 comet = Comet("k" * 32)
 news = comet.create(scope=SITE, name="news")
+"""
+
+
+SERVED = """
+from starlette.testclient import TestClient
+from tests.kit.stage import application
+
+with TestClient(application(comet)): {}
 """
 
 
@@ -54,8 +60,8 @@ def test_one_message_is_one() -> None:
     "script",
     [
         "",
-        "with TestClient(application(comet)): news.publish('x')",
-        "news.publish('x')\nwith TestClient(application(comet)): pass\nnews.publish('y')",
+        SERVED.format("news.publish('x')"),
+        "news.publish('x')" + SERVED.format("pass") + "news.publish('y')",
     ],
     ids=["nothing published", "served", "published before and after"],
 )

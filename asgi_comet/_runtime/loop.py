@@ -22,11 +22,12 @@ PATIENCE = 5.0  # seconds that another thread waits for the loop
 class LoopThread:
     """Runs functions in the thread of the lifespan's event loop. Thread-safe."""
 
-    __slots__ = ("_call_soon", "_ident", "asyncio")
+    __slots__ = ("_call_soon", "_ident", "_serves", "asyncio")
 
     def __init__(self) -> None:
         self._ident: int | None = None
         self._call_soon: Callable[[Callable[[], None]], object] | None = None
+        self._serves = True
         self.asyncio: bool = False
 
     @property
@@ -34,8 +35,18 @@ class LoopThread:
         """Whether there is a loop to run in."""
         return self._ident is not None
 
-    def enter(self) -> None:
-        """Attach to the running loop of the current thread."""
+    @property
+    def here(self) -> bool:
+        """Whether the current thread is the loop's."""
+        return self._ident == threading.get_ident()
+
+    def enter(self, *, serves: bool = True) -> None:
+        """Attach to the running loop of the current thread.
+
+        Args:
+            serves: Whether this is the loop of a lifespan, and not that of `Comet.publishing`.
+        """
+        self._serves = serves
         try:
             self._call_soon = asyncio.get_running_loop().call_soon_threadsafe
             self.asyncio = True
@@ -56,7 +67,7 @@ class LoopThread:
 
         Without a running loop the call is dropped, since there are no listeners.
         """
-        if self._ident == threading.get_ident():
+        if self.here:
             function()
         else:
             self.run_soon(function)
@@ -66,7 +77,7 @@ class LoopThread:
 
         If the loop is blocked, return after `PATIENCE` seconds; the function still runs later.
         """
-        if self._ident == threading.get_ident():
+        if self.here:
             function()
             return
         done = threading.Event()
@@ -96,17 +107,22 @@ class LoopThread:
         Raises:
             RuntimeError: It is another thread: a `Comet` serves one event loop at a time.
         """
-        if self._ident != threading.get_ident():
+        if not self.here:
             raise RuntimeError(
                 "expected the event loop that this Comet's lifespan runs in, got another one: "
                 "one event loop per Comet at a time"
             )
 
-    def check(self) -> None:
-        """Check that there is a running loop.
+    def check(self, *, serves: bool = True) -> None:
+        """Check that the loop of a lifespan runs. Jobs of `Comet.publishing` may go on.
+
+        Args:
+            serves: Whether the loop of `Comet.publishing` does not do.
 
         Raises:
-            NotRunning: There is none.
+            NotRunning: There is none, or the process only publishes.
         """
         if self._ident is None:
             raise NotRunning
+        if serves and not (self._serves or self.here):
+            raise NotRunning(publishes=True)

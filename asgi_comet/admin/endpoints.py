@@ -14,7 +14,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import HTTPConnection
 
 from asgi_comet._runtime.functions import call
+from asgi_comet.admin.status import report
+from asgi_comet.errors import Unconfirmed
 from asgi_comet.http.exchange import JSON, Exchange, Refusal, answer, read_body
+from asgi_comet.identity.changes import Confirmation
 from asgi_comet.node.build import Node
 from asgi_comet.transports.checking import Route
 
@@ -23,6 +26,9 @@ __all__ = ["TOKEN_MINIMUM", "Admin", "Credential"]
 _logger = logging.getLogger(__name__)
 
 TOKEN_MINIMUM = 32  # characters
+
+Act = Callable[[bytes], Confirmation]
+"""Makes a change, given the body of the request."""
 
 Credential = str | Callable[[HTTPConnection], bool | Awaitable[bool]]
 
@@ -68,48 +74,30 @@ class Admin:
             return []
         activation = self._node.activation
         return [
-            self._route("status", "GET", lambda body: None),
+            self._route("status", "GET", lambda body: Confirmation()),
             self._route("activate", "POST", lambda body: activation.activate()),
             self._route("deactivate", "POST", lambda body: activation.deactivate()),
             self._route("timeout", "POST", self._timeout, b"application/json"),
             self._route("command", "POST", self._command, b"text/plain"),
         ]
 
-    def _route(self, name: str, method: str, act: Callable[[bytes], None], *kinds: bytes) -> Route:
+    def _route(self, name: str, method: str, act: Act, *kinds: bytes) -> Route:
         async def serve(node: Node, _: None, exchange: Exchange) -> None:
             body = await read_body(node, exchange)
             try:
-                act(body)
+                confirmed = await act(body)
             except ValueError as error:
                 raise Refusal(400, str(error)) from None
+            except Unconfirmed as error:
+                raise Refusal(503, f"done in this worker, but {error}") from None
             if method == "POST":
                 client = exchange.scope.get("client") or ("an unknown client",)
                 _logger.info("%s by %s", name, client[0])
-            await answer(node, exchange, JSON, json.dumps(self.status()).encode())
+            told = await report(node) | ({"confirmed": confirmed} if method == "POST" else {})
+            await answer(node, exchange, JSON, json.dumps(told).encode())
 
         gate = self._authenticate
         return Route(f"/admin/{name}", (method,), serve, kinds, gate, active=False)
-
-    def status(self) -> dict[str, object]:
-        """Return the current figures of this worker.
-
-        Returns:
-            `active`: whether comet requests are served. `timeout`: how long a poll is held, in
-            seconds before jitter. `channels`: live channels of all kinds. `listeners`: open
-            connections, each counted once. `processes`: open client processes. `restarts`: how
-            often sources of declared channels were restarted after a failure. `several_workers`:
-            whether another worker is known.
-        """
-        node = self._node
-        return {
-            "active": node.activation.active,
-            "timeout": node.activation.timeout,
-            "channels": len(node.channels),
-            "listeners": len(node.fanout.listeners),
-            "processes": len(node.clients),
-            "restarts": node.channels.restarts,
-            "several_workers": node.siblings.found,
-        }
 
     async def _authenticate(self, node: Node, exchange: Exchange, _: str | None) -> None:
         credential, connection = self._credential, HTTPConnection(exchange.scope)
@@ -126,14 +114,14 @@ class Admin:
             _logger.warning("refused a wrong credential")
             raise Refusal(403, "wrong credential")
 
-    def _timeout(self, body: bytes) -> None:
+    def _timeout(self, body: bytes) -> Confirmation:
         try:
             asked = _Timeout.model_validate_json(body)
         except ValidationError:
             raise ValueError(
                 'expected {"seconds": 5, "kill": true}, "kill" being optional'
             ) from None
-        self._node.activation.set_timeout(asked.seconds, reset=asked.kill)
+        return self._node.activation.set_timeout(asked.seconds, reset=asked.kill)
 
-    def _command(self, body: bytes) -> None:
-        self._node.activation.command(body.decode(errors="replace"))
+    def _command(self, body: bytes) -> Confirmation:
+        return self._node.activation.command(body.decode(errors="replace"))

@@ -146,7 +146,7 @@ class Declaring:
 
         Raises:
             InvalidDeclaration: `ahead` is less than 1, or the declaration cannot work.
-            NotShared: The broker joins several workers, which do not share client processes yet.
+            NotShared: The broker shares channels only.
         """
         try:
             check_ahead(ahead)

@@ -6,8 +6,10 @@ from typing import Any, TypeVar, overload
 
 from asgi_comet._runtime.functions import misfit
 from asgi_comet.core.names import check_own_name
+from asgi_comet.identity.copies import Copies
 from asgi_comet.node.build import Node
 from asgi_comet.notify.notifier import Notifier, Prepare
+from asgi_comet.notify.shared import Neighbourhood
 
 __all__ = ["Notifying"]
 
@@ -47,7 +49,7 @@ class Notifying:
         Raises:
             InvalidName: No channel may have that name. `comet` is reserved.
             NonUniqueChannelName: There is a notifier, or a declared channel, of that name.
-            NotShared: The broker joins several workers, which do not share notifiers yet.
+            NotShared: The broker shares channels only.
             TypeError: pydantic does not know `key`, or `prepare` cannot be called with a user
                 and a value.
 
@@ -69,7 +71,14 @@ class Notifying:
             settings=node.settings,
             runtime=node.runtime,
             current=lambda instead: node.requests.current(instead=instead).process(),
+            near=_neighbourhood(node),
         )
         node.channels.reserved.add_own(name, None)
         node.notifiers[name] = notifier._forget_process
         return notifier
+
+
+def _neighbourhood(node: Node) -> Neighbourhood | None:
+    if not isinstance(node.clients, Copies):
+        return None
+    return Neighbourhood(node.broker, node.clients, node.settings.prefetch)

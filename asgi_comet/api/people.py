@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Awaitable, Callable, Hashable
+from functools import partial
 from typing import Any, TypeVar
 
 from asgi_comet._runtime.functions import misfit
 from asgi_comet.channels.channels import Channel
-from asgi_comet.channels.feed import Feed, Listener
 from asgi_comet.core.view import View
-from asgi_comet.declare.declared import Declaration, DeclaredChannel
+from asgi_comet.declare.declared import DeclaredChannel
+from asgi_comet.identity.asking import Question
+from asgi_comet.identity.changes import Confirmation
+from asgi_comet.identity.endings import Ending
+from asgi_comet.identity.guard import Whom
 from asgi_comet.identity.process import ClientProcess, Session, client_of
 from asgi_comet.identity.users import Identify
 from asgi_comet.node.build import Node
 
 __all__ = ["People"]
 
+T = TypeVar("T")
 F = TypeVar("F", bound=Identify)
+E = TypeVar("E", bound=Ending)
 
 
 class People:
     """The methods of `Comet` about client processes, sessions and users.
 
-    With a broker that joins several workers, each of them raises `NotShared`.
+    With a broker that joins several workers and does not share these, each raises `NotShared`.
     """
 
     _node: Node
@@ -84,10 +90,13 @@ class People:
 
         Returns:
             A view, as of now, the oldest of a session first: a sequence, which can also be awaited
-            or read with `async for`.
+            or read with `async for`. `view.here` are those that this worker knows. With a broker
+            that several workers share, await the view: as a sequence it blocks, and it raises
+            `MustAwait` in the event loop.
         """
         self._require("comet.processes()")
-        return View([*self._node.clients.processes(user)])
+        here: list[ClientProcess] = [*self._node.clients.processes(user)]
+        return self._view(here, f"processes({_shown(user)})", partial(self._all_processes, user))
 
     def sessions(self, user: Hashable = None) -> View[Session]:
         """Return the sessions that have an open client process. Thread-safe.
@@ -96,16 +105,18 @@ class People:
             user: Only those of this user; `None` means all.
 
         Returns:
-            A view, as of now: a sequence, which can also be awaited or read with `async for`.
+            A view, as of now: a sequence, which can also be awaited or read with `async for`; see
+            `processes`.
         """
         self._require("comet.sessions()")
-        return View(self._node.clients.sessions(user))
+        here = self._node.clients.sessions(user)
+        return self._view(here, f"sessions({_shown(user)})", partial(self._all_sessions, user))
 
     async def wait_timeout(self, seconds: float, process: ClientProcess | None = None) -> None:
         """Return once a client process has been inactive for that many seconds, or has closed.
 
-        It is active while a connection to its endpoints is open; requests to the site's endpoints
-        do not count.
+        It is active while a connection to its endpoints is open, to any worker; requests to the
+        site's endpoints do not count.
 
         Args:
             seconds: How long, since the last connection closed.
@@ -122,6 +133,27 @@ class People:
         self._require("comet.wait_timeout()")
         client = self._node.requests.current().process() if process is None else client_of(process)
         await client.wait_inactive(seconds)
+
+    def on_process_close(self, function: E) -> E:
+        """Declare a function that is called once for each client process that has closed.
+
+        A decorator, for what must happen in whichever worker, as `process.on_close` is for what
+        this worker keeps. If a worker ends while the function runs, another one calls it again.
+
+        Args:
+            function: Of the id of the client process, sync or async. It has 10 s; its exceptions
+                are logged.
+
+        Returns:
+            The function itself.
+
+        Raises:
+            TypeError: It cannot be called with an id.
+        """
+        self._require("@comet.on_process_close")
+        _check_function(function, "the id of a client process")
+        self._node.endings.add(function)
+        return function
 
     def identify(self, function: F) -> F:
         """Declare the function that says who a connection belongs to; a decorator.
@@ -143,11 +175,7 @@ class People:
             ValueError: There is one already.
         """
         self._require("@comet.identify")
-        if not callable(function):
-            raise TypeError(f"expected a function, got {type(function).__name__}")
-        problem = misfit(function, None)
-        if problem is not None:
-            raise TypeError(f"expected a function of the connection, got {problem}")
+        _check_function(function, "the connection")
         if self._node.users.identify is not None:
             raise ValueError(
                 f"expected one function to identify, got {function!r} "
@@ -195,7 +223,7 @@ class People:
         user: Hashable = None,
         session: Session | None = None,
         process: ClientProcess | None = None,
-    ) -> None:
+    ) -> Confirmation:
         """End the delivery of a site channel to some clients, on every transport. Thread-safe.
 
         The server tells these clients `forbidden`. Messages published after this call do not reach
@@ -209,45 +237,68 @@ class People:
             session: All connections of this session.
             process: All connections of this client process.
 
+        Returns:
+            The confirmation of all workers: a request is answered when it has come, and in a worker
+            thread this call waits for it. Elsewhere, `await` it before you rely on the change.
+
         Raises:
+            NotRunning: There is a broker, and the lifespan does not run.
             TypeError: Not exactly one of `user`, `session` and `process` is given, or `process` is
                 no client process.
+            Unconfirmed: Not all workers have confirmed.
             ValueError: No live or declared channel has the name.
         """
         self._require("comet.revoke()")
         given = [one for one in (user, session, process) if one is not None]
         if len(given) != 1:
             raise TypeError(f"expected one of user, session and process, got {len(given)} of them")
+        whom = Whom(
+            user=user,
+            session=None if session is None else session.id,
+            process=None if process is None else client_of(process).id,
+        )
+        return self._node.guard.revoke(self._name_of(channel), whom)
 
-        client = None if process is None else client_of(process)
+    def _view(
+        self, here: list[T], called: str, everywhere: Callable[[], Awaitable[list[T]]]
+    ) -> View[T]:
+        node = self._node
+        if not (node.clients.shared or node.settings.strict_shared):
+            return View(here)
+        return View(here, Question(node.requests.asking, f"comet.{called}", everywhere))
 
-        def concerns(listener: Listener) -> bool:
-            if client is not None:
-                return listener in client.listeners
-            claim = listener.claim
-            if claim is None:
-                return False
-            of = claim.session
-            return of is session if session is not None else of.user == user
+    async def _all_sessions(self, user: Hashable) -> list[Session]:
+        return await self._node.clients.everywhere(user)
 
-        self._node.guard.revoke(self._feeds(channel), concerns)
+    async def _all_processes(self, user: Hashable) -> list[ClientProcess]:
+        sessions = await self._node.clients.everywhere(user)
+        return [process for session in sessions for process in session.processes]
 
     def _require(self, called: str) -> None:
         self._node.requests.require_people(called)
 
-    def _feeds(self, channel: Channel[Any] | DeclaredChannel[Any, Any] | str) -> list[Feed]:
+    def _name_of(self, channel: Channel[Any] | DeclaredChannel[Any, Any] | str) -> str:
         if isinstance(channel, Channel):
-            return [channel._feed]
-        declarations, channels = self._node.declarations, self._node.channels
+            return channel.id
         if isinstance(channel, DeclaredChannel):
-            return declarations.members(channel._declaration)
-        name = str(channel)
-        declared = channels.reserved.named(name)
-        if isinstance(declared, Declaration):
-            return declarations.members(declared)
-        feed = channels.find(name)
-        if feed is None and declarations.match(name) is None:
+            return channel._declaration.name
+        name, node = str(channel), self._node
+        declared = node.channels.reserved.named(name) or node.declarations.match(name)
+        elsewhere = node.broker.shared  # maybe the channel lives in another worker
+        if not (declared or node.channels.find(name) or elsewhere):
             raise ValueError(
                 f"expected a channel of the site that lives or is declared, got {name!r}"
             )
-        return [] if feed is None else [feed]
+        return name
+
+
+def _shown(user: Hashable) -> str:
+    return "" if user is None else "user=user"
+
+
+def _check_function(function: object, argument: str) -> None:
+    if not callable(function):
+        raise TypeError(f"expected a function, got {type(function).__name__}")
+    problem = misfit(function, None)
+    if problem is not None:
+        raise TypeError(f"expected a function of {argument}, got {problem}")

@@ -1,6 +1,6 @@
 """Brokers: the storage of messages, and their transport between workers."""
 
-from asgi_comet.brokers.base import Broker, Bus, Host
+from asgi_comet.brokers.base import Broker, Host
 from asgi_comet.brokers.logs import (
     ChannelSpec,
     Closed,
@@ -14,11 +14,11 @@ from asgi_comet.brokers.logs import (
     Unknown,
 )
 from asgi_comet.brokers.memory import MemoryBroker
+from asgi_comet.brokers.people import People, PeopleHost
 from asgi_comet.core.history import Received
 
 __all__ = [
     "Broker",
-    "Bus",
     "ChannelSpec",
     "Closed",
     "Fenced",
@@ -27,6 +27,8 @@ __all__ = [
     "Log",
     "MemoryBroker",
     "Opened",
+    "People",
+    "PeopleHost",
     "Placed",
     "Received",
     "State",

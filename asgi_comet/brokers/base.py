@@ -20,6 +20,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from asgi_comet.brokers.audience import Progress
 from asgi_comet.brokers.logs import (
     ChannelSpec,
     Closed,
@@ -31,12 +32,12 @@ from asgi_comet.brokers.logs import (
     Stored,
     Unknown,
 )
+from asgi_comet.brokers.people import Limits, People, PeopleHost
 from asgi_comet.core.history import Received
 from asgi_comet.core.messages import Message, Start
 
 __all__ = [
     "Broker",
-    "Bus",
     "Host",
 ]
 
@@ -51,6 +52,14 @@ class Host(Protocol):
     @property
     def digest(self) -> str:
         """Stands for the names that this worker declares."""
+
+    @property
+    def limits(self) -> Limits:
+        """The bounds of client processes."""
+
+    @property
+    def people(self) -> PeopleHost:
+        """The sessions and client processes of this worker."""
 
     def now(self) -> float:
         """Return the time, in seconds."""
@@ -107,17 +116,8 @@ class Host(Protocol):
     def wanted(self, log: Log, offset: int) -> None:
         """Report that a reader asks for a message of an on-demand channel of this worker."""
 
-
-class Bus(ABC):
-    """Messages between workers."""
-
-    @abstractmethod
-    async def broadcast(self, event: str) -> int:
-        """Send an event, as JSON, to all workers; return how many workers confirmed it."""
-
-    @abstractmethod
-    async def ask(self, question: str, seconds: float) -> list[str]:
-        """Ask all workers, and return the answers that came in time."""
+    def answer(self, question: str) -> str:
+        """Answer a question of a worker; see `Broker.ask_all`."""
 
 
 class Broker(ABC):
@@ -125,6 +125,8 @@ class Broker(ABC):
 
     Attributes:
         shared: Whether other workers may see the channels. If not, no operation waits.
+        shares_people: Whether other workers serve the same client processes: `people` is not `None`
+            once the broker is bound.
         draining: Set while the server stops: this worker then owns no further channels.
         only_publishes: Set while the process does not serve: `run` then stores messages, and
             neither follows nor owns a channel; no other worker learns of this one.
@@ -132,6 +134,7 @@ class Broker(ABC):
     """
 
     shared: bool = True
+    shares_people: bool = False
     draining: bool = False
     only_publishes: bool = False
     patience: float = 60.0
@@ -283,6 +286,27 @@ class Broker(ABC):
     def acknowledge(self, log: Log, offset: int) -> None:
         """Record that the client process of a channel has all messages up to an offset."""
 
+    def skip(self, log: Log, after: int, upto: int) -> None:  # noqa: B027 - see `acknowledged`
+        """Record that the client process of a channel was told `full`, so lacks messages.
+
+        Args:
+            log: The window.
+            after: The highest offset that the client has acknowledged, as far as this worker knows.
+            upto: The offset that the client goes on after.
+        """
+
+    async def acknowledged(self, log: Log) -> Progress | None:
+        """Return what the client process of a channel has acknowledged anywhere.
+
+        `None` if the store knows nothing. The log may have another epoch than the window by now.
+        Asked a few times, and only while the application awaits an outcome.
+
+        Raises:
+            BrokerUnavailable: The broker cannot be reached.
+        """
+        del log
+        return None
+
     @abstractmethod
     def mark_sent(self, log: Log, offset: int) -> None:
         """Record that the client process of a channel was sent all messages up to an offset."""
@@ -334,6 +358,14 @@ class Broker(ABC):
             Whether this worker owns the channel; if not, another worker ends it.
         """
 
+    async def ask_all(self, question: str, seconds: float) -> list[str]:
+        """Return the answers of all workers, this one included, that came in time.
+
+        Raises:
+            BrokerUnavailable: The other workers cannot be reached.
+        """
+        return [self.host.answer(question)]
+
     @property
     def connected(self) -> bool:
         """Whether other workers can be told something now."""
@@ -355,11 +387,11 @@ class Broker(ABC):
         return 0
 
     @property
-    def bus(self) -> Bus | None:
-        """The messages between workers; `None` with one worker."""
-        return None
+    def workers(self) -> int:
+        """How many workers were alive at the last heartbeat, this one included."""
+        return 1
 
     @property
-    def people(self) -> None:
-        """The sharing of sessions and client processes; not implemented, so `None`."""
+    def people(self) -> People | None:
+        """The sharing of sessions and client processes; `None` if the worker has its own."""
         return None

@@ -72,6 +72,11 @@ class Unserved:
     ) -> Stored:
         """Append a message to a channel, like `Broker.append`, and count the message."""
         stored = self._broker.append(log, data, id=id)
+        self.note()
+        return stored
+
+    def note(self) -> None:
+        """Count a message."""
         with _lock:
             if self._process != os.getpid():
                 self._warn_once()
@@ -81,7 +86,6 @@ class Unserved:
                     _every.add(self)
                     atexit.unregister(_warn)
                     atexit.register(_warn)
-        return stored
 
     def serve(self) -> None:
         """Cancel the warning: the first lifespan starts, so clients get the messages."""

@@ -95,5 +95,8 @@ def make_feed(
     size, max_bytes, max_age = spec.size, spec.max_bytes, spec.max_age
     history = make_history(size=size, max_bytes=max_bytes, max_age=max_age, epoch=epoch)
     if max_age is None:
-        return Feed(spec.name, kind, history, directory)
-    return AgedFeed(spec.name, kind, history, directory, now)
+        feed = Feed(spec.name, kind, history, directory)
+    else:
+        feed = AgedFeed(spec.name, kind, history, directory, now)
+    feed.owner = spec.owner
+    return feed

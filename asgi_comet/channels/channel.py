@@ -16,7 +16,7 @@ from asgi_comet.channels.feed import Feed
 from asgi_comet.channels.reference import Referring
 from asgi_comet.channels.registry import Registry
 from asgi_comet.channels.scope import Owner, Scope
-from asgi_comet.core.messages import Last, Now, parse_relative
+from asgi_comet.core.messages import NEXT_INCARNATION, Last, Now, parse_relative
 from asgi_comet.errors import ChannelClosed
 
 __all__ = ["Channel", "ExternalChannel"]
@@ -85,6 +85,27 @@ class Channel(Referring, Generic[T]):
         """
         return len(self._feed.listeners)
 
+    async def ready(self) -> None:
+        """Return once all workers know the channel; at once without a broker.
+
+        Raises:
+            BrokerUnavailable: It takes too long; it goes on.
+            CometError: The channel could not be made.
+            NotRunning: There is a broker, and the lifespan does not run.
+        """
+        await self._registry.ready(self._feed)
+
+    async def count(self) -> int:
+        """Return how many client connections are open on the channel in all workers.
+
+        Workers that do not answer within two seconds are left out.
+
+        Raises:
+            BrokerUnavailable: The other workers cannot be reached.
+            NotRunning: There is a broker, and the lifespan does not run.
+        """
+        return await self._registry.count(self._feed)
+
     def publish(
         self,
         value: T,
@@ -138,6 +159,11 @@ class Channel(Referring, Generic[T]):
     def reference(self, start: str | None = None) -> dict[str, str]:
         """Return where a client subscribes and from which position, so that no message is lost.
 
+        A channel of a client process that workers share has an exact position only in the worker
+        that the client reads at. In any other worker the position is `new.0` for every `start`:
+        before the first message that the client has not acknowledged. So the client misses no
+        message, but may get a message again that it has not acknowledged.
+
         Args:
             start: `"now"` is the end of the history. `"last:N"` is before the last N messages that
                 are held. `"first"` is before the first message of a site channel, before the last
@@ -162,6 +188,9 @@ class Channel(Referring, Generic[T]):
         self._registry.touch(feed)
         with feed.lock:
             feed.uses += 1
+        if feed.owner is not None and not feed.live:
+            here = NEXT_INCARNATION
+            return {"url": self._place.url(), "channel": feed.name, "position": str(here)}
         offset = feed.locate(place)
         # If the first message is gone, the position before it makes the server answer `full`.
         position = str(feed.position(feed.acknowledged if offset is None else offset))

@@ -19,6 +19,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
+from asgi_comet.channels.adopting import Adopting
 from asgi_comet.channels.annotations import item_type
 from asgi_comet.channels.channel import Channel, ExternalChannel
 from asgi_comet.channels.directory import Place
@@ -26,12 +27,13 @@ from asgi_comet.channels.encoding import Encode, make_encode
 from asgi_comet.channels.feed import Feed
 from asgi_comet.channels.kind import Kind
 from asgi_comet.channels.options import Options
-from asgi_comet.channels.registry import Registry
 from asgi_comet.channels.right import Right
+from asgi_comet.channels.scope import Tab
 from asgi_comet.channels.source import Pump, close_source
 from asgi_comet.core.aged import check_max_age
 from asgi_comet.core.history import check_count
 from asgi_comet.core.names import check_name, check_own_name
+from asgi_comet.errors import NonUniqueChannelName
 
 __all__ = ["AllChannels", "Channel", "Channels", "ExternalChannel", "Options", "Source"]
 
@@ -44,7 +46,7 @@ The annotation of the function then gives the type of the channel.
 """
 
 
-class AllChannels(Registry):
+class AllChannels(Adopting):
     """All channels, and how to make one of any kind. Thread-safe; arguments as `Registry`."""
 
     def make(
@@ -64,8 +66,18 @@ class AllChannels(Registry):
         size: int,
         type_: Any,
     ) -> Channel[Any]:
-        """Make a channel for the package itself, whose name may be reserved or declared."""
-        return self._open(kind, place, source, Options(name=name, size=size, type=type_))
+        """Make a channel for the package itself, whose name may be reserved or declared.
+
+        A channel of a client process that other workers have is adopted.
+        """
+        options = Options(name=name, size=size, type=type_)
+        try:
+            return self._open(kind, place, source, options, family=False)
+        except NonUniqueChannelName:
+            feed = place.directory.find(f"{place.prefix}{name}")
+            if feed is None or feed.owner is None or not feed.adopt or feed.closed is not None:
+                raise
+            return self._make_channel(feed, place, name, make_encode(type_))
 
     def _check_name(self, place: Place, name: str | None) -> None:
         if name is not None:
@@ -74,7 +86,13 @@ class AllChannels(Registry):
             )
 
     def _open(
-        self, kind: Kind, place: Place, source: Source[Any] | None, options: Options
+        self,
+        kind: Kind,
+        place: Place,
+        source: Source[Any] | None,
+        options: Options,
+        *,
+        family: bool | None = None,
     ) -> Channel[Any]:
         type_, size = options.type, options.size
         check_count("size", size)
@@ -84,13 +102,15 @@ class AllChannels(Registry):
         encode = make_encode(type_)
         iterator = self._open_source(source)
         try:
-            feed = self.make_feed(kind, place, options, sourced=source is not None)
+            feed = self.make_feed(kind, place, options, sourced=source is not None, family=family)
         except Exception:
             if iterator is not None:  # this function has to close it
                 self._runtime.background.start(partial(close_source, iterator))
             raise
         if iterator is not None:
             self._read(feed, iterator, encode)
+            if isinstance(place.scope, Tab):
+                place.scope.hold()  # or this worker is not told to close the source
         return self._make_channel(feed, place, options.name, encode)
 
     def _make_channel(

@@ -45,10 +45,10 @@ class Directory(Names):
         owner: The client process; `None` for the site.
     """
 
-    __slots__ = ("_closed", "_ended", "_expected", "_live", "_owner", "_past", "lock")
+    __slots__ = ("_closed", "_ended", "_expected", "_live", "_past", "lock", "owner")
 
     def __init__(self, lock: threading.Lock, owner: str | None = None) -> None:
-        self._owner = owner
+        self.owner: str | None = owner
         self._closed = False
         self.lock: threading.Lock = lock
         self._live: dict[str, Feed] = {}
@@ -63,20 +63,25 @@ class Directory(Names):
         """Add a live feed; it replaces an ended one of the same name. The caller holds the lock.
 
         Returns:
-            The listeners that waited for the feed.
+            The listeners that waited for the feed; those of a shared one wait for `release`.
 
         Raises:
             NonUniqueChannelName: A live feed has the name.
             ProcessClosed: The client process has closed.
         """
         if self._closed:
-            raise ProcessClosed(self._owner or "")
+            raise ProcessClosed(self.owner or "")
         if feed.name in self._live:
             raise NonUniqueChannelName(feed.name)
         self._live[feed.name] = feed
         self._ended.pop(feed.name, None)
         self._past.pop(feed.name, None)
-        return self._expected.pop(feed.name, set())
+        return set() if feed.owner is not None else self._expected.pop(feed.name, set())
+
+    def release(self, name: str) -> set[Listener]:
+        """Return the listeners that waited for a shared feed, which is live now."""
+        with self.lock:
+            return self._expected.pop(name, set())
 
     def replace(self, feed: Feed, successor: Feed) -> bool:
         """Replace a live feed by its next incarnation; return whether it was live."""
@@ -141,6 +146,11 @@ class Directory(Names):
         """Return whether a channel of that name was forgotten since the last `begin_anew`."""
         return name in self._past
 
+    def remember(self, name: str) -> None:
+        """Record that a channel of that name was forgotten."""
+        with self.lock:
+            self._remember(name)
+
     def begin_anew(self, name: str) -> None:
         """Forget past incarnations of this name: a `now` subscription starts fresh."""
         self._past.pop(name, None)
@@ -149,13 +159,15 @@ class Directory(Names):
         """Add a listener to those that wait for a channel.
 
         Returns:
-            The feed, if another thread has made it by now; the listener then does not wait.
+            The feed, if another thread or worker has made it by now; the listener then does not
+            wait.
         """
         with self.lock:
             feed = self.find(name)
-            if feed is None:
+            if feed is None or not (feed.local or feed.live):
                 self._expected.setdefault(name, set()).add(listener)
                 listener.expected = (*listener.expected, (self, name))
+                return None
             return feed
 
     def unexpect(self, name: str, listener: Listener) -> None:
@@ -168,7 +180,7 @@ class Directory(Names):
                     del self._expected[name]
 
     def _remember(self, name: str) -> None:
-        if self._owner is not None:  # the names of the site are not asked for
+        if self.owner is not None:  # the names of the site are not asked for
             self._past[name] = None
             if len(self._past) > ENDED_NAMES:
                 del self._past[next(iter(self._past))]

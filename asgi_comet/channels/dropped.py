@@ -44,6 +44,8 @@ class Dropped:
                 return
             if feed.uses == 0:
                 self._end(feed)
+            elif feed.owner is not None:
+                continue  # any worker may read it: it ends with its client process
             elif not self._runtime.loop.running:
                 self._dropped.append((feed, place))  # the linger time begins with the lifespan
             else:

@@ -54,7 +54,7 @@ class Linger(Timer):
     def expire(self) -> None:
         """End the channel if it had no listener and its client was not away; else wait again."""
         feed = self._feed
-        if feed.closed is not None:
+        if feed.over:
             return
         used = feed.listeners or feed.uses != self._uses
         if used or self._was_away or self._away():
@@ -92,13 +92,13 @@ class Leave(Timer):
         """Start the wait when the last listener has left. Call in the loop's thread."""
         if listeners:
             self._timers.stop(self)
-        elif self._feed().closed is None:
+        elif not self._feed().over:
             self._timers.start(self, self._feed().linger)
 
     def expire(self) -> None:
         """End the member, unless the application has used it meanwhile."""
         feed = self._feed()
-        if feed.closed is not None:
+        if feed.over:
             return
         left = feed.used_at + feed.linger - self._clock.now()
         if left > 0:

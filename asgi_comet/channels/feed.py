@@ -13,9 +13,11 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from enum import Enum
+from functools import partial
 from typing import Any, ClassVar
 
 from asgi_comet._runtime.timers import Timer
+from asgi_comet.brokers.audience import Progress
 from asgi_comet.channels.kind import Kind
 from asgi_comet.channels.log import MessageLog
 from asgi_comet.channels.outcomes import Outcomes
@@ -62,6 +64,10 @@ class Names(ABC):
     """The names of one scope, and their feeds."""
 
     @abstractmethod
+    def find(self, name: str) -> Feed | None:
+        """Return the feed of a channel that is live or still readable."""
+
+    @abstractmethod
     def replace(self, feed: Feed, successor: Feed) -> bool:
         """Replace a live feed by its next incarnation.
 
@@ -103,6 +109,7 @@ class Feed(MessageLog):
     __slots__ = (
         "__weakref__",
         "authorize",
+        "demand",
         "directory",
         "html",
         "lasting",
@@ -117,6 +124,7 @@ class Feed(MessageLog):
         "used_at",
         "uses",
         "want",
+        "wished",
     )
 
     def __init__(self, name: str, kind: Kind, history: History, directory: Names) -> None:
@@ -136,6 +144,8 @@ class Feed(MessageLog):
         self.observers: tuple[Callable[[int], None], ...] = ()  # called with the count of listeners
         self.lasting: bool = False  # whether the channel was made before the lifespan started
         self.want: Callable[[int], None] | None = None  # asks the source for an offset
+        self.demand: Callable[[int], None] | None = None  # the same, where the source is read
+        self.wished: int = 0  # the highest offset that a reader in another worker has asked for
         self.stop: Callable[[], None] | None = None  # stops the source
         self.right: Right | None = None  # whether this worker reads the source; `None` without one
 
@@ -161,20 +171,54 @@ class Feed(MessageLog):
         self.authorize, self.html, self.linger = feed.authorize, feed.html, feed.linger
         self.stop, self.right, self.lasting = feed.stop, feed.right, feed.lasting
         self.uses, self.used_at, self.observers = feed.uses, feed.used_at, feed.observers
+        if self.broker is not None and feed.want is not None:
+            self.demand, self.want = feed.demand, partial(self.broker.want, self)
+
+    def reset(self, epoch: str, first: int) -> None:
+        """Drop all messages, before the broker's log is received. Call in the loop's thread."""
+        if epoch != self.epoch:
+            self.outcomes.forget()
+        super().reset(epoch, first)
 
     def rebase(self, epoch: str, first: int) -> None:
         """Go on in another epoch; all readers get the newest message, and are not told `full`."""
         self.reset(epoch, first)
+        self.outcomes.forget()
         for listener in self.listeners:
             listener.cursors[self] = first - 1
 
     def acknowledge(self, offset: int) -> None:
         """Acknowledge all messages up to an offset, which `locate` returned."""
+        self.confirm(offset)
+        if self.broker is not None:
+            self.broker.acknowledge(self, offset)
+
+    def confirm(self, offset: int) -> None:
+        """Do the same in this worker only: the broker knows."""
         if self.kind.one_reader:
-            self.outcomes.confirm(0, offset)  # the only client, which acknowledges in order
+            outcomes = self.outcomes  # of the only client, which acknowledges in order
+            if offset >= outcomes.skipped:
+                outcomes.confirm(outcomes.skipped, offset)
             self.drop_acknowledged(offset)
         else:
             self.outcomes.acknowledge(offset)
+
+    def skip(self, upto: int) -> None:
+        """Record that a client is told to go on after an offset, and lacks what is before.
+
+        The only client then acknowledges this offset, but has no more messages than it has now.
+        """
+        outcomes = self.outcomes
+        after = outcomes.confirmed
+        if self.kind.one_reader and upto > max(after, outcomes.skipped):
+            outcomes.skip(after, upto)
+            if self.broker is not None:
+                self.broker.skip(self, after, upto)
+
+    def learn(self, progress: Progress | None) -> None:
+        """Record what the store knows of the only client, if that is of the same epoch."""
+        if progress is not None and progress.epoch == self.epoch:
+            self.outcomes.learn(progress.acknowledged, progress.skipped)
 
     def add(self, listener: Listener) -> None:
         """Add a listener."""

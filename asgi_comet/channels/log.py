@@ -15,6 +15,7 @@ import threading
 from collections.abc import Sequence
 from itertools import count
 
+from asgi_comet.brokers.base import Broker
 from asgi_comet.brokers.logs import ChannelSpec
 from asgi_comet.channels.chunks import Chunks
 from asgi_comet.channels.kind import Kind
@@ -41,18 +42,22 @@ class MessageLog:
         "acknowledged",
         "adopt",
         "began",
+        "broker",
         "chunks",
         "closed",
         "closing",
         "dropped",
+        "foreign",
         "guard",
         "history",
         "kind",
+        "left",
         "live",
         "local",
         "lock",
         "name",
         "origin",
+        "owner",
         "read_at",
         "reclaim",
         "sent",
@@ -66,6 +71,7 @@ class MessageLog:
         self.lock: threading.Lock = threading.Lock()
         self.closed: str | None = None  # the reason: `ended`, `failed`, `full` or `restarted`
         self.closing: str | None = None  # the same, while the broker has not ended it yet
+        self.left: bool = False  # whether only other workers go on with the channel
         self.began: int = 0  # the offset of the newest message when the epoch began
         self.sent: int = 0  # the highest offset ever sent in an answer
         self.acknowledged: int = 0  # the highest offset acknowledged on a process channel
@@ -78,6 +84,9 @@ class MessageLog:
         self.dropped: bool = False  # whether the broker holds more messages than this window
         self.read_at: int = 0  # the number of the last read, of all reads of all channels
         self.guard: str = ""  # if not local: the name of the rule that decides who may read
+        self.foreign: bool = False  # whether another worker has made the shared own channel
+        self.owner: str | None = None  # the client process of a channel that workers share
+        self.broker: Broker | None = None  # told what the client process has, in the same case
         self.chunks: Chunks = Chunks()  # shared by all listeners at the same place
 
     def share(self, log: MessageLog) -> None:
@@ -85,11 +94,22 @@ class MessageLog:
         self.origin, self.local, self.live = log.origin, log.local, log.live
         self.guard, self.adopt = log.guard, log.adopt
         self.sourced, self.reclaim = log.sourced, log.reclaim
+        self.owner, self.broker = log.owner, log.broker
 
     @property
     def readable(self) -> bool:
         """Whether there is a history to read. A full channel has none."""
         return self.closed != "full"
+
+    @property
+    def over(self) -> bool:
+        """Whether the channel has ended, or this worker has left the channel."""
+        return self.left or self.closed is not None
+
+    @property
+    def outlived(self) -> bool:
+        """Whether the channel has ended, and other workers may have made one of the same name."""
+        return not self.local and self.closed is not None
 
     @property
     def window(self) -> int:
@@ -124,6 +144,7 @@ class MessageLog:
             kind=self.kind.value,
             size=history.size,
             max_bytes=history.max_bytes,
+            owner=self.owner,
             adopt=self.adopt,
             sourced=self.sourced,
             reclaim=self.reclaim,
@@ -162,6 +183,8 @@ class MessageLog:
     def reset(self, epoch: str, first: int) -> None:
         """Drop all messages, before the broker's log is received. Thread-safe."""
         with self.lock:
+            if epoch != self.history.epoch:
+                self.sent = self.acknowledged = 0
             self.history.reset(epoch, first)
             self.chunks.forget()
             self.dropped = False
@@ -253,6 +276,8 @@ class MessageLog:
         """Mark messages up to an offset as sent: newer ones may displace them."""
         with self.lock:
             self.sent = max(self.sent, upto)
+        if self.broker is not None:
+            self.broker.mark_sent(self, upto)
 
     def drop_acknowledged(self, upto: int) -> None:
         """Drop the messages up to an offset: the only client that reads has acknowledged them."""

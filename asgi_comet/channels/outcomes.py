@@ -112,15 +112,19 @@ class Outcomes:
     A message is *confirmed* once a client has it. A transport with positions first records the
     range that it *sent*; the client confirms the range by its next request with that offset. A
     message sent to clients that do not acknowledge stays *unconfirmed*.
+
+    Attributes:
+        skipped: The highest offset that the only client was told to skip; 0 if there is none.
     """
 
-    __slots__ = ("_awaited", "_confirmed", "_sent", "_unconfirmed")
+    __slots__ = ("_awaited", "_confirmed", "_sent", "_unconfirmed", "skipped")
 
     def __init__(self) -> None:
         self._confirmed = Ranges()
         self._unconfirmed = Ranges()
         self._sent: dict[int, int] = {}  # last offset of an answer → lowest offset before its first
         self._awaited: set[Awaited] = set()
+        self.skipped: int = 0
 
     @property
     def confirmed(self) -> int:
@@ -164,6 +168,27 @@ class Outcomes:
             if after < awaited.offset <= upto:
                 awaited.at_worst = Outcome.UNKNOWN
 
+    def skip(self, after: int, upto: int) -> None:
+        """Record that the only client goes on after an offset, and lacks `after + 1 … upto`."""
+        self.skipped = upto
+        self._unconfirmed.add(after, upto)
+        for awaited in [a for a in self._awaited if after < a.offset <= upto]:
+            awaited.settled(Outcome.UNKNOWN)
+
+    def learn(self, upto: int, skipped: tuple[int, int]) -> None:
+        """Record that the only client has all messages up to an offset but the skipped ones.
+
+        Args:
+            upto: The offset.
+            skipped: The offset before the skipped messages, and that of the last one.
+        """
+        after, last = skipped
+        self.confirm(0, min(after, upto))
+        if last > self.skipped:
+            self.skip(after, last)
+        if upto >= self.skipped:
+            self.confirm(self.skipped, upto)
+
     def leave(self, listener: Hashable, upto: int) -> None:
         """Remove a listener that was sent all messages up to an offset and none beyond."""
         for awaited in [a for a in self._awaited if listener in a.listeners]:
@@ -182,6 +207,13 @@ class Outcomes:
             awaited.listeners.discard(listener)
             if not awaited.listeners:
                 awaited.settled(awaited.at_worst)
+
+    def forget(self) -> None:
+        """Forget what clients have, because the offsets are of other messages from now on."""
+        self._confirmed, self._unconfirmed, self._sent = Ranges(), Ranges(), {}
+        self.skipped = 0
+        for awaited in list(self._awaited):
+            awaited.settled(Outcome.UNKNOWN)
 
     def watch(self, awaited: Awaited) -> None:
         """Start to wait for an outcome."""

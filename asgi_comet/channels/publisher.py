@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 from asgi_comet.brokers.logs import Stored
 from asgi_comet.channels.feed import Feed
 
 __all__ = ["Publisher"]
+
+T = TypeVar("T")
 
 
 class Publisher(ABC):
@@ -31,3 +34,11 @@ class Publisher(ABC):
     @abstractmethod
     def start(self, job: Callable[[], Awaitable[None]]) -> None:
         """Run a job soon, and before the publisher ends; see `Background.start`."""
+
+    @abstractmethod
+    def watch(self, stored: Callable[[], Awaitable[object]]) -> None:
+        """Count something as not stored unless a wait for it returns before the publisher ends."""
+
+    @abstractmethod
+    async def carry(self, wait: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine in the loop of the publisher, and return its result."""

@@ -6,6 +6,7 @@ forgotten. Must not know transports, requests, sessions or the wire.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import AsyncIterator
 from functools import partial
@@ -17,12 +18,12 @@ from asgi_comet._runtime.tasks import Background
 from asgi_comet._runtime.timers import Timeout
 from asgi_comet.brokers.base import Broker
 from asgi_comet.brokers.logs import ChannelSpec, Stored
+from asgi_comet.brokers.people import Limits
 from asgi_comet.brokers.unserved import Unserved
 from asgi_comet.channels.aged import make_feed
 from asgi_comet.channels.delivery import Delivery
 from asgi_comet.channels.directory import Place
 from asgi_comet.channels.dropped import Dropped
-from asgi_comet.channels.expiry import Leave
 from asgi_comet.channels.fanout import Fanout
 from asgi_comet.channels.feed import Feed
 from asgi_comet.channels.guards import UNNAMED, NamedGuards
@@ -47,6 +48,8 @@ from asgi_comet.settings import Settings
 __all__ = ["Registry"]
 
 Store = Broker | Unserved | Publisher
+
+ASKED = 2.0  # seconds that other workers have for an answer
 
 _logger = logging.getLogger(__name__)
 
@@ -85,6 +88,7 @@ class Registry:
         self.restarts: int = 0
         self.publisher: Publisher | None = None
         self._settings = settings
+        self._settles = broker.shared and settings.settle == "all"
         self._broker = broker
         self._unserved = Unserved(broker)
         self._store: Store = self._unserved  # until the first lifespan
@@ -102,6 +106,16 @@ class Registry:
     def heartbeat(self) -> float:
         """See `Settings.heartbeat`."""
         return self._settings.heartbeat
+
+    @property
+    def limits(self) -> Limits:
+        """The bounds of client processes, which the workers share; see `Settings`."""
+        settings = self._settings
+        return Limits(
+            timeout=settings.process_timeout,
+            of_session=settings.max_processes_per_session,
+            processes=settings.max_processes,
+        )
 
     @property
     def connected(self) -> bool:
@@ -150,13 +164,17 @@ class Registry:
             size=1 if kind.only_last else options.size,
             max_bytes=self._settings.history_bytes,
             max_age=options.max_age,
+            owner=place.directory.owner if self._broker.shared else None,
         )
         feed = make_feed(spec, place.directory, self._runtime.clock.now)
         feed.authorize = options.authorize
         feed.html = options.html
         feed.linger = self._settings.linger if options.linger is None else options.linger
         feed.sourced = sourced
-        if self._broker.shared:
+        if feed.owner is not None:
+            feed.local, feed.broker, feed.adopt = False, self._broker, family is not None
+            self._make_way(feed)
+        elif self._broker.shared and place is self.site:
             feed.local = False
             feed.adopt = family is not None or (name is not None and self._store is self._unserved)
             feed.reclaim = family or name is None
@@ -165,6 +183,12 @@ class Registry:
         if not feed.local:
             self.share(feed, barred)
         return feed
+
+    def _make_way(self, feed: Feed) -> None:
+        """Forget a window of the same name that is not read here: its channel may have ended."""
+        window = feed.directory.find(feed.name)
+        if window is not None and window.foreign and not window.live and not feed.adopt:
+            self.end(window, "ended", keep=False, tell=False)
 
     def share(self, feed: Feed, barred: CometError | None = None) -> None:
         """Announce a channel to the other workers."""
@@ -188,40 +212,6 @@ class Registry:
         elsewhere = isinstance(error, NonUniqueChannelName | TooManyFamilyChannels)
         self.end(feed, "failed", keep=not elsewhere, tell=False)
 
-    async def adopt(self, name: str) -> Feed | None:
-        """Return a feed for a site channel of other workers; `None` if there is none.
-
-        A channel that has ended can be read for its `linger` time, unless every worker makes the
-        channel: the next reader then starts the channel afresh, maybe in a worker of newer code.
-
-        Raises:
-            TooManyVirtualChannels: There are `Settings.max_virtual_channels` already.
-            BrokerUnavailable: The broker cannot be reached.
-            UnknownGuard: This worker does not know which clients may read the channel.
-        """
-        spec = await self._broker.find(name)
-        feed = self.find(name)  # another task may have made the feed meanwhile
-        if feed is None and spec is not None and (spec.closed is None or not spec.adopt):
-            feed = make_feed(spec, self.site.directory, self._runtime.clock.now)
-            feed.authorize, feed.guard = self.guards.get(spec.guard), spec.guard
-            feed.local, feed.linger = False, self._settings.linger
-            feed.adopt, feed.sourced, feed.reclaim = spec.adopt, spec.sourced, spec.reclaim
-            if spec.closed is None:
-                self._use(feed)
-            else:
-                feed.closed = spec.closed
-                self.site.directory.add_ended(feed)
-                await self._forget_later(feed)
-        return feed
-
-    def _use(self, feed: Feed) -> None:
-        """Add a channel of other workers, for as long as this worker uses the channel."""
-        timers, clock = self._runtime.timers, self._runtime.clock
-        leave = Leave(lambda: feed.latest, timers, clock, self.end_unused)
-        feed.observers = (leave.observe,)
-        self._add(feed, self.site)
-        leave.observe(0)  # the client may be refused, or leave before the channel is followed
-
     def _name_guard(self, feed: Feed) -> str:
         declared = self.reserved.find(feed.name)
         name = self.guards.name(feed.name, feed.authorize, imported=feed.adopt)
@@ -244,12 +234,19 @@ class Registry:
                     self.end(feed, "ended", keep=False, tell=False)
         self.publisher = publisher
 
+    def note_unserved(self) -> None:
+        """Count a notification, if no client gets it until a lifespan starts."""
+        if self._store is self._unserved:
+            self._unserved.note()
+
     def forked(self) -> None:
         """Publish where no server runs: the parent process of this one serves."""
         self._store = self._unserved
 
     def _add(self, feed: Feed, place: Place) -> None:
-        limit = self._settings.max_virtual_channels
+        self._add_within(self._settings.max_virtual_channels, feed, place)
+
+    def _add_within(self, limit: int | None, feed: Feed, place: Place) -> None:
         with self._lock:
             if limit is not None and self._live >= limit:
                 raise TooManyVirtualChannels(limit)
@@ -297,7 +294,10 @@ class Registry:
         if len(data) > self._settings.message_limit:
             raise MessageTooLarge(feed.name, self._settings.message_limit, len(data))
         stored = self.append(feed, data, id_)
-        return Delivery(self._runtime, feed, stored, self._settings.timeout)
+        delivery = Delivery(self._runtime, feed, stored, self._settings.timeout)
+        if self._settles:
+            self.sharing.settle(partial(_wait_stored, delivery))
+        return delivery
 
     def append_value(self, feed: Feed, data: bytes) -> Stored:
         """Append an encoded value of a channel's source."""
@@ -322,6 +322,7 @@ class Registry:
         """
         try:
             if feed.closing is not None:
+                feed.check_open()
                 raise ChannelClosed(feed.name, feed.closing)
             if sourced:
                 return self._broker.append(feed, data, sourced=True)
@@ -331,18 +332,39 @@ class Registry:
             self.end(feed, "full")
             raise
 
+    async def ready(self, feed: Feed) -> None:
+        """Return once all workers know a channel, see `Channel.ready`."""
+        self._check(feed)
+        await self.sharing.opened(feed)
+
+    async def count(self, feed: Feed) -> int:
+        """Return how many client connections all workers have open on a channel.
+
+        Raises:
+            BrokerUnavailable: The other workers cannot be reached.
+            NotRunning: There are other workers, and this one does not run.
+        """
+        self._check(feed)
+        question = json.dumps(["listeners", [feed.spec.owner, feed.name]])
+        answers = await self._broker.ask_all(question, ASKED) if not feed.local else []
+        return sum(json.loads(one) or 0 for one in answers) if answers else len(feed.listeners)
+
+    def _check(self, feed: Feed) -> None:
+        if not feed.local:
+            self._runtime.loop.check()
+
     def touch(self, feed: Feed) -> None:
         """Record that the application uses a channel now. Thread-safe."""
         feed.used_at = self._runtime.clock.now()
 
     def make_demand(self, feed: Feed) -> Demand:
         """Make a feed read its source on demand; at once, if it has a listener already."""
-        demand = Demand(self._settings.message_limit)
-        feed.want = demand.ask
+        demand = Demand(feed, self._settings.message_limit)
+        feed.demand = demand.ask
+        feed.want = demand.ask if feed.local else partial(self._broker.want, feed)
 
         def ask() -> None:
-            if feed.listeners:
-                demand.ask(feed.window)
+            demand.ask(feed.window if feed.listeners else feed.wished)
 
         self._runtime.loop.run(ask)
         return demand
@@ -364,19 +386,32 @@ class Registry:
             if not keep:
                 directory.forget(feed)
             elif reason != "full":
-                self._jobs.start(partial(self._forget_later, feed))
+                self._jobs.start(partial(self._forget_soon, feed))
             if not feed.local and tell:
                 feed.closing = reason
                 if self.publisher is not None:
                     self.publisher.open(feed)
                 self._jobs.start(partial(self._end_everywhere, feed, reason))
             elif not feed.local:
+                if feed.owner is not None:
+                    feed.closing = reason  # the store may have the channel still
                 self._broker.unfollow(feed)
-        if feed.closing is None or not tell:
+        if not feed.left and (feed.closing is None or not tell):
             self._fanout.close(feed, reason)
-        stop = feed.stop  # read once: the pump removes it when the source has ended
-        if stop is not None:
-            stop()
+        _stop_source(feed)
+
+    def leave(self, feed: Feed) -> None:
+        """Forget a channel that other workers go on with. Idempotent, thread-safe.
+
+        Readers in this worker are told nothing, and go on elsewhere. Messages are still stored
+        until the broker stops.
+        """
+        if feed.directory.end(feed, keep=False):
+            with self._lock:
+                self._live -= 1
+            feed.left = True
+            self._broker.unfollow(feed)
+        _stop_source(feed)
 
     async def _end_everywhere(self, feed: Feed, reason: str) -> None:
         """End a channel in all workers; then in this one, whose listeners have all messages."""
@@ -386,7 +421,10 @@ class Registry:
             self.end(feed, reason, tell=False)
             self._broker.unfollow(feed.latest)
 
-    async def _forget_later(self, feed: Feed) -> None:
+    async def _forget_soon(self, feed: Feed) -> None:
+        self._forget_later(feed)
+
+    def _forget_later(self, feed: Feed) -> None:
         """Keep the messages of an ended channel readable while the lifespan runs for `linger`."""
         forget = Timeout(partial(feed.directory.forget, feed))
         self._runtime.timers.start(forget, feed.linger)
@@ -417,7 +455,7 @@ class Registry:
 
         A channel without a source that was made before the lifespan started is kept for the next
         lifespan, empty and in another incarnation. A source that is given later is closed without
-        being read.
+        being read. Channels that other workers go on with do not end.
         """
         self._stopping = True
         for feed in self.site.directory.feeds():
@@ -427,14 +465,18 @@ class Registry:
                 self._set_aside(feed)
             elif feed.sourced and feed.stop is not None and not feed.adopt and not feed.local:
                 self.end(feed, "failed", keep=False)  # no other worker has the source
+            elif feed.local:
+                self.end(feed, "ended", keep=False)
             else:
-                self.end(feed, "ended", keep=False, tell=False)
+                self.leave(feed)
 
     def _set_aside(self, feed: Feed) -> None:
-        """Keep a channel for the next lifespan."""
-        if not feed.local:
+        """Keep a channel for the next lifespan; a shared one has its messages in the broker."""
+        if feed.local:
+            self.renew(feed)
+        else:
             self._broker.unfollow(feed)
-        self.renew(feed).live = False
+            feed.live = False
 
     def end_unused(self, feed: Feed, *, at_once: bool = False) -> None:
         """End a channel that is unused in this worker; other workers may still use it.
@@ -443,5 +485,17 @@ class Registry:
             feed: The feed.
             at_once: Whether another channel needs the place.
         """
-        if not self._broker.retire(feed, 0 if at_once else feed.linger):
+        if feed.owner is not None:
+            self.end(feed, "ended", keep=False)
+        elif not self._broker.retire(feed, 0 if at_once else feed.linger):
             self.end(feed, "ended", keep=False, tell=False)
+
+
+def _stop_source(feed: Feed) -> None:
+    stop = feed.stop  # read once: the pump removes it when the source has ended
+    if stop is not None:
+        stop()
+
+
+async def _wait_stored(delivery: Delivery) -> None:
+    await delivery.stored()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from enum import Enum
 
 __all__ = ["CLIENT_PROCESS", "SITE", "Owner", "Scope", "Tab"]
@@ -37,3 +38,7 @@ class Tab(Owner):
     __slots__ = ()
 
     connections: int
+
+    @abstractmethod
+    def hold(self) -> None:
+        """Record that this worker keeps state of the client process. Thread-safe; idempotent."""

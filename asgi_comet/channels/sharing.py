@@ -75,9 +75,11 @@ class Sharing:
 
     Attributes:
         settle: Delays the answer to the current request, if any, until a function has returned.
+        owner_known: Waits until the workers know a client process, by its id.
     """
 
     settle: Callable[[Callable[[], Awaitable[None]]], None]  # set by `Comet`
+    owner_known: Callable[[str], Awaitable[None]]  # set by `Comet`
 
     def __init__(
         self, broker: Broker, background: Background, lost: Callable[[Feed, CometError], None]
@@ -110,6 +112,16 @@ class Sharing:
             feed.right.take()
         self.open(feed)
 
+    async def opened(self, feed: Feed) -> None:
+        """Return once a channel of this worker is known to the others.
+
+        Raises:
+            BrokerUnavailable: The broker cannot be reached.
+        """
+        opening = self._openings.get(feed)
+        if opening is not None:
+            await opening.wait_to_read()
+
     async def follow(self, feed: Feed) -> None:
         """Receive every message of a channel in this worker, from the oldest held one on.
 
@@ -117,9 +129,7 @@ class Sharing:
             BrokerUnavailable: The broker cannot be reached.
         """
         if not feed.local and not feed.live:
-            opening = self._openings.get(feed)
-            if opening is not None:
-                await opening.wait_to_read()
+            await self.opened(feed)
             await self._broker.follow(feed)
             feed.live = True
             if feed.closed is not None:
@@ -127,9 +137,12 @@ class Sharing:
 
     async def _open(self, feed: Feed, opening: Opening) -> None:
         try:
+            if feed.owner is not None:
+                await self.owner_known(feed.owner)
             await self._broker.open(feed, make=opening.barred is None)
-            await self._broker.follow(feed)
-            feed.latest.live = True
+            if feed.owner is None:  # else the connection that reads it fills the window
+                await self._broker.follow(feed)
+                feed.latest.live = True
             right = feed.latest.right
             if right is not None:
                 self._broker.bid(feed.latest, continues=right.continues)

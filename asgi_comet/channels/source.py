@@ -43,28 +43,51 @@ class Demand:
     Used only in the loop's thread.
 
     Args:
+        feed: Receives the values. In another incarnation of it, no message was asked for yet.
         room: The maximal size of a message, in bytes. The source is read only if the history has
             that much room without displacing a message.
     """
 
-    __slots__ = ("_asked", "_room", "_upto")
+    __slots__ = ("_asked", "_epochs", "_feed", "_room", "_stored", "_upto")
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, feed: Feed, room: int) -> None:
+        self._feed = feed
         self._room = room
         self._upto = 0
+        self._stored = 0
+        self._epochs: set[str] = set()  # in which a history may still be that lacks it
         self._asked: anyio.Event | None = None
 
     def ask(self, upto: int) -> None:
-        """Ask for messages up to an offset."""
+        """Ask for messages up to an offset of the newest incarnation."""
+        self._follow()
         self._upto = max(self._upto, upto)
         if self._asked is not None:
             self._asked.set()
 
-    async def wait(self, history: History) -> None:
+    def note(self, stored: Position, history: History) -> None:
+        """Record what is stored; the history may get it later, if other workers have it, too."""
+        self._stored, self._epochs = stored.offset, {stored.epoch, history.epoch}
+
+    async def wait(self) -> None:
         """Wait until a reader asks for the next message and the history has room for it."""
-        while self._upto <= history.top or history.displaced_by(self._room) >= history.first:
+        while not self._may_read(self._follow()):
             self._asked = anyio.Event()
             await self._asked.wait()
+
+    def _may_read(self, history: History) -> bool:
+        top = self._find_top(history)
+        return self._upto > top and history.displaced_by(self._room) < history.first
+
+    def _find_top(self, history: History) -> int:
+        return max(history.top, self._stored) if history.epoch in self._epochs else history.top
+
+    def _follow(self) -> History:
+        """Return the history of the newest incarnation."""
+        newest = self._feed.latest
+        if newest is not self._feed:
+            self._feed, self._upto = newest, 0
+        return newest.history
 
 
 def check_ahead(ahead: int) -> None:
@@ -153,13 +176,14 @@ class Pump:
         self._wake = interrupt.fire
         try:
             count = 0
-            while True:
-                value = await interrupt.run(self._next)
-                if self._stopped:
+            while not self._stopped:
+                found = await interrupt.run(self._next)
+                if found is None or not self._has_place():
                     break
-                stored = self._publish(value)
+                stored = self._publish(found[0])
                 if not isinstance(stored, int):
-                    await interrupt.run(partial(self._wait_behind, stored))
+                    self._behind.append(stored)
+                    await interrupt.run(self._wait_behind)
                 count += 1
                 if count % BATCH == 0:  # a source may never wait, and other tasks must run
                     await checkpoint()
@@ -176,12 +200,16 @@ class Pump:
             return "failed"
         return "ended"
 
-    async def _wait_behind(self, stored: Callable[[], Awaitable[Position]]) -> None:
-        """Wait as long as too many values are not stored yet."""
-        self._behind.append(stored)
-        while len(self._behind) > AHEAD:
-            await self._behind[0]()
+    async def _wait_behind(self) -> None:
+        """Wait as long as too many values are not stored yet.
+
+        On demand, the next value is asked for by what the history holds.
+        """
+        while len(self._behind) > (AHEAD if self._demand is None else 0):
+            position = await self._behind[0]()
             self._behind.popleft()
+            if self._demand is not None:
+                self._demand.note(position, self._feed.history)
 
     async def _store(self) -> None:
         """Wait until all values are stored."""
@@ -191,10 +219,14 @@ class Pump:
         except CometError:
             self.clean = False
 
-    async def _next(self) -> Any:
+    def _has_place(self) -> bool:
+        """Return whether a value can be published: when the server stops, to other workers."""
+        return not self._stopped or self._feed.latest.left
+
+    async def _next(self) -> tuple[Any]:
         if self._demand is not None:
-            await self._demand.wait(self._feed.history)
-        return await anext(self._source)
+            await self._demand.wait()
+        return (await anext(self._source),)  # `None` may be a value
 
     async def _close(self) -> None:
         try:

@@ -199,6 +199,14 @@ class Declarations(Opener):
         with self._lock:
             return [member.feed for member in self._live.get(declared, ())]
 
+    def feeds_of(self, name: str) -> list[Feed]:
+        """Return the live feeds of a channel of the site, or of a declaration, by its name."""
+        declared = self._reserved.named(name)
+        if isinstance(declared, Declaration):
+            return self.members(declared)
+        feed = self._channels.find(name)
+        return [] if feed is None else [feed]
+
     def channel(self, declared: Declaration, parameters: dict[str, Any]) -> Channel[Any]:
         """Return a channel of the site."""
         name = declared.name_of(parameters)
@@ -242,7 +250,9 @@ class Declarations(Opener):
 
     def _start_own(self, declared: Declaration, process: Client) -> Feed:
         make = _make_source(declared, process)
-        return self._start(declared, process.place, declared.name, make)
+        feed = self._start(declared, process.place, declared.name, make)
+        process.hold()  # or this worker is not told to close the source
+        return feed
 
     def _start(
         self,

@@ -15,11 +15,17 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from asgi_comet.errors import BrokerUnavailable, NoClientProcess, ProcessClosed, TooManyProcesses
+from asgi_comet.errors import (
+    BrokerUnavailable,
+    NoClientProcess,
+    ProcessClosed,
+    TooManyProcesses,
+    Unconfirmed,
+)
 
 __all__ = ["HANDLED", "exception_handlers", "make_response"]
 
-HANDLED = (BrokerUnavailable, NoClientProcess, ProcessClosed, TooManyProcesses)
+HANDLED = (BrokerUnavailable, NoClientProcess, ProcessClosed, TooManyProcesses, Unconfirmed)
 
 RETRY_AFTER = "30"  # seconds
 SOON = "1"  # seconds until the broker may be there again
@@ -30,14 +36,14 @@ def make_response(error: Exception) -> JSONResponse:
 
     Returns:
         `{"detail": "..."}`, FastAPI's format of errors: 403 without a client process, 410 for a
-        closed one, 429 for too many in the session, 503 for too many on the server, or while the
-        broker is not available.
+        closed one, 429 for too many in the session, 503 for too many on the server, while the
+        broker is not available, or if a change may not be known to all workers.
     """
     headers = None
     match error:
         case ProcessClosed():
             status = 410
-        case BrokerUnavailable():
+        case BrokerUnavailable() | Unconfirmed():
             status, headers = 503, {"Retry-After": SOON}
         case TooManyProcesses():
             status = 429 if error.of_session else 503

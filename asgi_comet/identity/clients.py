@@ -1,6 +1,7 @@
 """The sessions and client processes of this worker, and the users they belong to.
 
-Owns the tables of these, and their bounds. Must not know requests, cookies or transports.
+Owns the tables of these, and their bounds. Must not know requests, cookies or transports, nor other
+workers; see `identity.copies`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ from typing import Any, NamedTuple
 from asgi_comet._runtime.timers import Timer
 from asgi_comet.channels.feed import Listener
 from asgi_comet.errors import TooManyProcesses
-from asgi_comet.identity.process import Claim, Client, Household, Registered, Session, Stale
+from asgi_comet.identity.alone import Alone
+from asgi_comet.identity.household import Household
+from asgi_comet.identity.process import Claim, Client, Session, Stale
+from asgi_comet.identity.registered import Registered
 from asgi_comet.settings import Settings
 
 __all__ = ["SUCCESSION", "Claimed", "Clients", "new_session"]
@@ -26,7 +30,7 @@ REGISTERED_LIMIT = 256 * 1024 * 1024  # bytes kept over the registration protoco
 FORMER_LIMIT = 10_000  # ids of before a login that are remembered; the oldest go first
 
 
-class Clients:
+class Clients(Alone):
     """The sessions and client processes of this worker. Thread-safe.
 
     A session is in the tables while it has an open client process or a connection, or after
@@ -38,7 +42,9 @@ class Clients:
         lock: Shared with the directories of their channels.
     """
 
-    def __init__(self, settings: Settings, household: Household, lock: threading.Lock) -> None:
+    def __init__(
+        self, settings: Settings, household: Household[Client], lock: threading.Lock
+    ) -> None:
         self._settings = settings
         self._household = household
         self._lock = lock
@@ -79,6 +85,9 @@ class Clients:
             NotRunning: It does not.
         """
         self._household.runtime.loop.check()
+
+    async def opened(self, process: str) -> None:
+        """Return once the other workers know a client process; here there are none."""
 
     def find(self, id_: str) -> Client | None:
         """Return an open client process."""
@@ -194,7 +203,7 @@ class Clients:
             self._claims.pop(session.id, None)
             self._kept.pop(session, None)
             self._strike(session)
-            session.id, session.user = secrets.token_urlsafe(18), None
+            session.id, session.user = self._make_id(session), None
             return self._enrol(Claim.of(session)), user
 
     def assign(self, claim: Claim, user: Hashable, *, keep: bool) -> None:
@@ -249,6 +258,11 @@ class Clients:
             if session._default is process:
                 session._default = None
             self._drop_unused(session)
+
+    def _make_id(self, session: Session) -> str:
+        """Return an unused id for a session, or for a client process of a session."""
+        del session
+        return secrets.token_urlsafe(18)
 
     def _session_of(self, claim: Claim) -> Session:
         """Return the session that a claim gives a right to. The caller holds the lock.

@@ -13,33 +13,26 @@ from typing import Protocol
 
 from starlette.types import Scope
 
-from asgi_comet.errors import NoClientProcess, ProcessClosed
+from asgi_comet.errors import BrokerUnavailable, NoClientProcess, ProcessClosed
 from asgi_comet.http.advice import advise
 from asgi_comet.http.headers import read_headers
-from asgi_comet.identity.clients import Claimed, Clients, new_session
+from asgi_comet.identity.arrival import Arrival, Asker, is_part
+from asgi_comet.identity.clients import Claimed, new_session
 from asgi_comet.identity.process import Claim, Client, Session, Stale
-from asgi_comet.identity.tokens import Identity
-from asgi_comet.identity.users import Users, check_user
+from asgi_comet.identity.users import Users
 
 __all__ = ["CurrentRequest", "Recogniser", "current_process", "current_request"]
 
 _logger = logging.getLogger(__name__)
-
-PARTS = frozenset(
-    [b"audio", b"font", b"image", b"manifest", b"script", b"style", b"track", b"video", b"worker"]
-)
-"""The values of `Sec-Fetch-Dest` for requests by which a browser loads the parts of a page."""
 
 _CHANGED = "somebody has logged in or out meanwhile, and its session has another cookie by now"
 
 current_request: ContextVar[CurrentRequest | None] = ContextVar("asgi_comet_request", default=None)
 
 
-class Recogniser(Protocol):
+class Recogniser(Asker, Protocol):
     """The part of `Requests` that a request uses."""
 
-    identity: Identity
-    clients: Clients
     users: Users
     warned: bool
 
@@ -51,6 +44,10 @@ class Recogniser(Protocol):
 
     def require_people(self, called: str) -> None:
         """Check that client processes work with the broker; see `Requests`."""
+
+    @property
+    def may_block(self) -> bool:
+        """Whether this is a worker thread."""
 
 
 class CurrentRequest:
@@ -69,6 +66,7 @@ class CurrentRequest:
     """
 
     __slots__ = (
+        "_arrival",
         "_begun",
         "_claim",
         "_process",
@@ -100,6 +98,9 @@ class CurrentRequest:
         self._sessions = sessions
         self._claim: Claim | None = None  # once it was recognised, or its session was changed
         self._renewed: Claim | None = None  # the one that the answer's cookie names
+        self._arrival: Arrival | None = None
+        if recogniser.clients.shared:
+            self._arrival = Arrival(recogniser, scope, self.session_id)
         self._begun = False  # whether its session was begun in it
         self._process: Client | None = None
         self._process_claim: Claim | None = None
@@ -124,11 +125,14 @@ class CurrentRequest:
         """Open a client process for the page; begin a session if the request has none.
 
         Raises:
+            BrokerUnavailable: The broker cannot be reached.
+            MustAwait: Other workers have to be asked, which blocks.
             NotRunning: The lifespan does not run.
             NoClientProcess: The answer has begun, so its cookie cannot be set any more.
             TooManyProcesses: There are too many.
         """
         self._check()
+        self._require("comet.open_process")
         claim = self._look()
         opened = self.recogniser.clients.open(claim or Claim.of(new_session()))
         self._claim = opened.claim
@@ -136,16 +140,25 @@ class CurrentRequest:
             self._renewed = opened.claim
             self._begun = self._begun or claim is None
         # Else the claim was stale: the answer to a login is on its way, whose cookie must stay.
+        self._await_change(opened.claim.session)
         return self._keep(opened)
 
     def take(self, claim: Claim, process: Client | None = None) -> None:
         """Record the claim and the client process that one of our endpoints has found."""
+        if self._arrival is not None:
+            self._arrival.done = True
         self._claim = claim
         if process is not None:
             self._keep(Claimed(process, claim))
 
     def known_session(self) -> Session | None:
-        """Return the session of the request, if it has a process, a connection or a user."""
+        """Return the session of the request, if it has a process, a connection or a user.
+
+        Raises:
+            BrokerUnavailable: The broker cannot be reached.
+            MustAwait: Other workers have to be asked, which blocks.
+        """
+        self._require("comet.session")
         claim = self._look()
         if claim is None or claim.stale:
             return None
@@ -161,7 +174,9 @@ class CurrentRequest:
         """
         if user is None:
             raise TypeError("expected a user, got None; logout() makes the session a visitor's")
-        self._change(check_user(user))
+        user = self.recogniser.users.check(user)
+        self._require("comet.login", ", user")
+        self._change(user)
 
     def logout(self) -> None:
         """Take the user from the session; its id changes, and its client processes close.
@@ -170,7 +185,13 @@ class CurrentRequest:
             NotRunning: The lifespan does not run.
             NoClientProcess: The answer has begun, so its cookie cannot be set any more.
         """
+        self._require("comet.logout")
         self._change(None)
+
+    async def arrive(self) -> None:
+        """Ask the other workers for what the request names; call only where there are any."""
+        assert self._arrival is not None  # noqa: S101 - for the type checker
+        await self._arrival.prefetch()
 
     async def recognise(self) -> None:
         """Ask the application for the session's user, before it serves the request.
@@ -178,9 +199,9 @@ class CurrentRequest:
         The server does not ask for the parts of a page, like scripts and pictures. If the
         application fails to answer, nothing changes.
         """
-        if self.recogniser.users.identify is None:
+        if self.recogniser.users.identify is None or is_part(self._scope):
             return
-        if read_headers(self._scope).get(b"sec-fetch-dest") in PARTS:
+        if self._arrival is not None and not self._arrival.done:
             return
         claim = self._look()
         if claim is None:
@@ -215,17 +236,41 @@ class CurrentRequest:
         """Return the client process of the request: opened in it, named by its header, or default.
 
         Raises:
+            BrokerUnavailable: The broker cannot be reached.
+            MustAwait: Other workers have to be asked, which blocks.
             NoClientProcess: The request has none, and names no session that has a default one.
             ProcessClosed: The one it names has closed.
             TooManyProcesses: There are too many for a default one.
         """
         self.recogniser.clients.check_running()
         if self._process is None or self._process_claim is None:
+            self._require("comet.process")
             token = read_headers(self._scope).get(b"comet-process")
             return self._keep(self._default() if token is None else self._find_named(token))
         if self._process_claim.stale:
             raise NoClientProcess(_CHANGED)
         return self._process
+
+    def _require(self, function: str, arguments: str = "") -> None:
+        if self._arrival is not None:
+            self._arrival.require(function, arguments)
+
+    def _unsign(self, token: bytes) -> str | None:
+        return self.recogniser.identity.unsign_process(token.decode("latin-1"))
+
+    def _await_change(self, session: Session) -> None:
+        """Let the answer wait until the other workers know of a change."""
+        pending = self.recogniser.clients.pending(session)
+        if pending is not None:
+            self.unsettled.append(pending.wait)
+
+    def _change_everywhere(self, claim: Claim, user: Hashable, tab: Client | None) -> Claim:
+        """Change the user; in a worker thread return once all workers know."""
+        claim = self.recogniser.users.change(claim, user, tab=tab, keep=user is not None)
+        pending = self.recogniser.clients.pending(claim.session)
+        if pending is not None and self.recogniser.may_block:
+            pending.block()
+        return claim
 
     def _look(self) -> Claim | None:
         """Return the claim of the request to a session, if it names one."""
@@ -240,6 +285,8 @@ class CurrentRequest:
             return await self.recogniser.users.recognise(claim, self._scope, tab)
         except Stale:
             return None  # the answer to a login has the cookie
+        except BrokerUnavailable:
+            return None  # the client is asked again when it connects
         except Exception as error:
             advice = advise(error)
             _logger.exception("the application could not say who a request belongs to%s", advice)
@@ -254,11 +301,12 @@ class CurrentRequest:
         claim = self._changeable(user)
         tab = self._process or self._tab(claim.session)
         try:
-            claim = self.recogniser.users.change(claim, user, tab=tab, keep=user is not None)
+            claim = self._change_everywhere(claim, user, tab)
         except Stale:  # another thread has changed the session at this moment
             self._claim = self.recogniser.clients.claim(claim.id)
             self._change(user)
             return
+        self._await_change(claim.session)
         self._claim = self._renewed = claim
         if self._process is not None and self._process.session is claim.session:
             self._process_claim = claim
@@ -281,7 +329,7 @@ class CurrentRequest:
         token = read_headers(self._scope).get(b"comet-process")
         if token is None:
             return None
-        named = self.recogniser.identity.unsign_process(token.decode("latin-1"))
+        named = self._unsign(token)
         process = None if named is None else self.recogniser.clients.find(named)
         return process if process is not None and process.session is session else None
 
@@ -301,6 +349,7 @@ class CurrentRequest:
             found = self.recogniser.clients.default(claim)
         except Stale:
             raise NoClientProcess(_CHANGED) from None
+        self._await_change(found.claim.session)
         self._warn_of_fetch(claim.session)
         return found
 
@@ -318,7 +367,7 @@ class CurrentRequest:
         )
 
     def _find_named(self, token: bytes) -> Claimed:
-        named = self.recogniser.identity.unsign_process(token.decode("latin-1"))
+        named = self._unsign(token)
         if named is None:
             raise NoClientProcess("the request's Comet-Process header is not one of ours")
         process = self.recogniser.clients.find(named)

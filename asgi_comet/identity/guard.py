@@ -20,8 +20,10 @@ from asgi_comet._runtime.functions import call
 from asgi_comet._runtime.loop import LoopThread
 from asgi_comet.channels.feed import Authorize, Feed, Listener
 from asgi_comet.channels.registry import Registry
+from asgi_comet.identity.changes import Changes, Confirmation
+from asgi_comet.identity.clients import Clients
 
-__all__ = ["Guard", "Guards"]
+__all__ = ["Guard", "Guards", "Whom"]
 
 REFUSALS = frozenset([401, 403, 404])
 ASK_LIMIT = 10.0  # seconds that `authorize` may take
@@ -69,21 +71,53 @@ class Guard:
             raise
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whom:
+    """The listeners that a change concerns: all connections of one of these.
+
+    Attributes:
+        user: A user.
+        session: The id of a session.
+        process: The id of a client process.
+    """
+
+    user: Any = None
+    session: str | None = None
+    process: str | None = None
+
+
 class Guards:
     """The rules of all site channels, and their revocation. Thread-safe.
 
     Args:
         channels: The live channels and the declared names.
         loop: The thread of the connections.
+        changes: The other workers.
+        clients: The client processes.
+        spell: Returns the form of a user in which workers tell each other of the user.
 
     Attributes:
         revoked: How often rights were revoked.
+        find_feeds: Returns the live channels of a name, which may be that of a family.
     """
 
-    def __init__(self, channels: Registry, loop: LoopThread) -> None:
+    find_feeds: Callable[[str], list[Feed]]  # set by `Comet`
+
+    def __init__(
+        self,
+        channels: Registry,
+        loop: LoopThread,
+        changes: Changes,
+        clients: Clients,
+        spell: Callable[[Any], Any],
+    ) -> None:
         self._channels = channels
         self._loop = loop
+        self._changes = changes
+        self._clients = clients
+        self._spell = spell
         self.revoked: int = 0
+        changes.add("revoke", self._revoke)
 
     def find(self, name: str) -> Guard | None:
         """Return the rule of a site channel by its name, whether or not the channel lives."""
@@ -96,18 +130,39 @@ class Guards:
             return None
         return Guard(self, feed.authorize, {})
 
-    def revoke(self, feeds: Iterable[Feed], concerns: Callable[[Listener], bool]) -> None:
-        """Revoke the right of some listeners to read feeds; the server tells each of them.
+    def revoke(self, name: str, whom: Whom) -> Confirmation:
+        """Revoke the right of some listeners to read channels; the server tells each of them.
 
         Messages published after this call do not reach these listeners. Their next resume calls
         `authorize` again.
 
         Args:
-            feeds: The feeds that they may not read.
-            concerns: Returns whether a listener loses its right.
+            name: The name of the channel, or of a family with its words.
+            whom: The listeners that lose their right.
+
+        Raises:
+            TypeError: The workers have no form for such a user.
+            Unconfirmed: In a worker thread: not all other workers have confirmed.
         """
+        user = self._spell(whom.user)
+        return self._changes.make("revoke", [name, user, whom.session, whom.process])
+
+    def _revoke(self, details: tuple[str, Any, str | None, str | None]) -> None:
+        name, user, session, process = details
+        client = None if process is None else self._clients.find(process)
+
+        def concerns(listener: Listener) -> bool:
+            if process is not None:
+                return client is not None and listener in client.listeners
+            claim = listener.claim
+            if claim is None:
+                return False
+            of = claim.session
+            same = of.id == session if session is not None else self._spell(of.user) == user
+            return bool(same)
+
         self.revoked += 1
-        self._loop.run_now(partial(_forbid, feeds, concerns))
+        self._loop.run_now(partial(_forbid, self.find_feeds(name), concerns))
 
 
 def _forbid(feeds: Iterable[Feed], concerns: Callable[[Listener], bool]) -> None:

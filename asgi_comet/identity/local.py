@@ -123,6 +123,7 @@ def _keep(process: Client) -> Kept:
     if process.closed:
         process.locals = None
         raise ProcessClosed(process.id)
+    process.hold()
     return cast(Kept, kept)
 
 

@@ -1,44 +1,43 @@
 """Session and ClientProcess: a browser, and one of its tabs.
 
-Owns inactivity: a client process without a connection is closed after a time, with its channels.
-Must not know requests, cookies or transports.
+Owns the closing of a client process, with its channels. Must not know requests, cookies or
+transports, nor when a process without a connection is closed.
 """
 
 from __future__ import annotations
 
-import math
 import secrets
 import threading
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import Any
 
 import anyio
 
-from asgi_comet._runtime.runtime import Runtime
-from asgi_comet._runtime.timers import RESOLUTION, Timeout
+from asgi_comet._runtime.timers import Timeout
 from asgi_comet.channels.directory import Directory, Place
-from asgi_comet.channels.feed import Feed, Listener, Wake
+from asgi_comet.channels.feed import Listener, Wake
 from asgi_comet.channels.scope import Owner, Tab
 from asgi_comet.errors import ProcessClosed
-from asgi_comet.identity.goodbyes import Goodbyes
+from asgi_comet.identity.household import Household
+from asgi_comet.identity.inactivity import Watch
+from asgi_comet.identity.registered import Registered
 
 __all__ = [
     "Claim",
     "Client",
     "ClientProcess",
-    "Household",
-    "Registered",
     "Session",
     "Stale",
     "client_of",
 ]
 
-FIRST_CONNECTION = 30.0  # seconds a new process may wait for its first connection, at most
-
 Callback = Callable[["ClientProcess"], object]
+
+_readers = count(1)
 
 
 class Session:
@@ -49,22 +48,27 @@ class Session:
         user: The user that the application named; `None` for a visitor.
     """
 
-    __slots__ = ("__weakref__", "_connections", "_default", "_processes", "id", "user")
+    __slots__ = ("__weakref__", "_connections", "_default", "_list", "_processes", "id", "user")
 
     def __init__(self, id_: str, user: Any = None) -> None:
         self.id: str = id_
         self.user: Any = user
         self._connections: set[Listener] = set()  # those to the site's endpoints
-        self._processes: dict[str, Client] = {}
+        self._processes: dict[str, Client] = {}  # in this worker
         self._default: Client | None = None
+        self._list: Callable[[Session], list[Client]] | None = None  # of all workers
 
     def __repr__(self) -> str:
         return f"<Session {self.id[:6]}… processes={len(self._processes)}>"
 
     @property
     def processes(self) -> list[ClientProcess]:
-        """The open client processes of the session, the oldest first."""
-        return list(self._processes.values())
+        """The open client processes of the session, the oldest first.
+
+        With a broker that several workers share, as of the time when this worker last asked for the
+        session: for a request of the session, unless this worker had a connection of it.
+        """
+        return [*(self._clients if self._list is None else self._list(self))]
 
     @property
     def _clients(self) -> list[Client]:
@@ -73,7 +77,7 @@ class Session:
     @property
     def _has_tabs(self) -> bool:
         """Whether the session has an open client process besides the default one."""
-        return any(process is not self._default for process in self._processes.values())
+        return any(process is not self._default for process in self.processes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,57 +110,6 @@ class Stale(Exception):
     """A claim is stale, so it gives no right to its session."""
 
 
-class Registered:
-    """The state of a client process that speaks the registration protocol.
-
-    Attributes:
-        cursors: For each feed, the last offset that the client has acknowledged.
-        expected: Names of channels that the client asked for and that do not exist yet.
-        number: The number of the last request; `None` if the request had no number.
-        lost: Names of channels that ended while the client asked for others; the server tells each
-            of them once.
-        answer: The last answer, which the server repeats if the same number comes again. For the
-            messages of a channel: the feed, and the offsets after which and up to which they were
-            sent; for everything else: the bytes.
-        pending: The last offsets of this answer; the client acknowledges them by its next request.
-        charge: How many bytes the state takes, according to the last estimate.
-    """
-
-    __slots__ = ("answer", "charge", "cursors", "expected", "lost", "number", "pending")
-
-    def __init__(self) -> None:
-        self.cursors: dict[Feed, int] = {}
-        self.expected: set[str] = set()
-        self.lost: dict[str, None] = {}
-        self.number: str | None = None
-        self.answer: list[tuple[Feed, int, int] | bytes] | None = None
-        self.charge: int = 0
-        self.pending: dict[Feed, int] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class Household:
-    """The parts that all client processes share.
-
-    Attributes:
-        runtime: Runs the timers of inactivity.
-        timeout: Seconds of inactivity after which a process is closed.
-        url: Returns the URL of a process' endpoints, as seen by the current request.
-        birth: Returns the worker and the current time, as a text.
-        close: Ends the channels of a process, and forgets the process.
-        goodbyes: Runs the callbacks of closed processes.
-        lock: Guards the closing of a process.
-    """
-
-    runtime: Runtime
-    timeout: float
-    url: Callable[[Client], str]
-    birth: Callable[[], str]
-    close: Callable[[Client], None]
-    goodbyes: Goodbyes
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-
 class ClientProcess(Owner):
     """One running page: a tab. Thread-safe unless a method says otherwise.
 
@@ -171,7 +124,7 @@ class ClientProcess(Owner):
     id: str
     session: Session
     closed: bool
-    _household: Household
+    _household: Household[Client]
     _callbacks: list[Callback]
     _closed: anyio.Event | None
 
@@ -191,6 +144,9 @@ class ClientProcess(Owner):
     def on_close(self, callback: Callback) -> None:
         """Call a function when the client process closes; at once if it has closed.
 
+        With a broker that several workers share, the function is called in this worker, and not if
+        this worker stops first; see `comet.on_process_close`.
+
         Args:
             callback: Called with the client process, sync or async; its exceptions are logged. The
                 callback has 10 s. When the server stops, the channels of the site exist for 2 s
@@ -200,21 +156,36 @@ class ClientProcess(Owner):
             self._callbacks.append(callback)
         if self.closed:
             self._call_back()
+        else:
+            self._hold()
 
     def close(self) -> None:
         """Close the process: end its channels, close its sources, run its callbacks. Idempotent."""
-        with self._household.lock:
-            first, self.closed = not self.closed, True
-        if first:
-            self._end()
-            self._call_back()
+        self._close(tell=True)
 
     async def wait_closed(self) -> None:
         """Return once the client process has closed. In the lifespan's event loop."""
         if not self.closed:
+            self._hold()
             if self._closed is None:
                 self._closed = anyio.Event()
             await self._closed.wait()
+
+    async def refresh(self) -> None:
+        """Bring `closed`, `user` and `session` up to date, with a broker that workers share.
+
+        Raises:
+            BrokerUnavailable: The broker cannot be reached.
+        """
+        await self._household.ask(client_of(self))
+
+    @abstractmethod
+    def _close(self, *, tell: bool) -> None:
+        """Close the process."""
+
+    @abstractmethod
+    def _hold(self) -> None:
+        """Record that this worker keeps state of the process."""
 
     @abstractmethod
     def _make_url(self) -> str:
@@ -234,6 +205,8 @@ class ClientProcess(Owner):
 class Client(ClientProcess, Tab):
     """A client process as the package uses it: every `ClientProcess` is one.
 
+    With a broker that several workers share, this is the copy of this worker.
+
     Attributes:
         birth: The worker that opened the process, and the time. Signed together with `id`, this is
             the token in `url`.
@@ -241,20 +214,29 @@ class Client(ClientProcess, Tab):
     """
 
     __slots__ = (
-        "_expiry",
+        "__weakref__",
         "_idle_since",
-        "_waiting",
+        "_watch",
         "birth",
         "connections",
+        "expiry",
+        "held",
         "listeners",
         "locals",
+        "number",
         "place",
         "reader",
         "registered",
     )
 
-    def __init__(self, session: Session, household: Household, lock: threading.Lock) -> None:
-        self.id: str = secrets.token_urlsafe(18)
+    def __init__(
+        self,
+        session: Session,
+        household: Household[Client],
+        lock: threading.Lock,
+        id_: str | None = None,
+    ) -> None:
+        self.id: str = secrets.token_urlsafe(18) if id_ is None else id_
         self.session: Session = session
         self.closed: bool = False
         self.birth: str = household.birth()
@@ -262,14 +244,16 @@ class Client(ClientProcess, Tab):
         self.connections: int = 0  # to its endpoints, open now
         self.listeners: set[Listener] = set()  # the connections that are held
         self.reader: Listener | None = None  # the connection that reads the process channels
+        self.number: int = 0  # its number among all workers; 0 if they have not been told
         self.registered: Registered | None = None  # if the client speaks the registration protocol
         self.locals: object | None = None  # the values of `ProcessLocal`
         self._household = household
         self._callbacks = []
         self._closed = None
         self._idle_since = household.runtime.clock.now()
-        self._waiting: set[anyio.Event] = set()  # each wakes one `wait_inactive`
-        self._expiry = Timeout(self.close)
+        self._watch: Watch | None = None  # the waits of `wait_inactive`
+        self.held: bool = False  # whether other workers know that this one keeps state of it
+        self.expiry: Timeout = household.presence.make_timer(self)  # while without a connection
         household.runtime.loop.run(self.begin_expiry)
 
     def check_open(self) -> None:
@@ -289,57 +273,106 @@ class Client(ClientProcess, Tab):
 
         Source: `Eliom_comet.Channel.wait_timeout`. In the lifespan's event loop.
         """
-        if not 0 <= seconds < math.inf:
-            raise ValueError(f"expected a number of seconds, at least 0, got {seconds!r}")
-        self._household.runtime.loop.check()
-        timers = self._household.runtime.timers
-        while not (self.closed or timers.stopping or self._is_inactive(seconds)):
-            look = anyio.Event()
-            self._waiting.add(look)
-            try:
-                left = max(seconds - self.inactive_for(), RESOLUTION)
-                await timers.wait(look, left, until_shutdown=True)
-            finally:
-                self._waiting.discard(look)
+        if self._watch is None:
+            runtime, ask = self._household.runtime, self._household.ask
+            self._watch = Watch(self, runtime, lambda: ask(self))
+        await self._watch.wait(seconds)
+
+    def end(self) -> None:
+        """Close the process in this worker: the store has closed it."""
+        self._close(tell=False)
 
     def begin_expiry(self) -> None:
         """Start the time limit for the first connection. In the loop's thread."""
-        self._expire_in(min(FIRST_CONNECTION, self._household.timeout))
+        self._household.presence.begin(self)
 
     def connect(self) -> None:
         """Register a connection to the endpoints. In the loop's thread."""
         self.connections += 1
         if self.connections == 1:
-            self._household.runtime.timers.stop(self._expiry)
+            self._household.presence.connected(self)
 
     def disconnect(self) -> None:
         """Remove a connection to the endpoints that has closed. In the loop's thread."""
         self.connections -= 1
         if self.connections == 0:
             self._idle_since = self._household.runtime.clock.now()
-            self._expire_in(self._household.timeout)
+            self._household.presence.idle(self)
 
     def inactive_for(self) -> float:
         """Return how many seconds ago the last connection closed; 0 while there is a connection."""
         return 0.0 if self.connections else self._household.runtime.clock.now() - self._idle_since
 
-    def read_by(self, listener: Listener) -> None:
-        """Let a newer connection read the process channels; wake the older one."""
-        if self.reader is not None and self.reader is not listener:
-            self.reader.wake(Wake.REPLACED)
+    def read_by(self, listener: Listener) -> int:
+        """Let a newer connection read the process channels; wake the older one.
+
+        Returns:
+            The number of the older one, if other workers know of it; else 0.
+        """
+        former, number = self.reader, self.number
+        if former is listener:
+            return 0
+        if former is not None:
+            former.wake(Wake.REPLACED)
+        self._end_reading()
         self.reader = listener
+        return number
 
-    def left_by(self, listener: Listener) -> None:
-        """Record that a connection no longer reads the process channels."""
-        if self.reader is listener:
-            self.reader = None
+    def number_reader(self) -> int:
+        """Return the number of the connection that reads, by which other workers know it."""
+        if self.number == 0:
+            self.number = next(_readers)
+        return self.number
 
-    def _is_inactive(self, seconds: float) -> bool:
-        return not self.connections and self.inactive_for() >= seconds
+    def left_by(self, listener: Listener) -> int:
+        """Record that a connection no longer reads the process channels.
 
-    def _expire_in(self, seconds: float) -> None:
-        if not self.closed and not self.connections:
-            self._household.runtime.timers.start(self._expiry, seconds)
+        Returns:
+            Its number, if other workers know of it; else 0.
+        """
+        if self.reader is not listener:
+            return 0
+        number, self.reader = self.number, None
+        self._end_reading()
+        return number
+
+    def _end_reading(self) -> None:
+        """Record that messages of other workers may not come here any more."""
+        if self.number:
+            self.number = 0
+            for feed in self.place.directory.feeds():
+                feed.live = False
+
+    def replaced(self, number: int) -> None:
+        """Record that a connection to another worker reads in place of the one of that number."""
+        reader = self.reader
+        if reader is not None and self.number == number:
+            self.left_by(reader)
+            reader.wake(Wake.REPLACED)
+
+    @property
+    def in_use(self) -> bool:
+        """Whether this worker has connections of the process, or state that must not be lost."""
+        kept = self.connections or self._callbacks or self._watch or self.locals is not None
+        return bool(kept or self.reader or self._closed is not None) or any(
+            feed.stop is not None or feed.listeners for feed in self.place.directory.feeds()
+        )
+
+    def _close(self, *, tell: bool) -> None:
+        with self._household.lock:
+            first, self.closed = not self.closed, True
+        if first:
+            if tell:
+                self._household.tell(self)
+            self._end()
+            self._call_back()
+
+    def hold(self) -> None:
+        """Record that this worker keeps state of the process. Thread-safe; idempotent."""
+        self._household.presence.hold(self)
+
+    def _hold(self) -> None:
+        self.hold()
 
     def _make_url(self) -> str:
         return self._household.url(self)
@@ -351,13 +384,13 @@ class Client(ClientProcess, Tab):
         self.locals = None
 
     def _end_connections(self) -> None:
-        self._household.runtime.timers.stop(self._expiry)
+        self._household.presence.end(self)
         for listener in list(self.listeners):
             listener.wake(Wake.CLOSED)
         if self._closed is not None:
             self._closed.set()
-        for look in self._waiting:
-            look.set()
+        if self._watch is not None:
+            self._watch.wake()
 
 
 def client_of(process: object) -> Client:

@@ -12,6 +12,7 @@ from starlette.types import Scope
 
 from asgi_comet.brokers.base import Broker
 from asgi_comet.errors import NoClientProcess, NotShared
+from asgi_comet.identity.asking import Asking
 from asgi_comet.identity.clients import Clients
 from asgi_comet.identity.cookies import Cookie
 from asgi_comet.identity.current import CurrentRequest, current_request
@@ -30,11 +31,19 @@ class Requests:
         clients: The sessions and client processes.
         users: The users of sessions.
         broker: Says whether client processes are shared between workers.
+        asking: When and how other workers are asked.
     """
 
     def __init__(
-        self, identity: Identity, cookie: Cookie, clients: Clients, users: Users, broker: Broker
+        self,
+        identity: Identity,
+        cookie: Cookie,
+        clients: Clients,
+        users: Users,
+        broker: Broker,
+        asking: Asking,
     ) -> None:
+        self.asking: Asking = asking
         self.identity: Identity = identity
         self.clients: Clients = clients
         self.users: Users = users
@@ -53,8 +62,30 @@ class Requests:
         Raises:
             NotShared: Workers share the broker, but not client processes, users and notifiers.
         """
-        if self._broker.shared and self._broker.people is None:
+        if self._broker.shared and not self._broker.shares_people:
             raise NotShared(called)
+
+    def prefetches(self, *, named: bool) -> bool:
+        """Return whether the server asks the other workers before it serves a request.
+
+        Args:
+            named: Whether the request names its client process.
+        """
+        return self.asking.prefetch == "cookie" or (named and self.asking.prefetch == "header")
+
+    @property
+    def may_block(self) -> bool:
+        """Whether this is a worker thread."""
+        return self.asking.may_block
+
+    def block(self, called: str, instead: str, wait: Callable[[], Awaitable[None]]) -> None:
+        """Wait for something in a worker thread.
+
+        Raises:
+            BrokerUnavailable: It takes too long.
+            MustAwait: This is the thread of an event loop.
+        """
+        self.asking.block(called, instead, wait)
 
     def read_sessions(self, scope: Scope) -> tuple[str, ...]:
         """Return the sessions that a request's cookies name: none, one, or several on plain http.

@@ -113,6 +113,12 @@ class Identity:
             key_derivation="hmac",
             digest_method=hashlib.sha256,
         )
+        self._defaults = Signer(
+            keys,
+            salt=b"asgi_comet.default",
+            key_derivation="hmac",
+            digest_method=hashlib.sha256,
+        )
         self._known_sessions: dict[str, tuple[str, float]] = {}
         self._known_processes: dict[str, tuple[str, str]] = {}
         self._lock = threading.Lock()
@@ -166,6 +172,15 @@ class Identity:
         Workers with the same signing key make the same name; other programs cannot.
         """
         return self._applications.get_signature(prefix).decode()
+
+    def name_default(self, session: str, number: int) -> str:
+        """Return the id of a default client process, the same in all workers with the same key.
+
+        Args:
+            session: The id of the session.
+            number: How many default client processes the session has had.
+        """
+        return session[:2] + self._defaults.get_signature(f"{session}.{number}").decode()[:24]
 
     def _read_process(self, token: str) -> tuple[str, str] | None:
         known = self._known_processes.get(token)

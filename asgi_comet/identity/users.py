@@ -10,7 +10,7 @@ Source: docs/semantics.md#sessions-and-users; `Os_comet` for the monitor channel
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from functools import partial
 from typing import Any
 
@@ -32,6 +32,7 @@ from asgi_comet.errors import (
 )
 from asgi_comet.identity.clients import Clients
 from asgi_comet.identity.process import Claim, Client, Session, Stale
+from asgi_comet.identity.spelling import Spelling
 
 __all__ = ["ASK_LIMIT", "MONITOR", "Identify", "Users", "check_user"]
 
@@ -52,16 +53,29 @@ class Users:
         clients: The sessions of this worker.
         channels: Publishes a change to the tabs.
         loop: The thread of the connections.
+        spelling: The spelling of users for other workers; `None` if there are none.
 
     Attributes:
         identify: The application's function; `None` if only `login` sets the user of a session.
     """
 
-    def __init__(self, clients: Clients, channels: AllChannels, loop: LoopThread) -> None:
+    def __init__(
+        self,
+        clients: Clients,
+        channels: AllChannels,
+        loop: LoopThread,
+        spelling: Spelling | None = None,
+    ) -> None:
+        clients.end_connections = self.end_connections
         self._clients = clients
+        self._spelling = spelling
         self._channels = channels
         self._loop = loop
         self.identify: Identify | None = None
+
+    def end_connections(self, session: Session) -> None:
+        """End all connections of a session. In the loop's thread."""
+        _end_connections(session)
 
     async def ask(self, scope: Scope) -> Hashable:
         """Ask the application for the user of a request.
@@ -74,7 +88,18 @@ class Users:
         assert self.identify is not None  # noqa: S101 - for the type checker
         with anyio.fail_after(ASK_LIMIT):
             user = await call(self.identify, HTTPConnection(scope))
-        return check_user(user)
+        return self.check(user)
+
+    def check(self, user: Any) -> Hashable:
+        """Return a value that can be a user.
+
+        Raises:
+            TypeError: It is not hashable, or it has no spelling that other workers can read.
+        """
+        checked = check_user(user)
+        if self._spelling is not None:
+            self._spelling.write(checked)
+        return checked
 
     async def recognise(self, claim: Claim, scope: Scope, tab: Client | None = None) -> Claim:
         """Bring a claim up to date with the answer of the application.
@@ -104,7 +129,11 @@ class Users:
         if stale and (user is None or user != session.user):
             raise Stale
         if user != session.user:
-            return self.change(claim, user, tab=tab)
+            changed = self.change(claim, user, tab=tab)
+            pending = self._clients.pending(session)
+            if pending is not None:
+                await pending.wait()
+            return changed
         if found.stale:  # looked at last, because a change gives another id first
             raise Stale
         return found
@@ -120,7 +149,8 @@ class Users:
         """Give a session another user.
 
         When this returns the session has another id, and its connections end. A visitor who logs in
-        keeps the client processes; when a user leaves, for another user too, they close.
+        keeps the client processes; when a user leaves, for another user too, they close. With other
+        workers, all but the id and the user changes once they know; see `Clients.pending`.
 
         Args:
             claim: The session.
@@ -132,19 +162,29 @@ class Users:
             The claim by the new id; should two threads do this at once, one of the two is stale.
 
         Raises:
+            BrokerUnavailable: The other workers cannot be told; nothing has changed.
             Stale: The claim is stale.
         """
+        self._clients.check_connected()
+        old = claim.id
         claim, before = self._clients.replace_id(claim)
         session = claim.session
+        if self._clients.shared:
+            self._clients.assign(claim, user, keep=keep)
+            self._clients.move(old, claim, before, keep=keep, tell=partial(self._tell_all, tab))
+            return claim
         if before is not None and user != before:
             for process in session._clients:
                 process.close()
         self._loop.run_now(partial(_end_connections, session))
         self._clients.assign(claim, user, keep=keep)  # last: no old connection is this user's
-        for process in session._clients:
+        self._tell_all(tab, session._clients)
+        return claim
+
+    def _tell_all(self, tab: Client | None, processes: Sequence[Client]) -> None:
+        for process in processes:
             if process is not tab:
                 self._tell(process)
-        return claim
 
     def _tell(self, process: Client) -> None:
         try:

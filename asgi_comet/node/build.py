@@ -18,6 +18,7 @@ from asgi_comet.channels.fanout import Fanout
 from asgi_comet.declare.declarations import Declarations
 from asgi_comet.http.origin import OriginRule
 from asgi_comet.identity.clients import Clients
+from asgi_comet.identity.endings import Endings
 from asgi_comet.identity.guard import Guards
 from asgi_comet.identity.process import Client
 from asgi_comet.identity.requests import Requests
@@ -34,6 +35,7 @@ class Node:
     """The parts of a Comet, for transports and admin. One per `Comet`.
 
     Attributes:
+        endings: The functions that run once for each closed client process.
         notifiers: By name, functions called at once when a client process has closed.
         limits_checked: Set by the first WebSocket, which checks the limits of the ASGI server.
     """
@@ -56,5 +58,6 @@ class Node:
     users: Users
     guard: Guards
     siblings: Siblings
+    endings: Endings
     limits_checked: threading.Event = field(default_factory=threading.Event)
     notifiers: dict[str, Callable[[Client], None]] = field(default_factory=dict)

@@ -5,10 +5,13 @@ Owns nothing: calls are passed to the other parts. Must not know how a broker ca
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from asgi_comet._runtime.runtime import Runtime
 from asgi_comet.brokers.logs import Log
+from asgi_comet.brokers.people import Limits, PeopleHost
 from asgi_comet.channels.fanout import Fanout
 from asgi_comet.channels.feed import Feed
 from asgi_comet.channels.registry import Registry
@@ -25,12 +28,20 @@ class RoomsHost:
         registry: The channels.
         fanout: Wakes listeners.
         runtime: Runs the broker.
+        people: The sessions and client processes of this worker.
+
+    Attributes:
+        answers: The answer to each kind of question, given its details; both have a JSON form.
     """
 
-    def __init__(self, registry: Registry, fanout: Fanout, runtime: Runtime) -> None:
+    def __init__(
+        self, registry: Registry, fanout: Fanout, runtime: Runtime, people: PeopleHost
+    ) -> None:
+        self._people = people
         self._registry = registry
         self._runtime = runtime
         self._fanout = fanout
+        self.answers: dict[str, Callable[[Any], Any]] = {}
 
     @property
     def heartbeat(self) -> float:
@@ -41,6 +52,16 @@ class RoomsHost:
     def digest(self) -> str:
         """The same for workers that declare the same names."""
         return self._registry.reserved.digest
+
+    @property
+    def limits(self) -> Limits:
+        """The bounds of client processes."""
+        return self._registry.limits
+
+    @property
+    def people(self) -> PeopleHost:
+        """The sessions and client processes of this worker."""
+        return self._people
 
     def now(self) -> float:
         """Return the time of the clock, in seconds."""
@@ -81,9 +102,11 @@ class RoomsHost:
 
     def owned(self, log: Log, newest: Message | None) -> None:
         """Have the source of a channel read."""
-        right = _feed(log).right
-        if right is not None:
-            right.give(newest)
+        feed = _feed(log).latest
+        if feed.right is not None:
+            feed.right.give(newest)
+        if feed.demand is not None and feed.listeners:  # their requests may have reached no owner
+            feed.demand(feed.window)
 
     def disowned(self, log: Log) -> None:
         """Have the source of a channel closed."""
@@ -96,11 +119,24 @@ class RoomsHost:
         feed = _feed(log).latest
         return bool(feed.listeners) or feed.used_at + feed.linger > self.now()
 
+    def answer(self, question: str) -> str:
+        """Answer a question, whose first word says what is asked."""
+        kind, details = json.loads(question)
+        answers = self.answers.get(kind)
+        return json.dumps(None if answers is None else answers(details))
+
     def wanted(self, log: Log, offset: int) -> None:
-        """Read the source of a channel as far as a reader in another worker asks."""
+        """Read the source of a channel as far as a reader in another worker asks.
+
+        The reader asks for as many messages as the channel holds after the acknowledged one.
+        """
         feed = _feed(log)
-        if feed.want is not None:
-            feed.want(offset)
+        if feed.owner is not None:
+            feed = feed.latest
+            feed.confirm(offset - feed.history.size)  # all that the reader leaves out of its window
+        feed.wished = max(feed.wished, offset)  # a thread may be about to make the demand
+        if feed.demand is not None:
+            feed.demand(offset)
 
 
 def _feed(log: Log) -> Feed:

@@ -1,8 +1,7 @@
 """Notifiers: the client processes that listen to keys, and notifications to them.
 
-Owns the tables of keys and client processes, indexed both ways, so that a closed process leaves no
-entries, and a key without listeners takes no memory. Must not know how a notification is delivered,
-or how clients acknowledge.
+Owns the checks and the encoding of keys and values. Must not know who listens, how a notification
+is delivered, or how clients acknowledge.
 
 Divergences from `Os_notif`:
 
@@ -14,8 +13,6 @@ Divergences from `Os_notif`:
 
 from __future__ import annotations
 
-import threading
-import weakref
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, Generic, TypeVar
 
@@ -25,13 +22,13 @@ from asgi_comet._runtime.runtime import Runtime
 from asgi_comet.channels.annotations import name_type
 from asgi_comet.channels.channels import AllChannels, Channel
 from asgi_comet.channels.encoding import make_encode
-from asgi_comet.channels.kind import Kind
 from asgi_comet.core.view import View
-from asgi_comet.errors import InvalidKey, MessageTooLarge, ProcessClosed
+from asgi_comet.errors import InvalidKey, MessageTooLarge
 from asgi_comet.identity.process import Client, ClientProcess, client_of
 from asgi_comet.notify.preparing import Preparation, Step
-from asgi_comet.notify.queue import Queue
-from asgi_comet.notify.receipts import Job, Notification, Subscription
+from asgi_comet.notify.receipts import Notification
+from asgi_comet.notify.shared import Neighbourhood, SharedSubscriptions
+from asgi_comet.notify.subscriptions import Subscriptions
 from asgi_comet.settings import Settings
 
 __all__ = ["Notifier", "Prepare"]
@@ -40,32 +37,6 @@ K = TypeVar("K")
 
 Prepare = Callable[[Any, Any], Awaitable[Any] | Any]
 """Return the value for one user, given the user (`None` for a visitor) and the notified value."""
-
-
-class Subscribers:
-    """The subscriptions of one key, with a cached tuple of them."""
-
-    __slots__ = ("_snapshot", "members")
-
-    def __init__(self) -> None:
-        self.members: dict[Subscription, None] = {}
-        self._snapshot: tuple[Subscription, ...] | None = None
-
-    def add(self, subscription: Subscription) -> None:
-        """Add a subscription."""
-        self.members[subscription] = None
-        self._snapshot = None
-
-    def remove(self, subscription: Subscription) -> None:
-        """Remove a subscription."""
-        del self.members[subscription]
-        self._snapshot = None
-
-    def snapshot(self) -> tuple[Subscription, ...]:
-        """Return the current subscriptions; the tuple is shared until they change."""
-        if self._snapshot is None:
-            self._snapshot = tuple(self.members)
-        return self._snapshot
 
 
 class Notifier(Generic[K]):
@@ -87,29 +58,26 @@ class Notifier(Generic[K]):
         settings: Settings,
         runtime: Runtime,
         current: Callable[[str], Client],
+        near: Neighbourhood | None,
     ) -> None:
         self.name: str = name
-        self._channels = channels
-        self._settings = settings
-        self._runtime = runtime
+        self._limit = settings.message_limit
         self._current = current  # the current process; the argument is advice for the error
         self._type = key
         self._validate, self._encode_key = _make_key(key)
         self._encode_value = make_encode(None)
         self._steps = () if prepare is None else (Step.prepare(prepare),)
-        self._lock = threading.Lock()
-        self._keys: dict[Hashable, Subscribers] = {}
-        self._subscriptions: dict[Client, Subscription] = {}
-        self._queue = Queue(runtime, channels, name, self._forget)
+        self._subscriptions = self._subscribe(channels, settings, runtime, near)
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self._subscriptions)
 
     def __bool__(self) -> bool:
         return True  # even without listeners
 
     def __repr__(self) -> str:
-        return f"<Notifier {self.name!r} keys={len(self)} processes={len(self._subscriptions)}>"
+        processes = len(self._subscriptions.processes)
+        return f"<Notifier {self.name!r} keys={len(self)} processes={processes}>"
 
     @property
     def id(self) -> str:
@@ -139,13 +107,7 @@ class Notifier(Generic[K]):
         Source: `Os_notif.listen`.
         """
         checked = self._check(key)
-
-        def add(subscription: Subscription) -> None:
-            if checked not in subscription.keys:
-                subscription.keys.add(checked)
-                self._keys.setdefault(checked, Subscribers()).add(subscription)
-
-        return self._follow(self._process(process, "listen(key, process)"), add).channel
+        return self._subscriptions.listen(self._process(process, "listen(key, process)"), checked)
 
     def channel(self, process: ClientProcess | None = None) -> Channel[Any]:
         """Return the channel of a client process, made when first needed, also before `listen`.
@@ -160,7 +122,7 @@ class Notifier(Generic[K]):
             NonUniqueChannelName: The process has a channel of that name, older than the notifier.
             TooManyVirtualChannels: There are `Settings.max_virtual_channels` already.
         """
-        return self._follow(self._process(process, "channel(process)")).channel
+        return self._subscriptions.channel(self._process(process, "channel(process)"))
 
     def unlisten(self, key: K, process: ClientProcess | None = None) -> None:
         """Unsubscribe a client process from a key. Idempotent; thread-safe.
@@ -179,12 +141,7 @@ class Notifier(Generic[K]):
         Source: `Os_notif.unlisten`.
         """
         checked = self._check(key)
-        process = self._process(process, "unlisten(key, process)")
-        with self._lock:
-            subscription = self._subscriptions.get(process)
-            if subscription is not None and checked in subscription.keys:
-                subscription.keys.discard(checked)
-                self._leave(checked, subscription)
+        self._subscriptions.unlisten(self._process(process, "unlisten(key, process)"), checked)
 
     def listeners(self, key: K) -> View[ClientProcess]:
         """Return the client processes that listen on a key. Thread-safe.
@@ -195,10 +152,7 @@ class Notifier(Generic[K]):
         Raises:
             InvalidKey: The key is not of the notifier's type, or not hashable.
         """
-        checked = self._check(key)
-        with self._lock:
-            targets = self._targets(checked)
-        return View([subscription.process for subscription in targets])
+        return self._subscriptions.listeners(self._check(key))
 
     def notify(
         self,
@@ -240,80 +194,35 @@ class Notifier(Generic[K]):
         steps = (Step.value(value), *self._steps) if callable(value) else self._steps
         data = None if steps else self._encode(head, value)
         preparation = Preparation(data, value, steps, encode=lambda made: self._encode(head, made))
-        with self._lock:  # so that no subscription comes or goes in between
-            targets = self._targets(checked)
-            notification = Notification(self._runtime, done=not targets)
-            if targets:
-                self._queue.add(Job(targets, not_for, preparation, weakref.ref(notification)))
-        return notification
+        return self._subscriptions.send(checked, preparation, not_for)
 
     def _forget_process(self, process: Client) -> None:
         """Remove a client process, which has closed. Thread-safe; idempotent."""
-        subscription = self._subscriptions.get(process)
-        if subscription is not None:
-            self._forget(subscription)
+        self._subscriptions.forget_process(process)
 
-    def _follow(
-        self, process: Client, act: Callable[[Subscription], None] | None = None
-    ) -> Subscription:
-        """Return the subscription of a process, made when first needed, after applying `act`."""
-        process.check_open()
-        with self._lock:
-            subscription = self._subscriptions.get(process)
-            if subscription is None or subscription.feed.closed is not None:
-                if subscription is not None:
-                    self._remove(subscription)
-                subscription = self._open(process)
-            if act is not None:
-                act(subscription)
-        if process.closed:  # in another thread, which may have come before the subscription
-            self._forget_process(process)
-            raise ProcessClosed(process.id)
-        return subscription
+    def _subscribe(
+        self,
+        channels: AllChannels,
+        settings: Settings,
+        runtime: Runtime,
+        near: Neighbourhood | None,
+    ) -> Subscriptions | SharedSubscriptions:
+        size = settings.history_size
+        if near is None:
+            return Subscriptions(self.name, channels, size, runtime)
+        spell = self._spell_key
+        return SharedSubscriptions(self.name, channels, size, runtime, near=near, spell=spell)
 
-    def _forget(self, subscription: Subscription) -> None:
-        with self._lock:
-            if not subscription.gone:  # two threads may call this
-                self._remove(subscription)
-
-    def _remove(self, subscription: Subscription) -> None:
-        for key in subscription.keys:
-            self._leave(key, subscription)
-        subscription.keys.clear()
-        del self._subscriptions[subscription.process]
-        subscription.drop()
-        self._runtime.loop.run(subscription.call_off)
-
-    def _leave(self, key: Hashable, subscription: Subscription) -> None:
-        subscribers = self._keys[key]
-        subscribers.remove(subscription)
-        if not subscribers.members:
-            del self._keys[key]
-
-    def _open(self, process: Client) -> Subscription:
-        channel: Channel[Any] = self._channels.open(
-            Kind.PROCESS,
-            process.place,
-            None,
-            name=self.name,
-            size=self._settings.history_size,
-            type_=None,
-        )
-        subscription = self._subscriptions[process] = Subscription(process, channel, channel._feed)
-        return subscription
+    def _spell_key(self, key: Hashable) -> str:
+        return self._encode_key(self.id, key).decode()
 
     def _process(self, process: ClientProcess | None, call: str) -> Client:
         return self._current(f"write .{call}") if process is None else client_of(process)
 
-    def _targets(self, key: Hashable) -> tuple[Subscription, ...]:
-        subscribers = self._keys.get(key)
-        return () if subscribers is None else subscribers.snapshot()
-
     def _encode(self, head: bytes, value: Any) -> bytes:
         data = head + self._encode_value(self.id, value) + b"}"
-        limit = self._settings.message_limit
-        if len(data) > limit:
-            raise MessageTooLarge(self.id, limit, len(data))
+        if len(data) > self._limit:
+            raise MessageTooLarge(self.id, self._limit, len(data))
         return data
 
     def _check(self, key: Any) -> Hashable:

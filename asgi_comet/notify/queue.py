@@ -1,13 +1,13 @@
-"""The delivery of notifications to subscriptions, after `notify` has returned.
+"""The delivery of notifications to client processes, after `notify` has returned.
 
 Owns the line in which the notifications of a notifier wait, the task that distributes them in
-order, and the two pools that prepare messages. A subscription has at most one job in preparation,
-so its order holds, and a slow function delays only its own subscription. Must not know keys.
+order, and the two pools that prepare messages. An outbox has at most one job in preparation,
+so its order holds, and a slow function delays only its own outbox. Must not know keys.
 
 A message that is the same for all is published straight from the line, one time slice per turn of
-the loop. Other messages are prepared, for each subscription one after the other. Sync functions run
-in a worker thread, which takes `CHUNK` subscriptions and publishes each at once. Another thread
-starts if subscriptions still wait after `SPARE` seconds, because the first one may be stuck; more
+the loop. Other messages are prepared, for each outbox one after the other. Sync functions run
+in a worker thread, which takes `CHUNK` outboxes and publishes each at once. Another thread
+starts if outboxes still wait after `SPARE` seconds, because the first one may be stuck; more
 threads would only compete with the loop for Python's global lock.
 """
 
@@ -16,21 +16,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from itertools import islice
+from typing import Generic, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
 from asgi_comet._runtime.fairness import Slice
 from asgi_comet._runtime.runtime import Runtime
 from asgi_comet._runtime.waiting import Deadline, make_interrupt, pass_cancellation
-from asgi_comet.channels.registry import Registry
-from asgi_comet.errors import ChannelClosed, ChannelFull, NotifierFull
+from asgi_comet.errors import NotifierFull
+from asgi_comet.notify.jobs import Job, Outbox
 from asgi_comet.notify.pool import Pool
 from asgi_comet.notify.preparing import Unfinished
-from asgi_comet.notify.receipts import Job, Subscription
 
 __all__ = ["Line", "Queue"]
 
@@ -41,11 +42,11 @@ WAITING_BYTES = 64 * 2**20  # of notifications that are the same for all
 OUTBOX = 1000  # notifications that wait to be prepared for one process
 TASKS = 32  # tasks that prepare in the loop
 THREADS = 8  # worker threads that prepare
-CHUNK = 256  # subscriptions that a worker thread takes before the loop looks again
+CHUNK = 256  # outboxes that a worker thread takes before the loop looks again
 SPARE = 0.1  # seconds until another thread starts
 LIMIT = 10.0  # seconds that preparing one message may take in the loop
 
-Forget = Callable[[Subscription], None]
+Box = TypeVar("Box", bound=Outbox)
 
 
 class Line:
@@ -91,21 +92,17 @@ class Line:
             return job
 
 
-class Queue:
+class Queue(ABC, Generic[Box]):
     """Delivers the notifications of one notifier. Thread-safe.
 
     Args:
         runtime: Runs the tasks.
-        channels: Publishes the messages.
         name: The name of the notifier, for the log.
-        forget: Called with a subscription whose channel has ended.
     """
 
-    def __init__(self, runtime: Runtime, channels: Registry, name: str, forget: Forget) -> None:
+    def __init__(self, runtime: Runtime, name: str) -> None:
         self._runtime = runtime
-        self._channels = channels
         self._name = name
-        self._forget = forget
         self._line = Line(name)
         self._in_loop = Pool(runtime, self._prepare, limit=TASKS)
         self._in_threads = Pool(runtime, self._prepare_in_thread, limit=THREADS, spare=SPARE)
@@ -135,61 +132,59 @@ class Queue:
             self._line.taken = False
             raise
 
+    @abstractmethod
     async def _hand_out(self, job: Job) -> None:
-        slice_, data = self._slice, job.preparation.data
-        for subscription in job.targets:
-            if not job.skips(subscription.process):
-                if data is not None and not subscription.pending:
-                    self._publish(subscription, job, data)
-                else:
-                    self._enqueue(subscription, job)
-            if slice_.used:
-                await slice_.yield_()
-        if data is None:
-            await slice_.yield_()  # else a burst fills the subscriptions before the pools run
+        """Publish or enqueue a notification for each of its client processes."""
 
-    def _enqueue(self, subscription: Subscription, job: Job) -> None:
-        if len(subscription.pending) >= OUTBOX:  # only this task adds jobs
-            self._end(subscription, "is prepared too slowly")
-        if subscription.put(job):
-            self._schedule(subscription, job)
+    @abstractmethod
+    def _publish(self, outbox: Box, job: Job, data: bytes | None) -> None:
+        """Publish a message to one client process, and record the result; `None` publishes nothing.
 
-    def _schedule(self, subscription: Subscription, job: Job) -> None:
-        (self._in_loop if job.preparation.in_loop else self._in_threads).add(subscription)
+        Called in the loop's thread and in worker threads.
+        """
+
+    @abstractmethod
+    def _end(self, outbox: Box, why: str) -> None:
+        """Send nothing more to a client process."""
+
+    def _enqueue(self, outbox: Box, job: Job) -> None:
+        if len(outbox.pending) >= OUTBOX:  # only this task adds jobs
+            self._end(outbox, "is prepared too slowly")
+        if outbox.put(job):
+            self._schedule(outbox, job)
+
+    def _schedule(self, outbox: Box, job: Job) -> None:
+        (self._in_loop if job.preparation.in_loop else self._in_threads).add(outbox)
 
     # The pools
 
-    async def _prepare(self, subscriptions: Iterator[Subscription]) -> None:
-        for subscription in subscriptions:
-            job, begun = subscription.first, subscription.begun
+    async def _prepare(self, outboxes: Iterator[Box]) -> None:
+        for outbox in outboxes:
+            job, begun = outbox.first, outbox.begun
             if job is not None:
                 try:
-                    data = await self._within_limit(subscription, job, begun)
-                    self._publish(subscription, job, data)
+                    data = await self._within_limit(outbox, job, begun)
+                    self._publish(outbox, job, data)
                 except (Exception, asyncio.CancelledError) as error:
                     pass_cancellation(error)
-                    self._fail(subscription, job, error)
-                if (after := subscription.advance()) is not None:
-                    self._schedule(subscription, after)
+                    self._fail(outbox, job, error)
+                if (after := outbox.advance()) is not None:
+                    self._schedule(outbox, after)
             elif begun is not None:
-                begun.close()  # the subscription is gone
+                begun.close()  # the outbox is gone
             if self._slice.used:
                 await self._slice.yield_()
 
-    async def _within_limit(
-        self, subscription: Subscription, job: Job, begun: Unfinished | None
-    ) -> bytes | None:
+    async def _within_limit(self, outbox: Box, job: Job, begun: Unfinished | None) -> bytes | None:
         runtime, late = self._runtime, list[bool]()
-        interrupt = subscription.interrupt = make_interrupt(runtime.loop.asyncio)
+        interrupt = outbox.interrupt = make_interrupt(runtime.loop.asyncio)
         deadline = Deadline(interrupt, lambda: late.append(True))
         runtime.timers.start(deadline, LIMIT)
         try:
-            data = await interrupt.run(
-                lambda: job.preparation.finish(subscription.process.user, begun)
-            )
+            data = await interrupt.run(lambda: job.preparation.finish(outbox.process.user, begun))
         finally:
             runtime.timers.stop(deadline)
-            subscription.interrupt = None
+            outbox.interrupt = None
         if late:
             _logger.warning(
                 "preparing a notification of %r took more than %g s and was cut off; "
@@ -197,56 +192,35 @@ class Queue:
                 self._name,
                 LIMIT,
             )
-            job.record(subscription, None)
+            job.record(outbox, None)
         return data
 
-    async def _prepare_in_thread(self, subscriptions: Iterator[Subscription]) -> None:
+    async def _prepare_in_thread(self, outboxes: Iterator[Box]) -> None:
         # Abandoned only when the server stops. The default limiter belongs to the application.
-        work, one = partial(self._prepare_here, subscriptions), CapacityLimiter(1)
+        work, one = partial(self._prepare_here, outboxes), CapacityLimiter(1)
         await to_thread.run_sync(work, abandon_on_cancel=True, limiter=one)
 
-    def _prepare_here(self, subscriptions: Iterator[Subscription]) -> None:
-        for subscription in islice(subscriptions, CHUNK):
-            job = subscription.first
+    def _prepare_here(self, outboxes: Iterator[Box]) -> None:
+        for outbox in islice(outboxes, CHUNK):
+            job = outbox.first
             if job is None:
                 continue
             try:
-                made = job.preparation.begin(subscription.process.user)
+                made = job.preparation.begin(outbox.process.user)
                 if isinstance(made, Unfinished):
-                    subscription.begun = made
-                    self._in_loop.add(subscription)
+                    outbox.begun = made
+                    self._in_loop.add(outbox)
                     continue
-                self._publish(subscription, job, made)
+                self._publish(outbox, job, made)
             except Exception as error:
-                self._fail(subscription, job, error)
-            if (after := subscription.advance()) is not None:
-                self._schedule(subscription, after)
+                self._fail(outbox, job, error)
+            if (after := outbox.advance()) is not None:
+                self._schedule(outbox, after)
 
-    # Publishing
-
-    def _publish(self, subscription: Subscription, job: Job, data: bytes | None) -> None:
-        if data is None:  # not for this user
-            return
-        # Without a `Delivery`, which would not be awaited. Measured: it costs a third more.
-        try:
-            stored = self._channels.append(subscription.feed, data)
-        except (ChannelFull, ChannelClosed) as error:
-            job.record(subscription, None)
-            self._end(subscription, "is full" if isinstance(error, ChannelFull) else "has ended")
-        else:
-            job.record(subscription, stored)
-
-    def _fail(self, subscription: Subscription, job: Job, error: BaseException) -> None:
+    def _fail(self, outbox: Box, job: Job, error: BaseException) -> None:
         _logger.error(
             "preparing a notification of %r failed; one client process does not get it",
             self._name,
             exc_info=error,
         )
-        job.record(subscription, None)
-
-    def _end(self, subscription: Subscription, why: str) -> None:
-        if subscription.gone:
-            return
-        _logger.info("a channel of notifier %r %s: its keys are forgotten", self._name, why)
-        self._channels.end(subscription.feed, "full")  # unless it has ended
-        self._forget(subscription)
+        job.record(outbox, None)

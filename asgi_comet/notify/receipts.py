@@ -9,9 +9,6 @@ A disconnected client may resume during a wait, so a broken connection settles n
 
 from __future__ import annotations
 
-import threading
-import weakref
-from collections import deque
 from collections.abc import Generator, Hashable
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,15 +19,14 @@ import anyio
 from asgi_comet._runtime.fairness import Slice
 from asgi_comet._runtime.runtime import Runtime
 from asgi_comet._runtime.timers import Timer
-from asgi_comet._runtime.waiting import Interrupt
 from asgi_comet.brokers.logs import Stored
 from asgi_comet.channels.channels import Channel
 from asgi_comet.channels.feed import Feed
 from asgi_comet.channels.outcomes import Awaited, Outcome, Outcomes
-from asgi_comet.identity.process import Client, ClientProcess
-from asgi_comet.notify.preparing import Preparation, Unfinished
+from asgi_comet.identity.process import ClientProcess
+from asgi_comet.notify.jobs import Outbox
 
-__all__ = ["Job", "Notification", "Receipt", "Subscription", "Wait"]
+__all__ = ["Notification", "Receipt", "Subscription", "Wait"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +38,7 @@ class Receipt:
         silent: Processes that the notification was sent to, but that never acknowledged any message
             on this channel. A native `EventSource` acknowledges only when it reconnects.
         missing: All other processes: the notification was not prepared, published or sent, or not
-            acknowledged by a client that acknowledges.
+            acknowledged by a client that acknowledges; or the client was told `full` instead.
     """
 
     acknowledged: tuple[ClientProcess, ...]
@@ -98,7 +94,7 @@ class Notification:
             self._runtime.timers.stop(wait)
             wait.end()
 
-    def _record(self, subscription: Subscription, stored: Stored | None) -> None:
+    def _record(self, subscription: Any, stored: Stored | None) -> None:
         """Record what was published to a subscription; `None`: nothing could be. Thread-safe."""
         if stored is None:
             self._sent.setdefault(subscription, None)  # the process may have closed right after
@@ -152,7 +148,8 @@ class Notification:
             elif outcomes.of(offset) is Outcome.SUCCESS:
                 acknowledged.append(subscription.process)
             else:
-                (missing if outcomes.confirmed else silent).append(subscription.process)
+                known = outcomes.confirmed or offset <= outcomes.skipped
+                (missing if known else silent).append(subscription.process)
             if slice_.used:
                 await slice_.yield_()
         return Receipt(tuple(acknowledged), tuple(silent), tuple(missing))
@@ -181,9 +178,9 @@ class Wait(Timer):
         self._watched: list[tuple[Outcomes, Awaited]] = []
 
     def watch(self, subscription: Subscription, offset: int) -> None:
-        """Wait for the process of a subscription as well, unless the client has acknowledged."""
+        """Wait for the process of a subscription as well, unless its outcome is known."""
         outcomes = subscription.feed.outcomes
-        if outcomes.of(offset) is Outcome.SUCCESS:
+        if offset <= outcomes.skipped or outcomes.of(offset) is Outcome.SUCCESS:
             return
         self._left.add(subscription)
         # The wait is the only listener: a broken connection changes nothing.
@@ -228,113 +225,22 @@ class Wait(Timer):
 
 
 @dataclass(slots=True, eq=False)
-class Job:
-    """One notification on its way to many subscriptions. Thread-safe.
+class Subscription(Outbox):
+    """The subscription of a client process to a notifier, in a worker without a shared broker.
+
+    Thread-safe, except for `call_off`.
 
     Attributes:
-        targets: The subscriptions when the notification was made.
-        not_for: A client process or a user to leave out; `None` for no one.
-        preparation: Makes the message for each user.
-        notification: Records the result, if the application keeps it.
-        parts: One for distributing the job, and one for each subscription that has to prepare it.
-            Changed only by the task that distributes the job, which finishes its own part last.
-    """
-
-    targets: tuple[Subscription, ...]
-    not_for: Any
-    preparation: Preparation
-    notification: weakref.ref[Notification]
-    parts: int = 1
-    _done: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def skips(self, process: ClientProcess) -> bool:
-        """Return whether a client process is left out."""
-        if self.not_for is None:
-            return False
-        if isinstance(self.not_for, ClientProcess):
-            return process is self.not_for
-        return bool(process.user == self.not_for)
-
-    def record(self, subscription: Subscription, stored: Stored | None) -> None:
-        """Record what was published to a subscription; `None`: nothing could be."""
-        notification = self.notification()
-        if notification is not None:
-            notification._record(subscription, stored)
-
-    def finish(self) -> None:
-        """Finish one part; the last one finishes the notification."""
-        with self._lock:
-            self._done += 1
-            last = self._done == self.parts
-        if last and (notification := self.notification()) is not None:
-            notification._finish()
-
-
-@dataclass(slots=True, eq=False)
-class Subscription:
-    """The subscription of a client process to a notifier. Thread-safe, except for `call_off`.
-
-    Attributes:
-        process: The client process.
         channel: The channel, kept for `listen`.
         feed: The incarnation of the channel that messages go to.
         keys: The keys that the process listens to.
-        pending: The jobs that are still to be prepared, in order; the first one is in preparation.
-        begun: The preparation of the first job, if a worker thread could not finish it.
-        gone: Whether the notifier has removed the subscription: the process has closed, or the
-            channel has ended.
-        interrupt: Cancels the preparation that runs in the loop.
         waits: The waits for the process to acknowledge. Used only in the loop's thread.
     """
 
-    process: Client
     channel: Channel[Any]
     feed: Feed
-    keys: set[Hashable] = field(default_factory=set)
-    pending: deque[Job] = field(default_factory=deque)
-    begun: Unfinished | None = None
-    gone: bool = False
-    interrupt: Interrupt | None = None
-    waits: set[Wait] = field(default_factory=set)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    @property
-    def first(self) -> Job | None:
-        """The job to prepare; `None` if nothing is pending."""
-        with self._lock:
-            return self.pending[0] if self.pending else None
-
-    def put(self, job: Job) -> bool:
-        """Add a job, unless the subscription is gone; return whether it is the first one."""
-        with self._lock:
-            if not self.gone:
-                job.parts += 1
-                self.pending.append(job)
-                return len(self.pending) == 1
-        job.record(self, None)
-        return False
-
-    def advance(self) -> Job | None:
-        """Finish the first job, and return the next one; `None` if nothing is pending."""
-        self.begun = None
-        with self._lock:
-            if self.gone:  # `drop` has finished all of them
-                return None
-            job = self.pending.popleft()
-            after = self.pending[0] if self.pending else None
-        job.finish()
-        return after
-
-    def drop(self) -> None:
-        """Mark the subscription as gone, and finish its jobs without publishing."""
-        with self._lock:
-            self.gone = True
-            jobs = list(self.pending)
-            self.pending.clear()
-        for job in jobs:
-            job.record(self, None)
-            job.finish()
+    keys: set[Hashable] = field(default_factory=set, init=False)
+    waits: set[Wait] = field(default_factory=set, init=False)
 
     def call_off(self) -> None:
         """Stop the preparation and the waits of a subscription that is gone. In the loop."""

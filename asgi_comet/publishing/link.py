@@ -11,10 +11,10 @@ import logging
 import threading
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio.lowlevel
 
@@ -88,13 +88,21 @@ class Link:
         self.open(feed)
         stored = self._broker.append(feed, data, id=id_)
         assert not isinstance(stored, int)  # noqa: S101 - a shared broker does not store at once
+        self.watch(stored)
+        return partial(self._wait, stored)
+
+    def watch(self, stored: Callable[[], Awaitable[object]]) -> None:
+        """Wait for something in its turn, and count it as lost if the wait fails."""
         with self._lock:
             self._waiting += 1
             nudge = not self._pending
             self._pending.append(partial(self._settle, stored))
         if nudge:
             self._call(self._nudge)
-        return partial(self._wait, stored)
+
+    async def carry(self, wait: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine in the loop of the thread, and return its result."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(wait(), self._loop))
 
     def start(self, job: Job) -> None:
         """Run a job."""
@@ -173,7 +181,7 @@ class Link:
         node = self._node
         self._loop, self._work = asyncio.get_running_loop(), asyncio.Event()
         self._ended, self._refused = asyncio.Event(), asyncio.Event()
-        node.loop.enter()
+        node.loop.enter(serves=False)
         node.broker.prepare()
         tasks = [
             asyncio.create_task(supervise(run, node.clock))
@@ -249,7 +257,7 @@ class Link:
                     self._pending.popleft()
             await self._work.wait()
 
-    async def _settle(self, stored: Callable[[], Awaitable[Position]]) -> None:
+    async def _settle(self, stored: Callable[[], Awaitable[object]]) -> None:
         try:
             await stored()
         except CometError as error:

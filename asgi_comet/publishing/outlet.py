@@ -12,10 +12,12 @@ import logging
 import os
 import threading
 import weakref
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from functools import partial
 from multiprocessing.util import Finalize
 from types import TracebackType
+from typing import Any, TypeVar
 
 from asgi_comet.brokers.logs import Stored
 from asgi_comet.channels.feed import Feed
@@ -26,6 +28,8 @@ from asgi_comet.publishing.link import Job, Link
 __all__ = ["Outlet", "Publishing"]
 
 _logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 LAST = 0  # after the application's own finalizers of a process of `multiprocessing`
 
@@ -171,6 +175,14 @@ class Outlet(Publisher):
     def start(self, job: Job) -> None:
         """Run a job soon, and before the publisher ends."""
         self._connected().start(job)
+
+    def watch(self, stored: Callable[[], Awaitable[object]]) -> None:
+        """Wait for something before the publisher ends."""
+        self._connected().watch(stored)
+
+    async def carry(self, wait: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine in the loop of the connection."""
+        return await self._connected().carry(wait)
 
     def forked(self) -> None:
         """Forget the connection, or the server, which belong to the parent process."""

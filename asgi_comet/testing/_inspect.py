@@ -7,8 +7,11 @@ test runs another thread.
 
 from __future__ import annotations
 
+import asyncio
+import queue
 import weakref
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
@@ -16,6 +19,7 @@ import anyio
 from asgi_comet._runtime.timers import Timers
 from asgi_comet.app import CometApp
 from asgi_comet.brokers import unserved
+from asgi_comet.brokers.base import Broker
 from asgi_comet.brokers.logs import Stored
 from asgi_comet.channels.channels import Channel
 from asgi_comet.channels.chunks import Place
@@ -29,21 +33,29 @@ from asgi_comet.declare.declarations import Declarations
 from asgi_comet.declare.declared import Declaration, DeclaredChannel
 from asgi_comet.declare.restarting import Restarting, Silent
 from asgi_comet.identity import users
+from asgi_comet.identity.copies import Copies
 from asgi_comet.identity.process import Client, ClientProcess, Session
 from asgi_comet.identity.process import client_of as _client_of
 from asgi_comet.identity.tokens import Identity
 from asgi_comet.lifespan import Lifespan
 from asgi_comet.node.build import Node
+from asgi_comet.notify.errands import SharedQueue
 from asgi_comet.notify.notifier import Notifier
 from asgi_comet.notify.queue import Line, Queue
 from asgi_comet.notify.receipts import Notification, Subscription
+from asgi_comet.notify.shared import SharedSubscriptions
+from asgi_comet.notify.shared_receipts import SharedNotification
+from asgi_comet.notify.subscriptions import LocalQueue, Subscriptions
 from asgi_comet.publishing.link import Link
 from asgi_comet.publishing.outlet import forget
 from asgi_comet.testing.clock import ManualClock
 from asgi_comet.workers.siblings import Policy
 
 if TYPE_CHECKING:
-    from asgi_comet.brokers.redis.broker import RedisBroker  # needs the library of Redis
+    from asgi_comet.brokers.redis.flusher import Flusher
+from asgi_comet.brokers.redis.broker import RedisBroker  # needs the library of Redis
+
+ANSWERED = 20.0  # seconds until a question to all workers has failed
 
 # Entries of `tables` that may remain: bounded caches, and channels that are counted elsewhere.
 STAYING = {"known sessions", "known processes"}
@@ -69,12 +81,12 @@ class Seam(NamedTuple):
 
 CHOOSE_PAUSE = Seam(restarting, "_choose_pause")
 END_CONNECTIONS = Seam(users, "_end_connections")
-FORGET_SUBSCRIPTION = Seam(Notifier, "_forget")
 HAND_OUT_ALL = Seam(Queue, "_drain")
-HAND_OUT_JOB = Seam(Queue, "_hand_out")
+HAND_OUT_JOB = Seam(LocalQueue, "_hand_out")
 NEXT_JOB = Seam(Line, "take")
 RUN_MEMBER = Seam(Declarations, "_run")
 START_SITE = Seam(Declarations, "_start_site")
+WAIT_FOR_STORE = Seam(SharedQueue, "_pause")
 WARN_AT_EXIT = Seam(unserved, "_warn")
 
 
@@ -119,7 +131,19 @@ def tables(comet: Comet) -> dict[str, int]:
         "timers": sum(map(len, list(node.timers._buckets.values()))),  # from any thread
         "jobs": len(node.background),
         "bodies": len(node.drain.reading),
+        **_shared_tables(comet),
         **_notifier_tables(comet),
+    }
+
+
+def _shared_tables(comet: Comet) -> dict[str, int]:
+    copies = comet._node.clients
+    if not isinstance(copies, Copies):
+        return {}
+    return {
+        "used copies": len(copies._used),
+        "announcements": len(copies._near.announcer),
+        "present": len(copies._near.presence),
     }
 
 
@@ -130,14 +154,29 @@ def left(comet: Comet) -> dict[str, int]:
 
 def tables_of(notifier: Notifier[Any]) -> dict[str, int]:
     """Return the size of every table of a notifier."""
-    queue = notifier._queue
+    queue = notifier._subscriptions.queue
     return {
-        "keys": len(notifier._keys),
-        "subscriptions": len(notifier._subscriptions),
+        "keys": len(notifier),
+        "subscriptions": len(notifier._subscriptions.processes),
         "notifications": len(queue._line),
         "notification bytes": queue._line._bytes,
         "for the loop": len(queue._in_loop.waiting),
         "for threads": len(queue._in_threads.waiting),
+    }
+
+
+def shared_tables_of(notifier: Notifier[Any]) -> dict[str, int]:
+    """Return the size of every table of a notifier that is empty without a notification."""
+    shared = notifier._subscriptions
+    assert isinstance(shared, SharedSubscriptions)  # noqa: S101 - as the caller knows
+    queue = shared.queue
+    return {
+        "outboxes": len(queue.outboxes),
+        "prepared": len(queue._prepared),
+        "notifications": len(queue._line),
+        "for the loop": len(queue._in_loop.waiting),
+        "for threads": len(queue._in_threads.waiting),
+        "changes": sum(not one.done for one in shared._changes),
     }
 
 
@@ -155,6 +194,17 @@ def _notifier_tables(comet: Comet) -> dict[str, int]:
 def feed_of(channel: Channel[Any]) -> Feed:
     """Return the state of the current incarnation of a channel."""
     return channel._feed
+
+
+def count_everywhere(channel: Channel[Any]) -> int:
+    """Return the listeners of a channel in all workers; in another thread than the loop's."""
+    found: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    async def ask() -> None:
+        found.put(await channel.count())
+
+    channel._registry._runtime.background.start(ask)
+    return found.get(timeout=ANSWERED)
 
 
 def point_at(channel: Channel[Any], feed: Feed) -> None:
@@ -272,7 +322,7 @@ def client_of(process: ClientProcess) -> Client:
 
 def inactivity_waits(process: ClientProcess) -> int:
     """Return how many wait for a client process to be inactive."""
-    return len(client_of(process)._waiting)
+    return len(client_of(process)._watch or ())
 
 
 # Notifiers
@@ -289,19 +339,37 @@ def record(notification: Notification, subscription: Subscription, stored: Store
     notification._record(subscription, stored)
 
 
-def queue_of(notifier: Notifier[Any]) -> Queue:
+def acknowledged_by(notification: Notification) -> set[str]:
+    """Return the client processes that were seen to acknowledge, with a shared broker."""
+    assert isinstance(notification, SharedNotification)  # noqa: S101 - as the caller knows
+    return notification._acknowledged
+
+
+def queue_of(notifier: Notifier[Any]) -> LocalQueue:
     """Return the queue of a notifier."""
-    return notifier._queue
+    return _here(notifier).queue
 
 
-def is_handing_out(queue: Queue) -> bool:
+def is_handing_out(queue: LocalQueue) -> bool:
     """Return whether a task is distributing notifications."""
     return queue._line.taken
 
 
 def subscriptions(notifier: Notifier[Any]) -> dict[Client, Subscription]:
     """Return the subscriptions of a notifier by client process."""
-    return dict(notifier._subscriptions)
+    return dict(_here(notifier).processes)
+
+
+def forget_subscription(notifier: Notifier[Any], subscription: Subscription) -> None:
+    """Remove a subscription, as a thread does that has seen the end of its channel."""
+    _here(notifier).forget(subscription)
+
+
+def _here(notifier: Notifier[Any]) -> Subscriptions:
+    """Return the subscriptions of a notifier that knows this worker only."""
+    found = notifier._subscriptions
+    assert isinstance(found, Subscriptions)  # noqa: S101 - as the caller knows
+    return found
 
 
 # Time, and the lifespan
@@ -343,10 +411,52 @@ def redis_tables(broker: RedisBroker) -> dict[str, int]:
         "retired": len(broker._caretaker._retired),
         "evicted": len(broker._caretaker._evicted),
         "early": len(holding._early),
+        "orphans": len(holding.orphans),
         "queued": flusher.queued,
         "waiting": flusher.waiting,
         "lost": len(broker._notices._lost),
+        "copies": len(broker.people.presence),
+        "notes": len(broker.people.presence._notes),
+        "news": len(broker.people._news),
+        "heard": len(broker.people.control.heard),
+        "doubts": len(broker.people.presence._doubts),
+        "confirmations": len(broker.people.control),
+        "attending": len(broker.people.attending),
+        "farewells": len(broker.people.farewells),
+        "readers": len(broker._own.claims),
+        "idle": len(broker._own.claims._idle),
+        "asking": len(broker._own.claims._asking),
+        "marks": len(broker._own.marks),
+        "wanted": len(broker._own._wanted),
     }
+
+
+def read_clock(broker: RedisBroker) -> float:
+    """Return the time of Redis in milliseconds, as far as a worker knows."""
+    return broker._heartbeat.tell_time(asyncio.get_running_loop().time())[0]
+
+
+def flusher_of(broker: RedisBroker) -> Flusher:
+    """Return the queue of a broker on Redis."""
+    return broker._flusher
+
+
+def worker_of(broker: RedisBroker) -> str:
+    """Return the id of the worker of a broker on Redis."""
+    return broker._heartbeat.worker
+
+
+def attended(broker: RedisBroker, process: str) -> set[str]:
+    """Return the keys of a client process, as a worker on Redis knows them."""
+    return broker.people.attending._copies[process].members
+
+
+def shorten_patience(broker: Broker, seconds: float) -> None:
+    """Let messages of a running broker wait for less time."""
+    broker.patience = seconds
+    flusher = getattr(broker, "_flusher", None)
+    if flusher is not None:
+        flusher._limits = replace(flusher._limits, patience=seconds)
 
 
 def lose_frames(broker: RedisBroker) -> None:

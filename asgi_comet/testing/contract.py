@@ -25,7 +25,8 @@ from asgi_comet.brokers.base import Broker
 from asgi_comet.brokers.logs import ChannelSpec, Closed, Fenced, Full, Placed, Stored, Unknown
 from asgi_comet.core.messages import First, Last, Message, Now, Position
 from asgi_comet.errors import ChannelClosed, CometError, NonUniqueChannelName
-from asgi_comet.testing.party import Party, Window, position
+from asgi_comet.testing.party import Party, gather, position
+from asgi_comet.testing.window import Window
 
 __all__ = ["BrokerContract", "SharedBrokerContract"]
 
@@ -43,22 +44,8 @@ class BrokerContract:
     @asynccontextmanager
     async def parties(self, count: int) -> AsyncIterator[list[Party]]:
         """Run that many workers; only one if the broker is not shared."""
-        parties = [Party(broker) for broker in self.make(count if self.shared else 1)]
-        async with anyio.create_task_group() as tasks:
-            stop = anyio.Event()
-            started = [anyio.Event() for _ in parties]
-
-            async def run(party: Party, begun: anyio.Event) -> None:
-                async with party.running():
-                    begun.set()
-                    await stop.wait()
-
-            for party, begun in zip(parties, started, strict=True):
-                tasks.start_soon(run, party, begun)
-            for begun in started:
-                await begun.wait()
+        async with gather(self.make(count if self.shared else 1)) as parties:
             yield parties
-            stop.set()
 
     async def test_offsets_are_dense_and_in_the_order_of_the_caller(self) -> None:
         async with self.parties(1) as (one,):
@@ -163,11 +150,30 @@ class BrokerContract:
         with pytest.raises(ValueError, match="its own"):
             Party(broker)
 
+    async def test_a_question_is_answered_by_this_worker_too(self) -> None:
+        async with self.parties(1) as (one,):
+            await one.broker.ready()
+            assert await one.broker.ask_all("who is there?", 20) == ["who is there?"]
+
 
 class SharedBrokerContract(BrokerContract):
     """The tests of a broker that several workers share."""
 
     shared = True
+
+    async def test_all_workers_answer_a_question_and_the_right_one(self) -> None:
+        async with self.parties(3) as parties:
+            for party in parties:
+                await party.broker.ready()
+            found: list[list[str]] = []
+
+            async def ask(party: Party, question: str) -> None:
+                found.append(await party.broker.ask_all(question, 20))
+
+            async with anyio.create_task_group() as tasks:
+                for number in range(9):
+                    tasks.start_soon(ask, parties[number % 3], f"question {number}")
+            assert sorted(found) == [[f"question {number}"] * 3 for number in range(9)]
 
     async def test_a_name_is_taken_once_and_adopted_where_all_make_it(self) -> None:
         async with self.parties(2) as (one, two):

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from weakref import WeakKeyDictionary, WeakSet
 
 import anyio
 
-from asgi_comet.brokers.base import Broker
+from asgi_comet.brokers.audience import Progress
+from asgi_comet.brokers.base import Broker, Host
 from asgi_comet.brokers.logs import (
     ChannelSpec,
     Closed,
@@ -32,9 +34,12 @@ from asgi_comet.core.messages import Message, Position, Start
 from asgi_comet.errors import (
     BrokerUnavailable,
     ChannelClosed,
+    ChannelFull,
     CometError,
 )
-from asgi_comet.testing.store import Follower, Store
+from asgi_comet.testing.joined_claims import Joined, JoinedClaims
+from asgi_comet.testing.joined_people import JoinedPeople
+from asgi_comet.testing.store import Event, Store, key_of
 
 __all__ = ["JoinedBroker", "join"]
 
@@ -42,10 +47,15 @@ BEAT = 0.2  # seconds after which a worker checks whether the last frames were l
 WAITING = 100_000  # messages of one worker that wait to be stored
 
 
-def join(count: int) -> list[JoinedBroker]:
-    """Return brokers that share one store: one for each `Comet`."""
+def join(count: int, *, people: bool = True) -> list[JoinedBroker]:
+    """Return brokers that share one store: one for each `Comet`.
+
+    Args:
+        count: How many.
+        people: Whether they share sessions and client processes, too.
+    """
     store = Store()
-    return [JoinedBroker(store) for _ in range(count)]
+    return [JoinedBroker(store, people=people) for _ in range(count)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,7 @@ class Frame:
         epoch: The epoch of the log.
         run: Messages with dense offsets.
         closed: The reason why the log has ended.
+        event: News that is not of a window.
     """
 
     number: int
@@ -65,6 +76,7 @@ class Frame:
     epoch: str
     run: tuple[Message, ...] = ()
     closed: str | None = None
+    event: Event | None = None
 
 
 class _Waiting:
@@ -90,21 +102,29 @@ class _Waiting:
         self._done.set()
 
 
-class JoinedBroker(Broker, Follower):
+class JoinedBroker(Broker, Joined):
     """The broker of one of several `Comet`s that share a store, see `join`.
 
     Attributes:
         store: The shared store.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, people: bool = True) -> None:
         self.store: Store = store
+        self.shares_people: bool = people
+        self._people = (
+            JoinedPeople(store, lambda: self.host, lambda: self._down, lambda: self.claims)
+            if people
+            else None
+        )
         self._out: deque[_Waiting] = deque()
         self._in: deque[Frame] = deque()
         self._opened: WeakSet[Log] = WeakSet()
         self._refused: WeakKeyDictionary[Log, CometError] = WeakKeyDictionary()
         self._followed: dict[str, Log] = {}
         self._continuing: set[str] = set()
+        self._bids: dict[str, Log] = {}
+        self.claims: JoinedClaims = JoinedClaims(self)
         self._work = anyio.Event()
         self._posted = 0  # frames sent to this worker
         self._seen = 0  # the highest number of a received frame
@@ -113,6 +133,11 @@ class JoinedBroker(Broker, Follower):
         self._times = 1
         self._down = False
         self._up = anyio.Event()
+
+    def bind(self, host: Host) -> None:
+        """Bind the broker to a worker, which is one of the store from now on."""
+        super().bind(host)
+        self.store.brokers.append(self)
 
     # Faults between the workers
 
@@ -140,6 +165,7 @@ class JoinedBroker(Broker, Follower):
     def disconnect(self) -> None:
         """Disconnect from the store: messages wait, questions raise, frames are lost."""
         self._down, self._up = True, anyio.Event()
+        self.store.register.changed()
 
     def reconnect(self) -> None:
         """Connect to the store again."""
@@ -150,12 +176,17 @@ class JoinedBroker(Broker, Follower):
     # Called by the store, in any thread
 
     def post(
-        self, name: str, epoch: str, run: tuple[Message, ...] = (), closed: str | None = None
+        self,
+        name: str,
+        epoch: str,
+        run: tuple[Message, ...] = (),
+        closed: str | None = None,
+        event: Event | None = None,
     ) -> None:
         """Send a frame to this worker."""
         with self.store.lock:
             self._posted += 1
-            frame = Frame(self._posted, name, epoch, run, closed)
+            frame = Frame(self._posted, name, epoch, run, closed, event)
             if self._losing or self._down:
                 self._losing = max(self._losing - 1, 0)
                 return
@@ -166,18 +197,24 @@ class JoinedBroker(Broker, Follower):
 
     async def run(self) -> None:
         """Store waiting messages, and receive frames, until cancelled."""
+        with nullcontext() if self._people is None else self._people.running():
+            await self._run()
+
+    async def _run(self) -> None:
         while True:
             self._work = anyio.Event()
-            self._flush()
+            self.flush()
             self._take_in()
             with anyio.move_on_after(BEAT):
                 await self._work.wait()
             if not self._in and self._held is None and not self._down:
                 self._check_frames()
+            if self._people is not None and not self._down:
+                self._people.sweep()
 
     async def hand_over(self) -> None:
         """Store waiting messages."""
-        self._flush()
+        self.flush()
 
     def give_up(self) -> None:
         """Drop the messages that wait for the store."""
@@ -195,7 +232,7 @@ class JoinedBroker(Broker, Follower):
     ) -> Stored:
         """Send a message to the store."""
         del state  # there are no keyed channels yet
-        if sourced and self.store.owner(log.name) is not self:
+        if sourced and self.store.owner(key_of(log)) is not self:
             raise Fenced(log.name)
         if len(self._out) >= WAITING:
             raise BrokerUnavailable(f"{WAITING} messages wait to be stored")
@@ -213,10 +250,12 @@ class JoinedBroker(Broker, Follower):
         while self._down:
             await self._up.wait()
         try:
-            history = self.store.open(log.spec, make=make)
+            history = self.store.open(log.spec, log.epoch, make=make)
         except CometError as error:
             self._fail(log, error)
             raise
+        if log.spec.owner is not None and self.window(key_of(log)) is None:
+            log.reset(history.epoch, history.top + 1)
         self._opened.add(log)
         self._refused.pop(log, None)
         self._nudge()
@@ -231,19 +270,34 @@ class JoinedBroker(Broker, Follower):
     async def follow(self, log: Log) -> None:
         """Fill the window, and receive a frame for each message from now on."""
         self._ask()
-        if self._followed.get(log.name) is log:
+        if self._followed.get(key_of(log)) is log:
             return
         with self.store.lock:
-            record = self.store.find(log.name)
+            record = self.store.find(key_of(log))
             if record is None:
                 raise ChannelClosed(log.name, "ended")
             self._opened.add(log)
-            self._followed[log.name] = log
+            self._followed[key_of(log)] = log
             record.followers.add(self)
-            history = self.store.read(log.name, self.host.now())
+            history = self.store.read(key_of(log), self.host.now())
             log.reset(history.epoch, history.first)
             self._check(log)
         self._nudge()
+
+    async def ask_all(self, question: str, seconds: float) -> list[str]:
+        """Ask all workers."""
+        self._ask()
+        return [one.host.answer(question) for one in self.store.brokers]
+
+    @property
+    def workers(self) -> int:
+        """How many workers there are."""
+        return len(self.store.brokers)
+
+    @property
+    def people(self) -> JoinedPeople | None:
+        """The sharing of sessions and client processes."""
+        return self._people
 
     @property
     def connected(self) -> bool:
@@ -252,14 +306,14 @@ class JoinedBroker(Broker, Follower):
 
     def unfollow(self, log: Log) -> None:
         """Stop receiving frames of a log."""
-        if self._followed.get(log.name) is log:
-            del self._followed[log.name]
-            self.store.unfollow(log.name, self)
+        if self._followed.get(key_of(log)) is log:
+            del self._followed[key_of(log)]
+            self.store.unfollow(key_of(log), self)
 
     async def place(self, log: Log, start: Start) -> Placed | Full | Closed | Unknown:
         """Locate a start position, after bringing the window up to date."""
         self._ask()
-        record = self.store.find(log.name)
+        record = self.store.find(key_of(log))
         if record is None:
             return Unknown()
         log = self._check(log)
@@ -274,43 +328,81 @@ class JoinedBroker(Broker, Follower):
         """Read messages from the store."""
         self._ask()
         with self.store.lock:
-            history = self.store.read(log.name, self.host.now())
+            if self.store.find(key_of(log)) is None:
+                return None
+            history = self.store.read(key_of(log), self.host.now())
             return history.after(after, max_bytes) if history.epoch == log.epoch else None
 
     async def end(self, log: Log, reason: str) -> None:
         """End the log in the store."""
-        self._flush()
-        self.store.end(log.name, reason)
+        self.flush()
+        self.store.end(key_of(log), reason)
 
     def acknowledge(self, log: Log, offset: int) -> None:
-        """Do nothing: channels of client processes are not shared."""
+        """Record what the client process of an own channel has."""
+        self.claims.acknowledge(log.spec.owner or "", {log.name: Position(log.epoch, offset)})
 
     def mark_sent(self, log: Log, offset: int) -> None:
-        """Do nothing: channels of client processes are not shared."""
+        """Record what the client process of an own channel was sent."""
+        self.claims.mark_sent(log, offset)
+
+    def skip(self, log: Log, after: int, upto: int) -> None:
+        """Record what the client process of an own channel lacks."""
+        self.claims.skip(log, after, upto)
+
+    async def acknowledged(self, log: Log) -> Progress | None:
+        """Return what the client process of an own channel has."""
+        self._ask()
+        record = self.store.find(key_of(log))
+        return None if record is None else record.progress
 
     def want(self, log: Log, offset: int) -> None:
-        """Do nothing: channels that are read on demand are not shared."""
+        """Ask the owner, which may be this worker."""
+        self.store.want(key_of(log), offset)
+
+    def window(self, key: str) -> Log | None:
+        """Return the window that frames of a log fill."""
+        return self._followed.get(key)
+
+    def fill(self, log: Log) -> Log:
+        """Bring a window up to date, and follow the log from now on; for own channels."""
+        self._opened.add(log)
+        self._followed[key_of(log)] = log
+        return self._check(log)
+
+    def drop(self, key: str) -> None:
+        """Follow a log no more."""
+        self._followed.pop(key, None)
 
     def bid(self, log: Log, *, continues: bool = False) -> None:
         """Own the channel once no other worker does."""
-        (self._continuing.add if continues else self._continuing.discard)(log.name)
-        self.store.bid(log.name, self)
+        (self._continuing.add if continues else self._continuing.discard)(key_of(log))
+        if log.spec.owner is not None:
+            self._bids[key_of(log)] = log
+        self.store.bid(key_of(log), self)
 
     def release(self, log: Log, *, clean: bool) -> None:
         """Let another worker own the channel."""
-        if not clean and self.store.owner(log.name) is self and log.name not in self._continuing:
-            self.store.renew(log.name, tell=True)
-        self.store.release(log.name, self)
+        key = key_of(log)
+        self._bids.pop(key, None)
+        if not clean and self.store.owner(key) is self and key not in self._continuing:
+            self.store.renew(key, tell=True)
+        self.store.release(key, self)
 
     def renew(self, log: Log) -> None:
         """Give the log another epoch."""
-        self._flush()
-        self.store.renew(log.name, tell=True)
+        self.flush()
+        self.store.renew(key_of(log), tell=True)
+        if log.spec.owner is not None and self.window(key_of(log)) is None:
+            history = self.store.read(key_of(log), self.host.now())
+            self._bids[key_of(log)] = self.host.moved(
+                log, history.epoch, history.first, history.first - 1
+            )
 
     def retire(self, log: Log, linger: float) -> bool:
         """End the log if no other worker follows it; this worker ends its window in any case."""
-        if self.store.followers(log.name) == {self}:
-            self.store.end(log.name, "ended")
+        if self.store.followers(key_of(log)) == {self}:
+            self.store.end(key_of(log), "ended")
         return False
 
     def own(self, name: str) -> None:
@@ -321,6 +413,8 @@ class JoinedBroker(Broker, Follower):
         log = self._followed.get(name)
         if log is not None:
             log = self._check(log)
+        log = log or self._bids.get(name)
+        if log is not None:
             self.host.owned(log, log.newest)
 
     def _fail(self, log: Log, error: CometError) -> None:
@@ -339,7 +433,8 @@ class JoinedBroker(Broker, Follower):
     def _wake(self) -> None:
         self._work.set()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Store the messages that wait."""
         if self._down:
             return
         now = self.host.now()
@@ -349,10 +444,20 @@ class JoinedBroker(Broker, Follower):
                 self._out.append(waiting)  # stored when the channel has been opened
                 continue
             try:
-                waiting.settle(self.store.append(waiting.log.name, waiting.data, waiting.id, now))
+                stored = self.store.append(key_of(waiting.log), waiting.data, waiting.id, now)
+            except ChannelFull as error:
+                self._refused[waiting.log] = error
+                waiting.settle(error)
+                self.host.ended(waiting.log, "full")
             except ChannelClosed as error:
                 waiting.settle(error)
                 self.host.ended(waiting.log, error.reason)
+            else:
+                waiting.settle(stored)
+                if waiting.log.spec.owner is not None and waiting.log.spec.sourced:
+                    # an on-demand source goes by what its own window holds
+                    message = Message(stored.offset, waiting.data)
+                    self.host.received(waiting.log, stored.epoch, stored.offset, [message])
 
     def _take_in(self) -> None:
         while self._in:
@@ -362,6 +467,9 @@ class JoinedBroker(Broker, Follower):
             if lost:
                 self._check_all()
             log = self._followed.get(frame.name)
+            if frame.event is not None:
+                self._take_event(frame.name, frame.event)
+                continue
             if log is None:
                 continue
             if not frame.run:
@@ -371,6 +479,14 @@ class JoinedBroker(Broker, Follower):
             if received in (Received.GAP, Received.OTHER_EPOCH):
                 self._check(log)
 
+    def _take_event(self, name: str, event: Event) -> None:
+        if event.kind == "want":
+            log = self._bids.get(name)
+            if log is not None:
+                self.host.wanted(log, event.number)
+        else:
+            self.claims.take(name, event)
+
     def _check_frames(self) -> None:
         """Read all logs again if the last frames were lost."""
         with self.store.lock:
@@ -379,21 +495,24 @@ class JoinedBroker(Broker, Follower):
             self._check_all()
 
     def _reconnected(self) -> None:
+        if self._people is not None:
+            self._people.found_again()
         self._up.set()
         self._check_all()
 
     def _check_all(self) -> None:
         for log in list(self._followed.values()):
             self._check(log)
+        self.claims.check()
 
     def _check(self, log: Log) -> Log:
         """Bring a window up to date with the store; return the window to follow from now on."""
         with self.store.lock:
-            history = self.store.read(log.name, self.host.now())
-            closed = self.store.why_closed(log.name)
+            history = self.store.read(key_of(log), self.host.now())
+            closed = self.store.why_closed(key_of(log))
             if history.epoch != log.epoch:
                 log = self.host.moved(log, history.epoch, history.first, history.first - 1)
-                self._followed[log.name] = log
+                self._followed[key_of(log)] = log
                 self._opened.add(log)
             self._catch_up(log, history)
             if closed is not None:

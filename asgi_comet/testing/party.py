@@ -1,8 +1,7 @@
-"""A worker as a broker uses it, for tests of brokers: a host, and windows on logs."""
+"""A worker as a broker uses it, for tests of brokers."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -13,131 +12,16 @@ from asgi_comet._runtime.clock import Clock, MonotonicClock
 from asgi_comet._runtime.loop import LoopThread
 from asgi_comet.brokers.base import Broker
 from asgi_comet.brokers.logs import ChannelSpec, Log, Stored
-from asgi_comet.core.aged import make_history
+from asgi_comet.brokers.people import Limits
 from asgi_comet.core.history import Received
-from asgi_comet.core.messages import Last, Message, Now, Position, Start
-from asgi_comet.errors import ChannelClosed
+from asgi_comet.core.messages import Message, Position
+from asgi_comet.testing.home import Home
+from asgi_comet.testing.window import Window
 
-__all__ = ["Party", "Window", "position"]
+__all__ = ["Party", "Window", "gather", "position"]
 
 HEARTBEAT = 1.0  # seconds
 PATIENCE = 20.0  # seconds until a waiting test fails
-
-
-class Window:
-    """A window on a log, like that of a channel. Thread-safe.
-
-    Args:
-        spec: The properties that all workers agree on.
-        clock: The clock; by default that of the machine.
-
-    Attributes:
-        spec: The properties that all workers agree on.
-        closed: The reason why the channel has ended.
-        seen: Every message that was added, in order.
-        owned: How often the worker became the owner of the channel.
-        newest_owned: The newest message of the channel when it did.
-        disowned: How often the worker stopped to be the owner without its own doing.
-        wanted: The highest offset that a reader asked for.
-        used: Whether the worker says that it uses the channel.
-        read_at: When it was last read.
-        drops: How often its messages were dropped for want of room.
-    """
-
-    def __init__(self, spec: ChannelSpec, clock: Clock | None = None) -> None:
-        self.spec: ChannelSpec = spec
-        self.closed: str | None = None
-        self.seen: list[bytes] = []
-        self.owned: int = 0
-        self.newest_owned: Message | None = None
-        self.disowned: int = 0
-        self.wanted: int = 0
-        self.used: bool = False
-        self.read_at: int = 0
-        self.drops: int = 0
-        self._clock = clock or MonotonicClock()
-        self._history = make_history(size=spec.size, max_bytes=spec.max_bytes, max_age=spec.max_age)
-        self._lock = threading.Lock()
-
-    @property
-    def name(self) -> str:
-        """The name of the channel."""
-        return self.spec.name
-
-    @property
-    def origin(self) -> object:
-        """The window itself, which stays the same in all epochs."""
-        return self
-
-    @property
-    def epoch(self) -> str:
-        """The epoch of the window."""
-        return self._history.epoch
-
-    @property
-    def first(self) -> int:
-        """The offset of the oldest message held."""
-        with self._lock:
-            self._history.age(self._clock.now())
-            return self._history.first
-
-    @property
-    def top(self) -> int:
-        """The offset of the newest message."""
-        return self._history.top
-
-    @property
-    def newest(self) -> Message | None:
-        """The newest message in the window."""
-        run = self._history.after(self.top - 1)
-        return run[0] if run else None
-
-    @property
-    def held_bytes(self) -> int:
-        """How many bytes the messages held have."""
-        return self._history.bytes
-
-    def drop(self) -> None:
-        """Drop all messages."""
-        with self._lock:
-            self.drops += 1
-            self._history.drop_through(self._history.top)
-
-    def append(self, data: bytes) -> int:
-        """Store a message under the next offset."""
-        with self._lock:
-            if self.closed is not None:
-                raise ChannelClosed(self.name, self.closed)
-            self.seen.append(data)
-            self._history.age(self._clock.now())
-            return self._history.append(data)
-
-    def locate(self, start: Start) -> int | None:
-        """Return the offset after which a reader begins, according to the window."""
-        if isinstance(start, Now):
-            return self.top
-        if isinstance(start, Last):
-            return max(self.top - start.count, self.first - 1)
-        if isinstance(start, Position):
-            known = start.epoch == self.epoch and start.offset <= self.top
-            return start.offset if known else None
-        return self.first - 1
-
-    def receive(self, epoch: str, first: int, run: Sequence[Message]) -> Received:
-        """Add messages of the log."""
-        with self._lock:
-            top = self.top
-            self._history.age(self._clock.now())
-            received = self._history.receive(epoch, first, run)
-            self.seen += [message.data for message in run if message.offset > top] * (
-                received is Received.APPENDED
-            )
-            return received
-
-    def reset(self, epoch: str, first: int) -> None:
-        """Drop all messages."""
-        with self._lock:
-            self._history.reset(epoch, first)
 
 
 class Party:
@@ -146,20 +30,26 @@ class Party:
     Args:
         broker: The broker.
         clock: The clock; by default that of the machine.
+        limits: The bounds of client processes.
 
     Attributes:
         broker: The broker.
         cuts: How often a window was cut.
+        people: What the worker was told of sessions and client processes.
     """
 
-    def __init__(self, broker: Broker, clock: Clock | None = None) -> None:
+    def __init__(
+        self, broker: Broker, clock: Clock | None = None, limits: Limits | None = None
+    ) -> None:
         self.broker: Broker = broker
         self.cuts: int = 0
         self.heartbeat: float = HEARTBEAT
         self.digest: str = ""
+        self.limits: Limits = limits or Limits()
         self._loop = LoopThread()
         self._clock = clock or MonotonicClock()
         self._changed = anyio.Event()
+        self.people: Home = Home(self._change, self._clock)
         broker.bind(self)
 
     # Called by the broker
@@ -224,6 +114,10 @@ class Party:
         log.wanted = offset
         self._change()
 
+    def answer(self, question: str) -> str:
+        """Answer with the question."""
+        return question
+
     # Called by the tests
 
     @asynccontextmanager
@@ -265,6 +159,30 @@ class Party:
         await self.broker.follow(window)
         return window
 
+    async def make_own(
+        self,
+        process: str,
+        name: str,
+        *,
+        kind: str = "process",
+        size: int = 100,
+        adopt: bool = False,
+        sourced: bool = False,
+    ) -> Window:
+        """Open a channel of a client process; its window is filled while a connection claims it."""
+        spec = ChannelSpec(
+            name=name,
+            kind=kind,
+            size=size,
+            max_bytes=2**20,
+            owner=process,
+            adopt=adopt,
+            sourced=sourced,
+        )
+        window = self.people.window(spec)
+        await self.broker.open(window)
+        return window
+
     async def join(self, name: str) -> Window:
         """Follow a channel of another worker."""
         spec = await self.broker.find(name)
@@ -287,3 +205,26 @@ class Party:
 async def position(log: Log, stored: Stored) -> Position:
     """Return the position of a message, once it is stored."""
     return Position(log.epoch, stored) if isinstance(stored, int) else await stored()
+
+
+@asynccontextmanager
+async def gather(
+    brokers: Sequence[Broker], limits: Limits | None = None
+) -> AsyncIterator[list[Party]]:
+    """Run a worker for each broker."""
+    parties = [Party(broker, limits=limits) for broker in brokers]
+    async with anyio.create_task_group() as tasks:
+        stop = anyio.Event()
+        started = [anyio.Event() for _ in parties]
+
+        async def run(party: Party, begun: anyio.Event) -> None:
+            async with party.running():
+                begun.set()
+                await stop.wait()
+
+        for party, begun in zip(parties, started, strict=True):
+            tasks.start_soon(run, party, begun)
+        for begun in started:
+            await begun.wait()
+        yield parties
+        stop.set()

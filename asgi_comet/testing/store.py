@@ -10,14 +10,42 @@ from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
+from asgi_comet.brokers.audience import Progress
+from asgi_comet.brokers.base import Broker
 from asgi_comet.brokers.ids import Ids
-from asgi_comet.brokers.logs import ChannelSpec
+from asgi_comet.brokers.logs import ChannelSpec, Log
 from asgi_comet.core.aged import make_history
 from asgi_comet.core.history import History
 from asgi_comet.core.messages import Message, Position
-from asgi_comet.errors import ChannelClosed, NonUniqueChannelName
+from asgi_comet.errors import ChannelClosed, ChannelFull, NonUniqueChannelName
+from asgi_comet.testing.register import Register
+from asgi_comet.testing.town import Town
 
-__all__ = ["Follower", "Store"]
+__all__ = ["Event", "Follower", "Record", "Store", "key_of"]
+
+
+def key_of(log: Log | ChannelSpec) -> str:
+    """Return the name of a log in the store: own channels of two client processes may share one."""
+    spec = log if isinstance(log, ChannelSpec) else log.spec
+    return spec.name if spec.owner is None else f"{spec.owner}\n{spec.name}"
+
+
+def _plain(key: str) -> str:
+    return key.rpartition("\n")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """News for one worker that is not of a window.
+
+    Attributes:
+        kind: `replaced`: another connection reads; `made`: an expected channel was made; `want`: a
+            reader asks for messages.
+        number: The number of the former reader, or the offset that is asked for.
+    """
+
+    kind: str
+    number: int = 0
 
 
 class Follower(ABC):
@@ -25,7 +53,12 @@ class Follower(ABC):
 
     @abstractmethod
     def post(
-        self, name: str, epoch: str, run: tuple[Message, ...] = (), closed: str | None = None
+        self,
+        name: str,
+        epoch: str,
+        run: tuple[Message, ...] = (),
+        closed: str | None = None,
+        event: Event | None = None,
     ) -> None:
         """Send a frame to the worker. Thread-safe."""
 
@@ -35,7 +68,7 @@ class Follower(ABC):
 
 
 @dataclass(slots=True)
-class _Record:
+class Record:
     """One log in the store."""
 
     spec: ChannelSpec
@@ -44,16 +77,55 @@ class _Record:
     ids: Ids = field(default_factory=Ids)
     followers: set[Follower] = field(default_factory=set)
     bidders: list[Follower] = field(default_factory=list)  # the first one is the owner
+    sent: int = 0  # of an own channel: the highest offset sent to its client process
+    acknowledged: int = 0  # of an own channel: the highest offset that its client process has
+    skipped: tuple[int, int] = (0, 0)  # of an own channel: see `Progress`
+
+    def fills(self, size: int) -> bool:
+        """Return whether a message would displace one that was never sent."""
+        return self.spec.kind == "process" and self.history.displaced_by(size) > self.sent
+
+    def acknowledge(self, offset: int) -> None:
+        """Drop what the client process of an own channel has."""
+        self.sent, self.acknowledged = max(self.sent, offset), max(self.acknowledged, offset)
+        self.history.drop_through(offset)
+
+    def skip(self, after: int, upto: int) -> None:
+        """Record what the client process of an own channel lacks, see `Broker.skip`."""
+        if upto > self.skipped[1]:
+            if self.acknowledged < upto:
+                after = max(after, self.acknowledged)
+            self.skipped = min(after, self.skipped[0]) if self.skipped[1] else after, upto
+
+    @property
+    def progress(self) -> Progress:
+        """How far the client process of an own channel has read."""
+        return Progress(self.history.epoch, self.sent, self.acknowledged, self.skipped)
 
 
 class Store:
-    """The logs that several workers share. Thread-safe."""
+    """The logs that several workers share. Thread-safe.
+
+    Attributes:
+        lock: Guards everything in the store.
+        town: The sessions and client processes.
+        register: The workers that are told of changes of these.
+        brokers: The brokers of the workers.
+    """
 
     def __init__(self) -> None:
         self.lock: AbstractContextManager[object] = threading.RLock()
-        self._records: dict[str, _Record] = {}
+        self.brokers: list[Broker] = []
+        self.town: Town = Town()
+        self.register: Register = Register(self.lock)
+        self._records: dict[str, Record] = {}
+        self.readers: dict[str, tuple[Follower, int]] = {}  # by client process
+        self.expected: dict[str, set[str]] = {}  # names of own channels, by client process
+        self.past: dict[str, set[str]] = {}  # names of forgotten own channels, likewise
+        self.states: dict[str, bytes] = {}  # of the registration protocol, by client process
+        self.attending: dict[str, dict[tuple[str, str], None]] = {}  # notifiers and keys, likewise
 
-    def find(self, name: str) -> _Record | None:
+    def find(self, name: str) -> Record | None:
         """Return the log of a channel."""
         return self._records.get(name)
 
@@ -78,30 +150,67 @@ class Store:
         """Return the reason why an existing log has ended; `None` if it has not."""
         return self._records[name].closed
 
-    def open(self, spec: ChannelSpec, *, make: bool) -> History:
-        """Make a log, or return the existing one if it may be adopted."""
+    def owned(self, process: str) -> list[Record]:
+        """Return the own channels of a client process."""
+        return [record for record in self._records.values() if record.spec.owner == process]
+
+    def forget(self, key: str) -> None:
+        """Forget an own channel that has ended, but remember its name."""
         with self.lock:
-            found = self._records.get(spec.name)
+            spec = self._records.pop(key).spec
+            self.past.setdefault(spec.owner or "", set()).add(spec.name)
+
+    def open(self, spec: ChannelSpec, epoch: str, *, make: bool) -> History:
+        """Make a log, or return the existing one if it may be adopted.
+
+        Args:
+            spec: The properties of the channel.
+            epoch: The epoch of a new own channel.
+            make: Whether to make the log, if there is none.
+        """
+        with self.lock:
+            found = self._records.get(key_of(spec))
             if found is None or found.closed is not None:
                 if not make:
                     raise ChannelClosed(spec.name, "ended")
-                self._records[spec.name] = _Record(spec, _history_of(spec))
-                return self._records[spec.name].history
+                record = self._records[key_of(spec)] = Record(spec, _history_of(spec))
+                if spec.owner is not None:
+                    record.history.reset(epoch, 1)
+                    self._tell_reader(record, spec.owner)
+                return record.history
             if not (spec.adopt and found.spec.adopt):
                 raise NonUniqueChannelName(spec.name)
             return found.history
+
+    def _tell_reader(self, record: Record, owner: str) -> None:
+        """Tell the reader of a client process of a channel that it may wait for."""
+        self.past.get(owner, set()).discard(record.spec.name)
+        follower, _ = self.readers.get(owner, (None, 0))
+        if follower is not None and record.spec.name in self.expected.get(owner, ()):
+            self.expected[owner].discard(record.spec.name)
+            record.followers.add(follower)
+            follower.post(key_of(record.spec), record.history.epoch, event=Event("made"))
 
     def append(self, name: str, data: bytes, id_: str | None, now: float) -> Position:
         """Store a message, and send it to all followers."""
         with self.lock:
             record = self._records.get(name)
             if record is None or record.closed is not None:
-                raise ChannelClosed(name, "ended" if record is None else record.closed or "ended")
+                reason = "ended" if record is None else record.closed or "ended"
+                raise (
+                    ChannelFull(_plain(name))
+                    if reason == "full"
+                    else ChannelClosed(_plain(name), reason)
+                )
             epoch = record.history.epoch
             known = None if id_ is None else record.ids.find(id_, now)
             if known is not None:
                 return Position(epoch, known)
             record.history.age(now)
+            if record.fills(len(data)):
+                record.history.drop_through(record.history.top)
+                self.end(name, "full")
+                raise ChannelFull(_plain(name))
             offset = record.history.append(data)
             if id_ is not None:
                 record.ids.note(id_, offset, now)
@@ -142,6 +251,12 @@ class Store:
                 bidders.remove(broker)
             if owned and bidders:
                 bidders[0].own(name)
+
+    def want(self, key: str, offset: int) -> None:
+        """Ask the owner of a log for messages."""
+        owner = self.owner(key)
+        if owner is not None:
+            owner.post(key, "", event=Event("want", offset))
 
     def renew(self, name: str, *, tell: bool = False) -> None:
         """Give a log another epoch, like a store that has lost messages.

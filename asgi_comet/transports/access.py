@@ -23,12 +23,14 @@ from asgi_comet.identity.process import Claim, Client, Session, Stale
 from asgi_comet.node.build import Node
 
 __all__ = [
+    "ANOTHER",
     "OWN_CHANNELS",
     "Find",
     "ProcessGone",
     "TryAgain",
     "Unshared",
     "admits",
+    "arrive",
     "check_claim",
     "default_process",
     "enter",
@@ -39,6 +41,7 @@ __all__ = [
     "read_sessions",
     "recognise",
     "require_people",
+    "stop_reading",
     "too_many",
 ]
 
@@ -64,7 +67,7 @@ class Unshared(Refusal):
         super().__init__(501, reason)
 
 
-_ANOTHER = "the session has another cookie by now"
+ANOTHER = "the session has another cookie by now"
 
 
 @contextmanager
@@ -73,8 +76,12 @@ def not_yet() -> Iterator[None]:
     try:
         yield
     except (BrokerUnavailable, UnknownGuard) as error:
-        _seldom.warning("a client was told to come back: %s", error)
-        raise TryAgain("try again in a moment") from None
+        raise _try_again(error) from None
+
+
+def _try_again(error: Exception) -> TryAgain:
+    _seldom.warning("a client was told to come back: %s", error)
+    return TryAgain("try again in a moment")
 
 
 OWN_CHANNELS = "channels of a client process, whose names begin with '~'"
@@ -106,6 +113,8 @@ async def process_of(node: Node, exchange: Exchange, token: str) -> Client:
         ProcessGone: As `own_process`; also if the user has left.
         TryAgain: The application could not tell; or a login has changed the session's cookie.
     """
+    if node.clients.shared:
+        await arrive(node, exchange, token)
     process = _find_process(node, token)
     await _recognise(node, exchange, _claim_to(node, exchange, process), process)
     if process.closed:
@@ -113,8 +122,30 @@ async def process_of(node: Node, exchange: Exchange, token: str) -> Client:
     return process
 
 
+async def arrive(
+    node: Node, exchange: Exchange, token: str | None = None, *, default: bool = False
+) -> None:
+    """Ask the other workers for what a request names; call it before anything else.
+
+    Args:
+        node: The parts of the Comet.
+        exchange: The request.
+        token: The token of a client process.
+        default: Whether the default client process of the session may be needed.
+
+    Raises:
+        TryAgain: The broker cannot be reached.
+    """
+    process = None if token is None else node.requests.identity.unsign_process(token)
+    sessions = node.requests.read_sessions(exchange.scope)
+    with not_yet():
+        await node.clients.arrive(sessions, process or "", default=default)
+
+
 def own_process(node: Node, exchange: Exchange, token: str) -> Client:
     """The same without asking the application.
+
+    With other workers, call `arrive` before.
 
     Raises:
         Refusal: 403 for a token that we did not sign, or without the cookie of its session.
@@ -137,7 +168,6 @@ def _find_process(node: Node, token: str) -> Client:
     process = node.clients.find(id_)
     if process is None or process.closed:
         node.siblings.recognise(node.requests.identity.birth_of(token))
-        # A process of another worker will be served from here once there is a broker for it.
         raise ProcessGone
     return process
 
@@ -161,8 +191,13 @@ def read_sessions(node: Node, exchange: Exchange) -> tuple[str, ...]:
     return named
 
 
-async def recognise(node: Node, exchange: Exchange) -> Claim | None:
+async def recognise(node: Node, exchange: Exchange, *, default: bool = False) -> Claim | None:
     """Return the claim of a connection to the site's endpoints; `None` if it names no session.
+
+    Args:
+        node: The parts of the Comet.
+        exchange: The request.
+        default: Whether the default client process of the session may be needed.
 
     Raises:
         TryAgain: The application could not tell the user; or a login has changed the cookie.
@@ -170,6 +205,9 @@ async def recognise(node: Node, exchange: Exchange) -> Claim | None:
     named = read_sessions(node, exchange)
     if not named:
         return None
+    if node.clients.shared:
+        with not_yet():
+            await node.clients.arrive(named[:1], default=default)
     claim = node.clients.claim(named[0])
     if node.users.identify is not None or claim.stale:
         return await _recognise(node, exchange, claim)
@@ -183,8 +221,10 @@ async def _recognise(
     """Bring the claim of a request up to date with what the application says."""
     try:
         current = await node.users.recognise(claim, exchange.scope, process)
+    except BrokerUnavailable as error:
+        raise _try_again(error) from None
     except Stale:
-        raise TryAgain(_ANOTHER) from None
+        raise TryAgain(ANOTHER) from None
     except Exception as error:
         advice = advise(error)
         _logger.exception("the application could not say who a connection belongs to%s", advice)
@@ -203,7 +243,7 @@ def check_claim(exchange: Exchange) -> None:
         TryAgain: It has, by a login or a logout; the request came with the cookie of before.
     """
     if exchange.claim is not None and exchange.claim.stale:
-        raise TryAgain(_ANOTHER)
+        raise TryAgain(ANOTHER)
 
 
 def _process_of(listener: Listener, session: Session) -> Client | None:
@@ -242,14 +282,17 @@ async def admits(node: Node, exchange: Exchange, listener: Listener, name: str) 
 
 
 async def _guard_elsewhere(node: Node, name: str) -> Guard | None:
-    if node.channels.find(name) is None and not node.channels.reserved.taken(name):
+    feed = node.channels.find(name)
+    if (feed is None or feed.outlived) and not node.channels.reserved.taken(name):
         with not_yet():
             await node.channels.adopt(name)
     return node.guard.find(name)
 
 
-def default_process(node: Node, exchange: Exchange) -> Client | None:
+async def default_process(node: Node, exchange: Exchange) -> Client | None:
     """Return the default client process of the session that a request is of, if it is of one.
+
+    Call `recognise` with `default` before.
 
     Raises:
         TryAgain: A login or a logout has changed the session meanwhile.
@@ -258,9 +301,15 @@ def default_process(node: Node, exchange: Exchange) -> Client | None:
     if exchange.claim is None:
         return None
     try:
-        return node.clients.default(exchange.claim).process
+        process, claim = node.clients.default(exchange.claim)
+        pending = node.clients.pending(claim.session)
+        if pending is not None:
+            with not_yet():
+                await pending.wait()
+            check_claim(exchange)
+        return process
     except Stale:
-        raise TryAgain(_ANOTHER) from None
+        raise TryAgain(ANOTHER) from None
     except TooManyProcesses as error:
         raise too_many(error) from None
 
@@ -294,7 +343,7 @@ def enter(
         try:
             node.clients.connect(listener, exchange.claim)
         except Stale:
-            raise TryAgain(_ANOTHER) from None
+            raise TryAgain(ANOTHER) from None
     node.fanout.listeners.add(listener)
     node.timers.start(listener, seconds)
 
@@ -308,5 +357,13 @@ def leave(node: Node, process: Client | None, listener: Listener) -> None:
     node.clients.disconnect(listener)
     if process is not None:
         process.listeners.discard(listener)
-        process.left_by(listener)
+        stop_reading(node, process, listener)
         process.disconnect()
+
+
+def stop_reading(node: Node, process: Client, listener: Listener) -> None:
+    """Record that a connection no longer reads the channels of its process, if it did."""
+    number = process.left_by(listener)
+    people = node.broker.people if number else None
+    if people is not None:
+        people.unclaim(process.id, number)

@@ -43,7 +43,7 @@ from asgi_comet.transports.answers import Taken, recover, send_off, settle, take
 from asgi_comet.transports.checking import check_waiting
 from asgi_comet.transports.held import Farewell, Hold, ended, make_hold
 from asgi_comet.transports.reading import Choose
-from asgi_comet.transports.subscribing import ending, gap, subscribe, subscribe_elsewhere
+from asgi_comet.transports.subscribing import ending, gap, subscribe, subscribe_rest
 
 __all__ = ["poll"]
 
@@ -71,9 +71,9 @@ async def poll(node: Node, process: Client | None, exchange: Exchange) -> None:
     try:
         with hold:
             notices, elsewhere = subscribe(node, process, hold, asked.channels)
-            for name in elsewhere:
-                start = asked.channels[name]
-                notices = await subscribe_elsewhere(node, exchange, hold, name, start, notices)
+            if elsewhere:
+                rest = {name: asked.channels[name] for name in elsewhere}
+                notices = [*notices, *await subscribe_rest(node, exchange, process, hold, rest)]
             told = tuple(map(encode_notice, notices))
             limit = node.settings.answer_bytes - sum(map(len, told))
             why = ended(hold)
@@ -211,8 +211,8 @@ async def _ask(
     if asked.own:
         require_people(node, OWN_CHANNELS)
     if process is None and b"cookie" in exchange.headers:
-        await recognise(node, exchange)
-        process = default_process(node, exchange) if asked.own else None
+        await recognise(node, exchange, default=asked.own)
+        process = await default_process(node, exchange) if asked.own else None
     if process is not None and process.closed:
         raise ProcessGone
     return asked, process

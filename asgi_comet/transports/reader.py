@@ -16,7 +16,7 @@ from asgi_comet.core.messages import Notice
 from asgi_comet.errors import BrokerUnavailable
 from asgi_comet.identity.process import Client
 from asgi_comet.node.build import Node
-from asgi_comet.transports.access import leave
+from asgi_comet.transports.access import leave, stop_reading
 from asgi_comet.transports.reading import Budget, End, Gap, Run, read
 from asgi_comet.transports.subscribing import ending, gap
 
@@ -115,7 +115,7 @@ class Reader(Listener):
         if self.process is not None:
             names = [*(feed.name for feed in self.cursors), *(name for _, name in self.expected)]
             if not any(name.startswith("~") for name in names):
-                self.process.left_by(self)
+                stop_reading(self.node, self.process, self)
 
     def settle(self) -> None:
         """Detach everywhere, and record which messages were not sent. Idempotent."""
@@ -195,8 +195,9 @@ class Reader(Listener):
 
     def lost(self, feed: Feed) -> None:
         """Tell a gap that the broker cannot fill."""
+        note = self.note(gap(feed))  # first: a message that was skipped is no failure
         self.drop(feed)
-        self.tell(self.note(gap(feed)))
+        self.tell(note)
 
     def forbid(self, feed: Feed) -> None:
         """Detach from a feed, and tell the client that it may not read the channel."""

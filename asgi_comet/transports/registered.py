@@ -11,14 +11,17 @@ from collections.abc import Iterable
 from asgi_comet.channels.feed import Feed, Listener
 from asgi_comet.core.messages import Message
 from asgi_comet.http.exchange import Refusal
-from asgi_comet.identity.process import Client, Registered
+from asgi_comet.identity.process import Client
+from asgi_comet.identity.registered import Registered
 from asgi_comet.node.build import Node
 from asgi_comet.protocol.registration import encode_ended, encode_messages
 from asgi_comet.transports.access import not_yet
 from asgi_comet.transports.answers import Taken
 from asgi_comet.transports.reading import Run
 
-__all__ = ["acknowledge", "claim", "keep", "merge", "repeat"]
+__all__ = ["TOO_MANY", "acknowledge", "claim", "keep", "merge", "repeat"]
+
+TOO_MANY = "too many channels are registered, try again later"
 
 PLACE = 512  # bytes charged for a channel
 CHARACTER = 16  # bytes charged for a character of an identifier, percent-encoded and plain
@@ -39,7 +42,7 @@ def claim(node: Node, process: Client, identifiers: Iterable[str]) -> Registered
     size = PLACE * (len(kept.cursors) + len(kept.lost))
     size += sum(PLACE + CHARACTER * len(identifier) for identifier in identifiers)
     if not node.clients.charge(process, kept, size):
-        raise Refusal(503, "too many channels are registered, try again later", Retry_After="30")
+        raise Refusal(503, TOO_MANY, Retry_After="30")
     process.registered = kept
     return kept
 
@@ -115,6 +118,8 @@ async def _write_again(node: Node, kept: Registered, feed: Feed, after: int, upt
 
 async def _read(node: Node, feed: Feed, after: int, upto: int) -> list[Message]:
     run = feed.read(after, upto)
+    if node.broker.shared and feed.local:
+        return run or []  # this worker does not know the channel by that epoch
     if run is None:
         with not_yet():
             recovered = await node.broker.recover(feed, after, node.settings.answer_bytes)

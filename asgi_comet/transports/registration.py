@@ -8,13 +8,14 @@ requests; otherwise there are no positions, as in the original.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from asgi_comet.channels.directory import Directory
 from asgi_comet.channels.feed import Encoder, Feed, Listener, Wake
-from asgi_comet.errors import CometError
+from asgi_comet.core.messages import Now
 from asgi_comet.http.exchange import TEXT, Exchange, answer, read_body
-from asgi_comet.identity.process import Client, Registered
+from asgi_comet.identity.process import Client
+from asgi_comet.identity.registered import Registered
 from asgi_comet.node.build import Node
 from asgi_comet.protocol.registration import (
     decode_number,
@@ -26,17 +27,19 @@ from asgi_comet.protocol.registration import (
 from asgi_comet.transports.access import (
     OWN_CHANNELS,
     ProcessGone,
-    admits,
     default_process,
     recognise,
     require_people,
 )
 from asgi_comet.transports.answers import Taken, recover, send_off, settle, take
 from asgi_comet.transports.checking import check_waiting
+from asgi_comet.transports.claiming import claim as claim_own
 from asgi_comet.transports.held import Farewell, Hold, ended, make_hold
+from asgi_comet.transports.looking import Asking, Looked, look, look_up, own_names
 from asgi_comet.transports.reading import Run
 from asgi_comet.transports.registered import acknowledge, claim, keep, merge, repeat
-from asgi_comet.transports.subscribing import ask, find
+from asgi_comet.transports.remembered import State, load, save
+from asgi_comet.transports.subscribing import ask
 
 __all__ = ["registration"]
 
@@ -64,7 +67,8 @@ async def registration(node: Node, process: Client | None, exchange: Exchange) -
     elif process.closed:
         raise ProcessGone
     else:
-        await _serve_process(node, process, _Request(identifiers, decode_number(body)), exchange)
+        serve = _serve_shared if node.broker.shared else _serve_process
+        await serve(node, process, _Request(identifiers, decode_number(body)), exchange)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,86 +77,25 @@ class _Request:
     number: str | None
 
 
-@dataclass(slots=True)
-class _Found:
-    """The channels that identifiers name.
-
-    Attributes:
-        feeds: Channels that are live or still readable.
-        missing: Names of channels of the client process that do not exist yet.
-        unknown: Names without a channel.
-    """
-
-    feeds: list[Feed] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    unknown: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class _Asking:
-    identifiers: list[str]
-    hold: Hold
-    exchange: Exchange
-
-
-async def _look_up(node: Node, process: Client | None, asking: _Asking) -> _Found:
-    """Find the channels of a request; again if the client lost a right meanwhile."""
-    while True:
-        revoked = node.guard.revoked
-        found = await _look_up_once(node, process, asking)
-        if revoked == node.guard.revoked:
-            return found
-
-
-async def _look_up_once(node: Node, process: Client | None, asking: _Asking) -> _Found:
-    found = _Found()
-    seen: set[Feed] = set()
-    for identifier in asking.identifiers:
-        feed = await _find(node, process, asking, identifier)
-        if feed is None:
-            name = next(spellings(identifier))
-            own = process is not None and name.startswith("~")
-            (found.missing if own else found.unknown).append(name)
-        elif feed not in seen:
-            seen.add(feed)
-            found.feeds.append(feed)
-    return found
-
-
-async def _find(
-    node: Node, process: Client | None, asking: _Asking, identifier: str
-) -> Feed | None:
-    for name in dict.fromkeys(spellings(identifier)):  # most identifiers have only one spelling
-        feed: Feed | None = None
-        try:
-            if not name.startswith("~"):
-                if await admits(node, asking.exchange, asking.hold, name):
-                    feed = await find(node, asking.hold, name)
-            elif process is not None:
-                directory = process.place.directory
-                feed = directory.find(name) or node.declarations.find_own(process, name)
-        except CometError as error:
-            node.declarations.report(name, error)
-        if feed is not None:
-            return feed
-    return None
-
-
 # Without positions
 
 
 async def _serve_here(node: Node, exchange: Exchange, identifiers: list[str]) -> None:
-    own = any(next(spellings(identifier)).startswith("~") for identifier in identifiers)
-    if own:
+    asks = any(next(spellings(identifier)).startswith("~") for identifier in identifiers)
+    if asks:
         require_people(node, OWN_CHANNELS)
     if b"cookie" in exchange.headers:
-        await recognise(node, exchange)
-    process = default_process(node, exchange) if own else None
-    hold, found, taken = make_hold(node, exchange, process, process), _Found(), Taken()
+        await recognise(node, exchange, default=asks)
+    process = await default_process(node, exchange) if asks else None
+    hold, found, taken = make_hold(node, exchange, process, process), Looked(), Taken()
     with hold:
-        if process is not None:
+        own = None
+        if process is not None and node.broker.shared:
+            starts = dict.fromkeys(own_names(identifiers), Now())
+            own = await claim_own(node, process, hold, starts)
+        elif process is not None:
             process.read_by(hold)
-        found = await _look_up(node, process, _Asking(identifiers, hold, exchange))
+        found = await look_up(node, process, Asking(identifiers, hold, exchange, own))
         for feed in found.feeds:
             node.fanout.attach(hold, feed)
         if process is not None:
@@ -171,7 +114,7 @@ async def _serve_here(node: Node, exchange: Exchange, identifiers: list[str]) ->
         settle(hold, handed)
 
 
-def _read_own(node: Node, process: Client, hold: Listener, found: _Found) -> None:
+def _read_own(node: Node, process: Client, hold: Listener, found: Looked) -> None:
     for name in found.missing:
         _expect(node, hold, process.place.directory, name)
     for feed, offset in hold.cursors.items():
@@ -206,34 +149,105 @@ async def _serve_process(
     hold, told = make_hold(node, exchange, process, process), list[str]()
     with hold:
         process.read_by(hold)
-        found = await _look_up(node, process, _Asking(request.identifiers, hold, exchange))
+        found = await look_up(node, process, Asking(request.identifiers, hold, exchange))
         why, taken = ended(hold), Taken()
         if why is None:
-            told = _place(node, process, hold, found)
+            told = _place(node, process, hold, found, kept)
             why = await _hold(hold, at_once=bool(told))
-            taken = take(hold, _encoder, node.settings.answer_bytes) or taken
-            if taken.gaps:
-                await recover(node, hold, taken, _encoder)
+            taken = await _take(node, hold)
             why = hold.why(why)
     handed = False
     try:
         if not await hold.farewell(why, FAREWELL):
-            send_off(taken)
-            told += _lost(hold)
-            pairs = [*_pairs(hold, taken), *map(encode_ended, told)]
+            pairs = _finish(hold, taken, told)
             keep(kept, request.number, pairs, taken)
             handed = await answer(node, exchange, TEXT, _join(pairs))
     finally:
         settle(hold, handed)
 
 
-def _place(node: Node, process: Client, hold: Listener, found: _Found) -> list[str]:
+# The same, where any worker may serve the next request
+
+
+async def _serve_shared(node: Node, process: Client, request: _Request, exchange: Exchange) -> None:
+    hold = make_hold(node, exchange, process, process)
+    handed = False
+    try:
+        with hold:
+            state = await load(node, process, hold)
+            if state.repeats(request.number):
+                answered, why = await _repeat(node, process, hold, state)
+            else:
+                answered, why = await _answer_anew(node, process, hold, request, state)
+        if not await hold.farewell(why, FAREWELL):
+            handed = await answer(node, exchange, TEXT, answered)
+    finally:
+        settle(hold, handed)
+
+
+async def _repeat(node: Node, process: Client, hold: Hold, state: State) -> tuple[bytes, Wake]:
+    """Return the last answer again."""
+    before = state.answered()
+    own = {name: start for name, start in before.items() if name.startswith("~")}
+    found = await claim_own(node, process, hold, own)
+    asking = Asking([], hold, hold.exchange, found)
+    feeds = [await look(node, process, asking, name) for name in before]
+    kept = state.thaw(node, process, filter(None, feeds))
+    written = await repeat(node, kept)
+    return written, await _save(node, process, hold, kept)
+
+
+async def _answer_anew(
+    node: Node, process: Client, hold: Hold, request: _Request, state: State
+) -> tuple[bytes, Wake]:
+    """Return the next answer, once the last one is acknowledged."""
+    starts = state.starts(own_names(request.identifiers))
+    own = await claim_own(node, process, hold, starts)
+    found = await look_up(node, process, Asking(request.identifiers, hold, hold.exchange, own))
+    kept = state.thaw(node, process, found.feeds)
+    _acknowledge_own(node, process, state)
+    acknowledge(kept)
+    why, told = hold.why(Wake.MESSAGE), list[str]()
+    if why is Wake.MESSAGE:
+        told = _place(node, process, hold, found, kept)
+        if ({feed.name for feed in kept.cursors} | kept.expected) - state.names:
+            why = await _save(node, process, hold, kept)  # from now on the client misses nothing
+    if why is Wake.MESSAGE:
+        why = await _hold(hold, at_once=bool(told))
+    taken = await _take(node, hold)
+    why = hold.why(why)
+    if why not in (Wake.MESSAGE, Wake.TIMEOUT):
+        return b"", why
+    pairs = _finish(hold, taken, told)
+    keep(kept, request.number, pairs, taken)
+    return _join(pairs), await _save(node, process, hold, kept)
+
+
+async def _save(node: Node, process: Client, hold: Hold, kept: Registered) -> Wake:
+    """Store the state; return why the request ends: another request may serve the process now."""
+    saved = await save(node, process, hold, kept)
+    return hold.why(Wake.MESSAGE) if saved else Wake.REPLACED
+
+
+def _acknowledge_own(node: Node, process: Client, state: State) -> None:
+    """Acknowledge the last answer, which any worker may have sent."""
+    people = node.broker.people
+    own = {name: at for name, at in state.pending.items() if name.startswith("~")}
+    if people is not None and own:
+        people.acknowledge(process.id, own)
+
+
+# Both of these
+
+
+def _place(
+    node: Node, process: Client, hold: Listener, found: Looked, kept: Registered
+) -> list[str]:
     """Count a listener in on feeds, each from where its client is.
 
     Returns:
         The names of the channels that have ended for the client.
     """
-    kept = process.registered or Registered()
     directory = process.place.directory
     known = {feed.name for feed in kept.cursors} | kept.lost.keys()
     closed = list(found.unknown)
@@ -247,6 +261,7 @@ def _place(node: Node, process: Client, hold: Listener, found: _Found) -> list[s
         if cursor is None:
             own = feed.directory is directory
             cursor = feed.history.first - 1 if own else feed.history.top
+            cursor = found.begins.get(feed, cursor)
             if feed.name in kept.expected:
                 cursor = 0
         hold.cursors[feed] = cursor
@@ -281,6 +296,20 @@ async def _hold(hold: Hold, *, at_once: bool) -> Wake:
     if at_once and hold.woken is None:
         hold.woken = Wake.TIMEOUT
     return await hold.wait(hold.exchange.receive)
+
+
+async def _take(node: Node, hold: Hold) -> Taken:
+    """Read the news, as much as an answer may have."""
+    taken = take(hold, _encoder, node.settings.answer_bytes) or Taken()
+    if taken.gaps:
+        await recover(node, hold, taken, _encoder)
+    return taken
+
+
+def _finish(hold: Hold, taken: Taken, told: list[str]) -> list[Run | bytes]:
+    """Return the pairs of an answer, which is sent from now on."""
+    send_off(taken)
+    return [*_pairs(hold, taken), *map(encode_ended, [*told, *_lost(hold)])]
 
 
 def _lost(hold: Hold) -> list[str]:

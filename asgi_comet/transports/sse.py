@@ -43,7 +43,7 @@ from asgi_comet.transports.access import (
     require_people,
 )
 from asgi_comet.transports.streaming import HEARTBEAT, LIFE, Stream
-from asgi_comet.transports.subscribing import subscribe, subscribe_elsewhere, unsubscribe
+from asgi_comet.transports.subscribing import subscribe, subscribe_rest, unsubscribe
 
 __all__ = ["events"]
 
@@ -96,8 +96,8 @@ async def _who(node: Node, find: Find, exchange: Exchange, asked: Request) -> Cl
     process = await find()
     if process is not None or b"cookie" not in exchange.headers:
         return process
-    await recognise(node, exchange)
-    return default_process(node, exchange) if asked.own else None
+    await recognise(node, exchange, default=asked.own)
+    return await default_process(node, exchange) if asked.own else None
 
 
 def _cannot_begin(node: Node) -> bytes | None:
@@ -158,6 +158,9 @@ class EventStream(Stream):
                 why = await self.follow()
         except TryAgain:
             await answer(self.node, self._exchange, CONTENT_TYPE, _retry(RETRY), headers=_HEADERS)
+        except ProcessGone:
+            gone = _retry(RETRY) + _last(self._asked, b":process-closed")
+            await answer(self.node, self._exchange, CONTENT_TYPE, gone, headers=_HEADERS)
         finally:
             self.settle()
         farewell = self._farewell(why)
@@ -168,10 +171,10 @@ class EventStream(Stream):
         """Send the positions; return whether the server took them."""
         starts = {name: start for name, start in self._asked.starts.items() if start is not None}
         notices, elsewhere = subscribe(self.node, self.process, self, starts)
-        for name in elsewhere:
-            notices = await subscribe_elsewhere(
-                self.node, self._exchange, self, name, starts[name], notices
-            )
+        if elsewhere:
+            rest = {name: starts[name] for name in elsewhere}
+            more = await subscribe_rest(self.node, self._exchange, self.process, self, rest)
+            notices = [*notices, *more]
         for notice in notices:
             if notice.error is None:
                 self._positions[self._names.index(notice.channel)] = str(notice.position).encode()

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from asgi_comet.brokers.logs import Closed, Full, Placed, Unknown
+from asgi_comet.brokers.people import Found
+from asgi_comet.channels.directory import Directory
 from asgi_comet.channels.feed import Feed, Listener
 from asgi_comet.core.messages import NEXT_INCARNATION, Notice, Position, Start
 from asgi_comet.errors import CometError
@@ -18,6 +20,7 @@ from asgi_comet.http.exchange import Exchange
 from asgi_comet.identity.process import Client
 from asgi_comet.node.build import Node
 from asgi_comet.transports.access import TryAgain, admits, not_yet
+from asgi_comet.transports.claiming import NOT_STARTED, claim
 
 __all__ = [
     "acknowledge",
@@ -26,7 +29,7 @@ __all__ = [
     "find",
     "gap",
     "subscribe",
-    "subscribe_elsewhere",
+    "subscribe_rest",
     "unsubscribe",
 ]
 
@@ -48,20 +51,27 @@ def subscribe(
         channels: The start positions by name.
 
     Returns:
-        The notices for the client; and the names of site channels that are guarded, not known here,
-        or whose start only the broker can find, for `subscribe_elsewhere`.
+        The notices for the client; and the names that `subscribe_rest` has to subscribe to: of site
+        channels that are guarded, not known here, or whose start only the broker can find, and of
+        own channels that any worker may have.
     """
     notices: Sequence[Notice] = ()  # mostly both stay empty, so no list is made
     elsewhere: Sequence[str] = ()
     for name, start in channels.items():
         if name[:1] != "~":
             feed = node.channels.find(name)
-            if feed is None or feed.authorize is not None or not feed.proves(start):
+            if feed is None or feed.outlived:
+                elsewhere = (*elsewhere, name)
+                continue
+            if feed.authorize is not None or not feed.proves(start):
                 elsewhere = (*elsewhere, name)
                 continue
             notice = _begin(node, listener, feed, start)
         elif process is None:
             notice = Notice(name, "forbidden")
+        elif node.broker.shared:
+            elsewhere = (*elsewhere, name)
+            continue
         else:
             process.read_by(listener)
             notice = _subscribe_own(node, process, listener, name, start)
@@ -70,24 +80,48 @@ def subscribe(
     return notices, elsewhere
 
 
-async def subscribe_elsewhere(
+async def subscribe_rest(
     node: Node,
     exchange: Exchange,
+    process: Client | None,
     listener: Listener,
-    name: str,
-    start: Start,
-    notices: Sequence[Notice],
-) -> Sequence[Notice]:
-    """Subscribe a listener to a site channel that is guarded, has still to start, or is elsewhere.
+    channels: Mapping[str, Start],
+) -> list[Notice]:
+    """Subscribe a listener to the channels that `subscribe` has left.
 
-    The right is checked first, so that a refused client does not learn whether the channel exists.
+    The right to a site channel is checked first, so that a refused client does not learn whether
+    the channel exists.
+
+    Args:
+        node: The parts of the Comet.
+        exchange: The request.
+        process: The client process whose own channels the client may name, if any.
+        listener: The listener of the request.
+        channels: The start positions by name.
 
     Returns:
-        The notices so far and the one of this channel, if any.
+        The notices for the client.
 
     Raises:
         TryAgain: The application or the broker could not tell.
+        ProcessGone: The client process has closed.
     """
+    notices: list[Notice | None] = []
+    own = {name: start for name, start in channels.items() if name[:1] == "~"}
+    if own and process is not None:
+        found = await claim(node, process, listener, own)
+        if process.reader is listener:  # else the client is told only that another one reads
+            notices += [_join(node, process, listener, one, found[one[0]]) for one in own.items()]
+    for name, start in channels.items():
+        if name not in own:
+            notices.append(await _subscribe_site(node, exchange, listener, name, start))
+    return [notice for notice in notices if notice is not None]
+
+
+async def _subscribe_site(
+    node: Node, exchange: Exchange, listener: Listener, name: str, start: Start
+) -> Notice | None:
+    """Subscribe to a site channel that is guarded, has still to start, or is elsewhere."""
     notice: Notice | None
     try:
         admitted = await admits(node, exchange, listener, name)
@@ -104,7 +138,7 @@ async def subscribe_elsewhere(
             notice = _begin(node, listener, feed, start)
         else:
             notice = await _place(node, listener, feed, start)
-    return notices if notice is None else (*notices, notice)
+    return notice
 
 
 def _missing(node: Node, name: str) -> Notice:
@@ -166,17 +200,24 @@ def acknowledge(
         positions: The last positions that the client has, by name.
         listeners: The connections of the client.
     """
+    elsewhere: dict[str, Position] = {}
     for name, position in positions.items():
         if not name.startswith("~"):
             feed = node.channels.find(name)
         else:
             feed = None if process is None else process.place.directory.find(name)
+            if node.broker.shared and not (feed and feed.live and feed.proves(position)):
+                elsewhere[name] = position
+                continue
         if feed is not None and feed.readable and _may_acknowledge(feed, listeners):
             offset = feed.locate(position)
             if offset is not None:
                 feed.acknowledge(offset)
                 if feed.listeners:  # a client that has gone does not ask for more
                     ask(node, feed)
+
+    if elsewhere and process is not None and node.broker.people is not None:
+        node.broker.people.acknowledge(process.id, elsewhere)
 
 
 def ask(node: Node, feed: Feed) -> None:
@@ -191,7 +232,9 @@ def _may_acknowledge(feed: Feed, listeners: Collection[Listener]) -> bool:
 
 def gap(feed: Feed) -> Notice:
     """Return the notice for a listener whose next message is no longer held."""
-    return Notice(feed.name, "full", feed.position(feed.history.top))
+    top = feed.history.top
+    feed.skip(top)
+    return Notice(feed.name, "full", feed.position(top))
 
 
 def ending(feed: Feed) -> Notice:
@@ -200,7 +243,10 @@ def ending(feed: Feed) -> Notice:
         return Notice(feed.name, "full")
     if feed.successor is not None:  # its source failed: nothing of the next incarnation is missed
         latest = feed.latest
-        return Notice(feed.name, "full", latest.position(max(latest.began, latest.first - 1)))
+        offset = max(latest.began, latest.first - 1)
+        if offset > latest.began:
+            latest.skip(offset)
+        return Notice(feed.name, "full", latest.position(offset))
     return Notice(feed.name, "closed", reason=feed.closed or "ended")
 
 
@@ -218,6 +264,14 @@ def _subscribe_own(
         return Notice(name, "closed", reason="failed")
     if feed is not None:
         return _begin(node, listener, feed, start)
+    return _expect(node, directory, listener, name, start)
+
+
+def _expect(
+    node: Node, directory: Directory, listener: Listener, name: str, start: Start
+) -> Notice | None:
+    """Wait for a channel that does not exist yet, unless the client has missed one."""
+    relative = not isinstance(start, Position)
     if not relative and (start != NEXT_INCARNATION or directory.is_past(name)):
         reason = "ended" if directory.is_past(name) else "unknown"
         return Notice(name, "closed", reason=reason)
@@ -225,6 +279,47 @@ def _subscribe_own(
     if feed is not None:  # another thread made the channel at this moment
         node.fanout.begin(listener, feed)
     return Notice(name, position=NEXT_INCARNATION) if relative else None
+
+
+def _join(
+    node: Node, process: Client, listener: Listener, asked: tuple[str, Start], found: Found
+) -> Notice | None:
+    """Place a listener on an own channel as the broker has found it."""
+    name, start = asked
+    if found is NOT_STARTED:
+        return Notice(name, "closed", reason="failed")
+    feed = found.window
+    if feed is None:
+        return _expect(node, process.place.directory, listener, name, start)
+    assert isinstance(feed, Feed)  # noqa: S101 - a broker fills the windows that it was given
+    node.fanout.attach(listener, feed)
+    if not feed.readable:
+        return None  # reading finds the end
+    feed.learn(found.progress)
+    match found.start:
+        case Placed(after, epoch) if epoch == feed.epoch:
+            return _set_out(node, listener, feed, start, after)
+        case Closed() if feed.closed is not None:
+            return _set_out(node, listener, feed, start, feed.top)  # reading finds the end
+    node.fanout.leave(listener, feed)
+    return gap(feed.latest)
+
+
+def _set_out(
+    node: Node, listener: Listener, feed: Feed, start: Start, offset: int
+) -> Notice | None:
+    """Set where a listener of an own channel begins; return the notice for the client, if any."""
+    listener.cursors[feed] = offset
+    relative = not isinstance(start, Position)
+    if not relative:
+        feed.confirm(offset)  # the broker has the position
+    elif feed.kind.on_demand:
+        feed.acknowledge(offset)  # only the store knows how far the client was before
+    else:
+        feed.mark_sent(offset)  # the client does not ask for older messages, so they may go
+    if listener.stays or not relative:
+        ask(node, feed)
+    return Notice(feed.name, position=feed.position(offset)) if relative else None
 
 
 async def _locate(node: Node, feed: Feed, start: Start) -> Placed | Full | Closed | Unknown:

@@ -39,6 +39,7 @@ from asgi_comet.transports.access import (
     Unshared,
     default_process,
     enter,
+    not_yet,
     recognise,
     require_people,
 )
@@ -47,7 +48,7 @@ from asgi_comet.transports.streaming import HEARTBEAT, Stream
 from asgi_comet.transports.subscribing import (
     acknowledge,
     subscribe,
-    subscribe_elsewhere,
+    subscribe_rest,
     unsubscribe,
 )
 
@@ -169,6 +170,8 @@ class Socket(Stream):
             self._fail(CloseCode.TRY_AGAIN_LATER, str(error))
         except TryAgain:
             self._fail(CloseCode.RESTART)
+        except ProcessGone:
+            self._fail(CloseCode.PROCESS_CLOSED)
 
     def _fail(self, code: CloseCode, reason: str | None = None) -> None:
         self._code, self._reason = code, reason
@@ -188,18 +191,22 @@ class Socket(Stream):
     async def _subscribe(self, starts: dict[str, Start]) -> None:
         if self.process is None and any(name.startswith("~") for name in starts):
             require_people(self.node, OWN_CHANNELS)
-            self._use_default()
+            await self._use_default()
         notices, elsewhere = subscribe(self.node, self.process, self, starts)
-        for name in elsewhere:
-            notices = await subscribe_elsewhere(
-                self.node, self._exchange, self, name, starts[name], notices
-            )
+        if elsewhere:
+            rest = {name: starts[name] for name in elsewhere}
+            more = await subscribe_rest(self.node, self._exchange, self.process, self, rest)
+            notices = [*notices, *more]
         for notice in notices:
             self.tell(self.note(notice))
 
-    def _use_default(self) -> None:
+    async def _use_default(self) -> None:
         """Attach to the default process, if the cookie names a session."""
-        process = default_process(self.node, self._exchange)
+        claim = self._exchange.claim
+        if self.node.clients.shared and claim is not None:
+            with not_yet():
+                await self.node.clients.arrive([claim.id], default=True)
+        process = await default_process(self.node, self._exchange)
         if process is not None:
             self.belong_to(process)
 

@@ -15,6 +15,7 @@ from benchmarks.redis.delays import measure_delays
 from benchmarks.redis.figures import HEAD, Figure
 from benchmarks.redis.receiving import measure_receiving
 from benchmarks.redis.space import measure_space
+from benchmarks.redis.tabs import measure_tabs
 from benchmarks.servers import raise_open_files
 from benchmarks.tables import write_row, write_table
 
@@ -24,6 +25,7 @@ PARTS: dict[str, tuple[Callable[[int], Iterator[Figure]], int]] = {
     "receiving": (measure_receiving, 9),
     "delays": (measure_delays, 9),
     "space": (measure_space, 2),
+    "tabs": (measure_tabs, 9),
 }
 """What is measured, and in how many turns."""
 

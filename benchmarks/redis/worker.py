@@ -69,6 +69,13 @@ async def pace(request: Request) -> JSONResponse:
     return JSONResponse({"messages": count, "seconds": time.perf_counter() - begin})
 
 
+async def own(request: Request) -> JSONResponse:
+    """Make a channel of the tab that asks, with one message."""
+    channel: Channel[Any] = comet.create(name="own")
+    await channel.publish(make_value()).stored()
+    return JSONResponse(channel.reference())
+
+
 async def close(request: Request) -> JSONResponse:
     """Close all channels."""
     for channel in (ticker, *channels):
@@ -82,5 +89,6 @@ routes = [
     Route("/drive/store/{rounds}/{each}", store),
     Route("/drive/pace/{rate}/{seconds}", pace),
     Route("/drive/close", close),
+    Route("/drive/own", own, methods=["POST"]),
 ]
 app = CometMiddleware(Starlette(routes=routes), comet=comet)

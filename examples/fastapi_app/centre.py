@@ -1,16 +1,14 @@
 """The contents of the notification centre: topics, followers, members and notes.
 
-Owns the data that a page needs when it is loaded again, in memory; a real application keeps it in a
-database. Knows nothing of channels, HTTP or the page. Not thread-safe: use it from the loop.
+Owns the data that a page needs when it is loaded again. Knows nothing of channels, HTTP or the
+page, nor of where the data is kept.
 """
 
-from collections import deque
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BaseModel, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints
 
 from examples.fastapi_app.people import User
 
@@ -38,8 +36,7 @@ class NewNote(BaseModel):
     ]
 
 
-@dataclass
-class Note:
+class Note(BaseModel):
     """A note as it is kept."""
 
     number: int
@@ -48,7 +45,7 @@ class Note:
     author: User
     text: str
     at: datetime
-    seen_by: list[User] = field(default_factory=list)
+    seen_by: list[User] = []
 
 
 class Shown(BaseModel):
@@ -78,15 +75,15 @@ class View(BaseModel):
     """The oldest first."""
 
 
-class Centre:
+class Centre(BaseModel):
     """The topics."""
 
-    def __init__(self) -> None:
-        self.chair = User.ALICE
-        self.members = set(User)
-        self._follows = {user: set(Topic) for user in User}
-        self._notes: deque[Note] = deque(maxlen=KEPT)
-        self._number = 0
+    chair: User = User.ALICE
+    members: set[User] = set(User)
+    follows: dict[User, set[Topic]] = Field(default={user: set(Topic) for user in User})
+    notes: list[Note] = []
+    number: int = 0
+    """The number of the newest note."""
 
     def may_see(self, user: User | None, topic: Topic) -> bool:
         """Return whether a user may see a topic."""
@@ -94,18 +91,25 @@ class Centre:
 
     def follow(self, user: User, topic: Topic, *, follows: bool) -> None:
         """Record whether a user follows a topic."""
-        (self._follows[user].add if follows else self._follows[user].discard)(topic)
+        (self.follows[user].add if follows else self.follows[user].discard)(topic)
 
     def followed(self, user: User) -> list[Topic]:
         """Return the topics that a user follows, also those that the user may not see now."""
-        return [topic for topic in Topic if topic in self._follows[user]]
+        return [topic for topic in Topic if topic in self.follows[user]]
 
     def add(self, topic: Topic, author: User, new: NewNote) -> Note:
         """Number a note, keep it and return it."""
-        self._number += 1
-        note = Note(self._number, topic, author, new.text, datetime.now(UTC))
-        self._notes.append(note)
+        self.number += 1
+        now = datetime.now(UTC)
+        note = Note(number=self.number, topic=topic, author=author, text=new.text, at=now)
+        self.notes = [*self.notes, note][-KEPT:]
         return note
+
+    def see(self, number: int, users: list[User]) -> None:
+        """Record who has seen a note."""
+        for note in self.notes:
+            if note.number == number:
+                note.seen_by = users
 
     def show(self, user: User | None, note: Note) -> Shown | None:
         """Return a note as a user sees it; `None` if the user may not see it."""
@@ -125,7 +129,7 @@ class Centre:
     def view(self, user: User) -> View:
         """Return everything that a user may see."""
         follows = self.followed(user)
-        shown = [self.show(user, note) for note in self._notes]
+        shown = [self.show(user, note) for note in self.notes]
         return View(
             topics={topic: topic in follows for topic in Topic if self.may_see(user, topic)},
             members=sorted(self.members) if user is self.chair else [],

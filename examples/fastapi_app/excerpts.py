@@ -76,11 +76,6 @@ EXCERPTS = {
     "job": [excerpt("tabs.py", "async def start_job")],
     "lateness": [excerpt("machine.py", "async def lateness")],
     "figures": [excerpt("machine.py", "channels:"), excerpt("machine.py", "def publish(")],
-    "shared_wall": [
-        excerpt("wall.py", "posts ="),
-        excerpt("several.py", "async def write_on_wall"),
-    ],
-    "one_worker": [excerpt("several.py", "async def figures")],
     "wall": [excerpt("wall.py", "posts ="), excerpt("wall.py", "async def write_on_wall")],
     "operate": [excerpt("push.py", "comet ="), excerpt("main.py", "app.add_middleware(Comet")],
     "user": [excerpt("people.py", "async def login")],

@@ -27,8 +27,15 @@ channels: dict[str, Channel[dict[str, Any]]] = {
 
 def publish(before: Sample, now: Sample) -> None:
     """Publish the figures of all channels in the same instant."""
-    for name, figure in figures(before, now, posts=wall.latest).items():
+    for name, figure in figures(before, now, posts=wall.read().latest).items():
         channels[name].publish(figure)
+
+
+@comet.channel("figures")
+async def one_worker() -> AsyncIterator[None]:
+    """Publish the figures of the machine in one worker: the one that reads this source."""
+    await publish_figures()
+    yield  # never; it makes this a source
 
 
 async def publish_figures() -> None:

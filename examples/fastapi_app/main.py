@@ -17,7 +17,8 @@ page is served: `~me`, who it is, and `~job`, how far its job is. To listen with
     curl -N 'http://127.0.0.1:8000/comet/events?channel=pulse&position=now'
     curl -d registration=cpu -H 'Content-Type: application/x-ocsigen-comet' http://127.0.0.1:8000/
 
-`scripts/demo --workers 4` serves `several.py` instead, which has the channels for everyone only.
+`scripts/demo --workers 4` serves the same by four workers: they share channels through a Redis, and
+the data of the application through a database, see `store.py`.
 
 Environment: `DEMO_ADMIN_TOKEN` (at least 32 characters) and `DEMO_SECRET_KEY`; both are made at
 random when they are not set.
@@ -42,13 +43,15 @@ from examples.fastapi_app import machine, notifications, people, pulse, tabs, wa
 from examples.fastapi_app.pages import add_pages, render
 from examples.fastapi_app.people import MaybeUser, User
 from examples.fastapi_app.push import comet
+from examples.fastapi_app.store import changes
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
-    """Publish figures while the application runs. CometMiddleware runs this inside its own."""
+    """Look at what other workers change. CometMiddleware runs this inside its own."""
     async with create_task_group() as tasks:
-        tasks.start_soon(machine.publish_figures)
+        tasks.start_soon(changes.watch)
+        tasks.start_soon(pulse.hang_up)
         yield {"tasks": tasks}
         tasks.cancel_scope.cancel()
 

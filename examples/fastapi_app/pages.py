@@ -11,7 +11,7 @@ from fastapi.templating import Jinja2Templates
 from jinja2 import StrictUndefined
 
 from examples.fastapi_app.excerpts import EXCERPTS
-from examples.fastapi_app.push import ADMIN_TOKEN, BROKER
+from examples.fastapi_app.push import ADMIN_TOKEN
 
 HERE = Path(__file__).parent
 
@@ -24,7 +24,7 @@ HEADERS = {
 templates = Jinja2Templates(HERE / "templates")
 templates.env.undefined = StrictUndefined
 templates.env.trim_blocks = templates.env.lstrip_blocks = True
-templates.env.globals.update(excerpts=EXCERPTS, admin_token=ADMIN_TOKEN, shared=bool(BROKER))
+templates.env.globals.update(excerpts=EXCERPTS, admin_token=ADMIN_TOKEN)
 
 
 def add_pages(app: FastAPI) -> None:

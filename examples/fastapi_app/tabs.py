@@ -7,12 +7,13 @@ the job runs. Knows nothing of the page.
 import random
 from collections.abc import AsyncIterator
 
-from anyio import Event, sleep, to_thread
+from anyio import sleep, to_thread
 from fastapi import APIRouter
 from pydantic import BaseModel
 
 from asgi_comet import Channel, ClientProcess
 from examples.fastapi_app.push import Process, comet
+from examples.fastapi_app.store import Kept, changes
 
 STEPS = 50
 """Messages of one job."""
@@ -46,41 +47,46 @@ class Progress(BaseModel):
     shown: list[tuple[float, float]]
 
 
-class Tabs:
-    """Wakes tasks that wait for a tab to open or close. Use it from the loop."""
+class Tabs(BaseModel):
+    """The open tabs: their client processes, and the sessions of these."""
 
-    def __init__(self) -> None:
-        self._changed = Event()
-
-    def announce(self, process: ClientProcess) -> None:
-        """Report that a tab has opened or closed."""
-        del process
-        self._changed.set()
-        self._changed = Event()
-
-    async def wait(self) -> None:
-        """Wait until a tab opens or closes."""
-        await self._changed.wait()
+    sessions: dict[str, str] = {}
 
 
 router = APIRouter()
-tabs = Tabs()
+tabs = Kept(Tabs())
 
 
 @comet.unlimited("me")
 async def me(process: ClientProcess) -> AsyncIterator[Me]:
     """Yield the name of a tab. Read on demand: a tab that reconnects gets the current state."""
-    process.on_close(tabs.announce)
-    tabs.announce(process)
     told = None
-    while True:
-        session = process.session
-        now = Me(session=session.id[:6], process=process.id[:6], tabs=len(session.processes))
+    while not process.closed:
+        now = look(process)
         if now != told:
             told = now
             yield now
         else:
-            await tabs.wait()
+            await changes.wait()
+
+
+def look(process: ClientProcess) -> Me:
+    """Count a tab, and return its name."""
+    session = process.session.id
+    sessions = tabs.read().sessions
+    if sessions.get(process.id) != session:
+        with tabs.change() as now:
+            now.sessions[process.id] = session
+        sessions = now.sessions
+    count = [*sessions.values()].count(session)
+    return Me(session=session[:6], process=process.id[:6], tabs=count)
+
+
+@comet.on_process_close
+async def forget(process: str) -> None:
+    """Count a tab no more; called in one worker."""
+    with tabs.change() as now:
+        now.sessions.pop(process, None)
 
 
 @router.post("/me")

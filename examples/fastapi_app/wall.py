@@ -5,7 +5,6 @@ written between two requests of a page is not for that page.
 It compares numbers and reads the wall again when one is missing.
 """
 
-from collections import deque
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -14,6 +13,7 @@ from pydantic import BaseModel, StringConstraints
 
 from asgi_comet import SITE
 from examples.fastapi_app.push import comet
+from examples.fastapi_app.store import Kept
 
 KEPT = 50
 """Posts that the wall keeps; older ones are dropped."""
@@ -39,11 +39,10 @@ class Post(BaseModel):
     at: datetime
 
 
-class Wall:
-    """The last `KEPT` posts, oldest first, in memory. Not thread-safe: use it from the loop."""
+class Wall(BaseModel):
+    """The last `KEPT` posts, oldest first."""
 
-    def __init__(self) -> None:
-        self.posts: deque[Post] = deque(maxlen=KEPT)
+    posts: list[Post] = []
 
     @property
     def latest(self) -> int:
@@ -53,24 +52,25 @@ class Wall:
     def add(self, new: NewPost) -> Post:
         """Number a post, keep it and return it."""
         post = Post(number=self.latest + 1, text=new.text, at=datetime.now(UTC))
-        self.posts.append(post)
+        self.posts = [*self.posts, post][-KEPT:]
         return post
 
 
 router = APIRouter()
-wall = Wall()
+wall = Kept(Wall())
 posts = comet.create(scope=SITE, name="wall", size=KEPT)
 
 
 @router.get("/wall")
 async def read_wall() -> list[Post]:
     """Return the posts of the wall, oldest first."""
-    return list(wall.posts)
+    return wall.read().posts
 
 
 @router.post("/wall", status_code=201)
 async def write_on_wall(new: NewPost) -> Post:
     """Keep a post, and publish it to everyone."""
-    post = wall.add(new)
+    with wall.change() as now:
+        post = now.add(new)
     posts.publish(post)
     return post

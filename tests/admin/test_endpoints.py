@@ -15,6 +15,7 @@ from asgi_comet import Comet
 from asgi_comet.testing import wait_for_listeners
 from tests.kit.serving import Address, Answer, hold_registration
 from tests.kit.stage import KEY, TOKEN
+from tests.kit.workers import one_worker
 
 MakeServer = Callable[..., tuple[Comet, Address]]
 
@@ -36,6 +37,7 @@ def status(answer: Answer) -> dict[str, Any]:
     return found
 
 
+@one_worker("the figures of several are in test_status_of_workers.py")
 def test_status_tells_what_goes_on(comet: Comet, server: Address) -> None:
     channel = comet.channels.create("news")
     held = hold_registration(server, "registration=news")

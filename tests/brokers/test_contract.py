@@ -8,6 +8,7 @@ from asgi_comet.brokers.base import Broker
 from asgi_comet.brokers.memory import MemoryBroker
 from asgi_comet.testing import join
 from asgi_comet.testing.contract import BrokerContract, SharedBrokerContract
+from asgi_comet.testing.people_contract import PeopleContract
 
 pytestmark = pytest.mark.anyio
 
@@ -18,5 +19,10 @@ class TestMemory(BrokerContract):
 
 
 class TestJoined(SharedBrokerContract):
+    def make(self, count: int) -> list[Broker]:
+        return list(join(count))
+
+
+class TestJoinedPeople(PeopleContract):
     def make(self, count: int) -> list[Broker]:
         return list(join(count))

@@ -6,10 +6,12 @@ import anyio
 import pytest
 
 from asgi_comet import BrokerUnavailable
+from asgi_comet.brokers.logs import ChannelSpec
 from asgi_comet.core.aged import Dated
 from asgi_comet.core.messages import Now
 from asgi_comet.testing import ManualClock, join, joined
-from asgi_comet.testing.party import Party, Window, position
+from asgi_comet.testing.party import Party, position
+from asgi_comet.testing.window import Window
 
 pytestmark = pytest.mark.anyio
 
@@ -82,6 +84,54 @@ async def test_of_another_epoch_nothing_is_recovered() -> None:
         window = await two.join("a")
         joined_broker(one).store.renew("a")
         assert await two.broker.recover(window, 0, 100) is None
+
+
+async def test_a_channel_that_the_store_does_not_have_is_not_recovered() -> None:
+    (one,) = (Party(broker) for broker in join(1))
+    async with one.running():
+        log = Window(ChannelSpec(name="a", kind="site", size=3, max_bytes=100))
+        assert await one.broker.recover(log, 0, 100) is None
+
+
+async def test_workers_that_share_no_people_are_connected_again() -> None:
+    one, two = (Party(broker) for broker in join(2, people=False))
+    async with one.running(), two.running():
+        log = await one.make("a")
+        window = await two.join("a")
+        joined_broker(two).disconnect()
+        await position(log, one.broker.append(log, b"x"))
+        joined_broker(two).reconnect()
+        await two.until(lambda: window.seen == [b"x"])
+
+
+async def test_a_source_that_is_released_is_asked_no_more() -> None:
+    one, two = (Party(broker) for broker in join(2))
+    async with one.running(), two.running():
+        log = await one.make_own("p", "~a", kind="unlimited", sourced=True)
+        other = await two.make("b")
+        window = await one.join("b")
+        one.broker.bid(log)
+        await one.until(lambda: log.owned == 1)
+        joined_broker(one).hold()
+        two.broker.want(log, 3)
+        one.broker.release(log, clean=True)
+        await position(other, two.broker.append(other, b"after"))
+        joined_broker(one).let_go()
+        await one.until(lambda: window.top == 1)
+        assert log.wanted == 0
+
+
+async def test_the_source_of_an_own_channel_begins_another_epoch_without_a_window() -> None:
+    (one,) = (Party(broker) for broker in join(1))
+    async with one.running():
+        log = await one.make_own("p", "~a", kind="unlimited", sourced=True)
+        one.broker.bid(log)
+        await one.until(lambda: log.owned == 1)
+        former = await position(log, one.broker.append(log, b"x", sourced=True))
+        one.broker.renew(log)
+        assert log.epoch != former.epoch
+        stored = await position(log, one.broker.append(log, b"y", sourced=True))
+        assert (stored.epoch, log.seen[-1:]) == (log.epoch, [b"y"])
 
 
 async def test_a_message_that_is_too_old_is_dropped_in_the_store() -> None:

@@ -17,7 +17,7 @@ from asgi_comet.core.history import History
 from asgi_comet.core.messages import Message, Now, Position
 from asgi_comet.testing import ManualClock
 from asgi_comet.testing._inspect import inside
-from asgi_comet.testing.party import Window
+from asgi_comet.testing.window import Window
 from tests.kit.stage import KEY
 
 pytestmark = pytest.mark.anyio
@@ -134,7 +134,7 @@ def test_a_source_on_demand_is_asked_and_others_are_not() -> None:
     broker, _ = make()
     feed, asked = make_feed(Kind.UNLIMITED), list[int]()
     broker.want(feed, 1)
-    feed.want = asked.append
+    feed.demand = asked.append
     broker.want(feed, 7)
     assert asked == [7]
 
@@ -145,13 +145,16 @@ async def test_one_worker_waits_for_nothing() -> None:
     broker.append(feed, b"x")
     assert await broker.open(feed) == Opened(feed.epoch, 1, 1)
     broker.acknowledge(feed, 1)
+    assert broker.workers == 1
     broker.mark_sent(feed, 1)
+    broker.skip(feed, 0, 1)
+    assert await broker.acknowledged(feed) is None
     broker.unfollow(feed)
     await broker.follow(feed)
     await broker.end(feed, "ended")
     await broker.run()
     await broker.hand_over()
-    assert (broker.shared, broker.bus, broker.people) == (False, None, None)
+    assert (broker.shared, broker.people) == (False, None)
 
 
 def test_a_log_of_nobody_here_is_refused() -> None:

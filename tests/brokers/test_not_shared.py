@@ -1,4 +1,4 @@
-"""What several workers do not share yet refuses at the first call, even with one worker."""
+"""With a broker that shares channels only, the rest is refused at the first call."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ CALLS: dict[str, Callable[[Comet], object]] = {
 
 @pytest.mark.parametrize("called", CALLS)
 def test_a_call_says_what_is_not_shared_and_both_ways_out(called: str) -> None:
-    comet = Comet(KEY, broker=join(1)[0])
+    comet = Comet(KEY, broker=join(1, people=False)[0])
     with pytest.raises(NotShared) as refused:
         CALLS[called](comet)
     assert refused.value.called == called.strip()
     assert str(refused.value) == (
-        f"expected one worker for {called.strip()}, got a broker of several workers, which do not "
-        "share client processes, users and notifiers yet: either write Comet(key) without broker= "
-        "and run one worker, or use channels of the site only (scope=SITE)"
+        "expected a broker that shares client processes, users and notifiers for "
+        f"{called.strip()}, got one that shares channels only: use another broker, or channels of "
+        "the site only (scope=SITE)"
     )
 
 
@@ -101,7 +101,7 @@ class Site:
     """A `Comet` of one worker on a shared broker."""
 
     def __init__(self) -> None:
-        self.comet = Comet(KEY, broker=join(1)[0], settings=Settings(jitter=0))
+        self.comet = Comet(KEY, broker=join(1, people=False)[0], settings=Settings(jitter=0))
         self.news: Channel[Any] = self.comet.create(scope=SITE, name="news")
         self.shy: Channel[Any] = self.comet.create(scope=SITE, name="shy", authorize=self._may)
         routes = [Route("/say/{text}", self._say), Route("/call/{what}", self._call)]

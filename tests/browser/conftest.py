@@ -21,6 +21,7 @@ from tests.kit.following import TRANSPORTS, Network, Tab
 from tests.kit.own_server import Server
 from tests.kit.programs import ROOT, find_program
 from tests.kit.serving import Address, bound_socket, reserved_port, serve
+from tests.kit.workers import Workers
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -71,9 +72,9 @@ def is_in_firefox(item: pytest.Item) -> bool:
 
 
 @pytest.fixture(scope="module")
-def demo() -> Iterator[str]:
-    """Run `scripts/demo`."""
-    yield from run_demo(ROOT / "scripts" / "demo")
+def demo(workers: Workers) -> Iterator[str]:
+    """Run `scripts/demo`, on several workers with the option `--workers`."""
+    yield from run_demo(ROOT / "scripts" / "demo", "--workers", str(workers.count))
 
 
 def run_demo(*command: str | Path) -> Iterator[str]:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.browser
 @pytest.fixture
 def comet() -> Comet:
     """One of several workers."""
-    return Comet(KEY, broker=join(1)[0], settings=Settings(jitter=0))
+    return Comet(KEY, broker=join(1, people=False)[0], settings=Settings(jitter=0))
 
 
 def test_a_page_follows_channels_of_the_site_without_a_client_process(

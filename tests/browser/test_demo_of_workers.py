@@ -1,19 +1,22 @@
-"""`scripts/demo --workers 4`: the pages of channels for everyone, on several workers."""
+"""`scripts/demo --workers 4`: the demo on several workers.
+
+With `--workers 3` all other tests of the demo run on several workers, too.
+"""
 
 from __future__ import annotations
 
 import os
-import re
 import signal
 from collections.abc import Iterator
 from itertools import pairwise
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import run_demo
 from tests.kit.programs import ROOT, find_program
+from tests.kit.visitors import browser_of
 
 pytestmark = pytest.mark.browser
 
@@ -70,32 +73,58 @@ def test_a_post_reaches_the_pages_of_all_workers(workers: str, page: Page) -> No
 def test_the_page_of_2010_shows_figures(workers: str, page: Page) -> None:
     open_page(page, f"{workers}/2010")
     expect(page.locator("#cpu-value")).not_to_have_attribute("data-count", "0")
-    expect(page.locator("#wall-form")).to_have_count(0)
+    page.fill("#wall-text", "from 2010")
+    page.press("#wall-text", "Enter")
+    expect(page.locator("#wall-list").get_by_text("from 2010")).to_have_count(1)
 
 
-@pytest.mark.parametrize("path", ["/notifications", "/two", "/tab"])
-def test_a_page_that_needs_client_processes_says_so(workers: str, page: Page, path: str) -> None:
-    answer = page.goto(workers + path)
-    assert answer is not None
-    assert answer.status == 501
-    expect(page.locator("main")).to_contain_text("which workers do not share yet")
+def test_a_tab_is_cut_off_whichever_worker_is_asked(workers: str, page: Page) -> None:
+    open_page(page, workers)
+    wait_for_pulse(page)
+    page.click("text=Cut the line for 5 seconds")
+    expect(page.locator("#pulse")).to_have_attribute("data-round", "1", timeout=60_000)
+    expect(page.locator("#pulse-says")).to_contain_text("and none are missing")
+
+
+def test_a_tab_has_its_own_job_and_knows_how_many_tabs_there_are(workers: str, page: Page) -> None:
+    pages = [page, page.context.new_page()]
+    for one in pages:
+        open_page(one, f"{workers}/")
+    for one in pages:
+        expect(one.locator("#me")).to_have_attribute("data-tabs", "2")
+    page.click("#job-start")
+    expect(page.locator("#job-progress")).to_have_attribute("data-value", "100", timeout=60_000)
+    expect(pages[1].locator("#job-progress")).to_have_attribute("data-value", "0")
+    pages[1].close()
+    expect(page.locator("#me")).to_have_attribute("data-tabs", "1")
+
+
+def test_alice_is_told_that_bob_has_seen_her_note(workers: str, browser: Browser) -> None:
+    with browser_of(browser, "alice", workers) as alice, browser_of(browser, "bob", workers) as bob:
+        for one in (alice, bob):
+            one.expect_room("open")
+        alice.write("lunch", "to Bob")
+        bob.expect_note("to Bob")
+        alice.expect_seen("to Bob", "seen by Bob")
+        alice.page.click("#right")
+        bob.expect_room("forbidden")
+        alice.page.click("text=Give it back")
+        bob.expect_room("open")
 
 
 def test_a_worker_that_stops_is_missed_by_no_page(workers: str, page: Page) -> None:
     """Whether the page is connected to it, or it reads the sources."""
     open_page(page, workers)
     wait_for_pulse(page)
-    stopped: set[int] = set()
-    while len(stopped) < 4:
-        worker = read_worker(workers)
-        if worker not in stopped:
-            stopped.add(worker)
-            os.kill(worker, signal.SIGTERM)
-            wait_for_pulse(page)
+    for worker in read_workers(page):
+        os.kill(worker, signal.SIGTERM)
+        wait_for_pulse(page)
 
 
-def read_worker(url: str) -> int:
-    """Ask which worker serves a page."""
-    with httpx.Client(timeout=30) as client:
-        (found,) = re.findall(r"Worker (\d+) ", client.get(url).text)
-    return int(found)
+def read_workers(page: Page) -> list[int]:
+    """Ask for the processes of all workers."""
+    token = page.locator("meta[name=admin-token]").get_attribute("content")
+    headers = {"Authorization": f"Bearer {token}"}
+    status = httpx.get(f"{page.url}comet/admin/status", headers=headers, timeout=30).json()
+    assert len(status["workers"]) == 4
+    return [int(one["worker"].rpartition(":")[2]) for one in status["workers"]]

@@ -10,10 +10,12 @@ import pytest
 from asgi_comet import SITE, Channel, Comet, Settings
 from asgi_comet.testing import ManualClock
 from tests.kit.clients import Client, PollClient, SseClient, WebSocketClient
-from tests.kit.serving import Address, serve
-from tests.kit.stage import KEY, application
+from tests.kit.serving import Address
+from tests.kit.stage import application
+from tests.kit.workers import Workers, one_worker
 
 HOUR = 3600
+TIME = "Redis tells the age of a message by the time of its machine, which no test turns"
 
 
 @pytest.fixture
@@ -22,8 +24,8 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def comet(clock: ManualClock) -> Comet:
-    return Comet(KEY, clock=clock, settings=Settings(jitter=0))
+def comet(workers: Workers, clock: ManualClock) -> Comet:
+    return workers.make(clock=clock, settings=Settings(jitter=0))
 
 
 @pytest.fixture
@@ -32,8 +34,8 @@ def chat(comet: Comet) -> Channel[Any]:
 
 
 @pytest.fixture
-def address(comet: Comet) -> Iterator[Address]:
-    with serve(application(comet)) as address:
+def address(workers: Workers, comet: Comet) -> Iterator[Address]:
+    with workers.serve(application, comet) as address:
         yield address
 
 
@@ -53,6 +55,7 @@ def connect(request: pytest.FixtureRequest, address: Address) -> Iterator[Callab
         client.cut()
 
 
+@one_worker(TIME)
 def test_a_reader_gets_the_messages_of_the_last_hour(
     chat: Channel[Any], clock: ManualClock, connect: Callable[[], Client]
 ) -> None:
@@ -65,6 +68,7 @@ def test_a_reader_gets_the_messages_of_the_last_hour(
     assert client.data(2) == [2, 3]
 
 
+@one_worker(TIME)
 def test_a_reader_that_was_away_for_too_long_is_told_full_and_goes_on(
     chat: Channel[Any], clock: ManualClock, connect: Callable[[], Client]
 ) -> None:

@@ -20,6 +20,9 @@ from tests.kit.clients import Client, PollClient, SseClient, WebSocketClient
 from tests.kit.loop import wait_in_loop
 from tests.kit.serving import Address, serve
 from tests.kit.stage import KEY
+from tests.kit.workers import own_workers
+
+pytestmark = own_workers("a worker whose broker goes away amid an answer")
 
 
 class Forgetful(JoinedBroker):

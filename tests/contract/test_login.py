@@ -16,18 +16,18 @@ from asgi_comet.testing._inspect import END_CONNECTIONS, inside
 from tests.kit.clients import BROKEN, Asking, Client, MakeClient, SseClient
 from tests.kit.people import WHO, people, send, who
 from tests.kit.processes import process_of
-from tests.kit.serving import Address, Tab, serve
-from tests.kit.stage import KEY
+from tests.kit.serving import Address, Tab
+from tests.kit.workers import Workers, one_worker
 
 
 @pytest.fixture
-def comet(settings: Settings) -> Comet:
-    return Comet(KEY, settings=settings)
+def comet(workers: Workers, settings: Settings) -> Comet:
+    return workers.make(settings=settings)
 
 
 @pytest.fixture
-def server(comet: Comet) -> Iterator[Address]:
-    with serve(people(comet)) as address:
+def server(workers: Workers, comet: Comet) -> Iterator[Address]:
+    with workers.serve(people, comet) as address:
         yield address
 
 
@@ -147,6 +147,7 @@ def test_logout_closes_the_client_processes(
     assert tab.jar != before
 
 
+@one_worker("a thread changes the id of a session by parts only in the memory of one worker")
 def test_nothing_is_read_from_the_moment_that_the_old_cookie_is_worth_nothing(
     comet: Comet, server: Address, make_client: MakeClient
 ) -> None:
@@ -172,13 +173,13 @@ def test_nothing_is_read_from_the_moment_that_the_old_cookie_is_worth_nothing(
 
 
 def test_the_application_is_asked_when_a_session_connects(
-    comet: Comet, server: Address, make_client: MakeClient
+    workers: Workers, comet: Comet, server: Address, make_client: MakeClient
 ) -> None:
     tab = Tab(server)
     process = process_of(comet, tab)
     own = comet.create(scope=process, name="own")
     other = Tab(server, tab.jar)
-    comet.identify(who)
+    workers.identify(comet, who)
     before = process.session.id
     tab.jar[WHO] = "alice"
 
@@ -198,9 +199,9 @@ def test_the_application_is_asked_when_a_session_connects(
 
 
 def test_who_is_somebody_else_to_the_application_does_not_come_in(
-    comet: Comet, server: Address, make_client: MakeClient
+    workers: Workers, comet: Comet, server: Address, make_client: MakeClient
 ) -> None:
-    comet.identify(who)
+    workers.identify(comet, who)
     planted = Tab(server)
     victim = Tab(server, {**planted.jar, WHO: "alice"})
     assert process_of(comet, victim).user == "alice"
@@ -214,7 +215,11 @@ def test_who_is_somebody_else_to_the_application_does_not_come_in(
 
 
 def test_an_application_that_fails_changes_nothing_and_the_client_comes_back(
-    comet: Comet, server: Address, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+    workers: Workers,
+    comet: Comet,
+    server: Address,
+    make_client: MakeClient,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     tab = Tab(server)
     process = process_of(comet, tab)
@@ -222,13 +227,13 @@ def test_an_application_that_fails_changes_nothing_and_the_client_comes_back(
     own.publish("waiting")
     asked: list[str] = []
 
-    @comet.identify
     async def fail_once(connection: HTTPConnection) -> str | None:
         asked.append(connection.url.path)
         if len(asked) == 1:
             raise OSError("the database is away")
         return None
 
+    workers.identify(comet, fail_once)
     client = make_client(tab)
     client.follow({"~own": "new.0"})
     assert end(client) == []

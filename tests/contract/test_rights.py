@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import anyio
@@ -16,13 +17,15 @@ from asgi_comet import SITE, Channel, Comet, DeclaredChannel, Outcome, Settings
 from asgi_comet.channels.feed import Feed
 from asgi_comet.core.messages import Message
 from asgi_comet.testing import wait_for_listeners
-from asgi_comet.testing._inspect import feed_of, inside
+from asgi_comet.testing._inspect import inside
 from tests.kit.clients import BROKEN, Client, MakeClient, PollClient, SseClient
 from tests.kit.loop import in_loop
 from tests.kit.people import WHO, who
 from tests.kit.processes import process_of
 from tests.kit.serving import Address, Tab
+from tests.kit.stage import application
 from tests.kit.streams import PATIENCE, Sse, Ws
+from tests.kit.workers import Workers, one_worker
 
 
 class Gate:
@@ -51,14 +54,57 @@ class Gate:
         return self.open
 
 
+class Rule:
+    """An `authorize` that each test replaces, of the same channel in all workers.
+
+    Attributes:
+        ask: Called with the worker that is asked, and the connection; in a worker thread.
+    """
+
+    def __init__(self) -> None:
+        self.ask: Callable[[Comet, HTTPConnection], bool]
+
+    def of(self, comet: Comet) -> Callable[[HTTPConnection], bool]:
+        """Return the function of one worker."""
+        return lambda connection: self.ask(comet, connection)
+
+
 @pytest.fixture
 def gate() -> Gate:
     return Gate()
 
 
 @pytest.fixture
-def channel(comet: Comet, gate: Gate) -> Channel[Any]:
-    return comet.create(scope=SITE, name="c", authorize=gate)
+def channel(workers: Workers, comet: Comet, gate: Gate) -> Channel[Any]:
+    """A channel that every worker makes before the server starts."""
+    made = [one.create(scope=SITE, name="c", authorize=gate) for one in workers.of(comet)]
+    return made[0]
+
+
+@pytest.fixture
+def rule() -> Rule:
+    return Rule()
+
+
+@pytest.fixture
+def guarded(workers: Workers, comet: Comet, rule: Rule) -> Channel[Any]:
+    """Another one."""
+    every = workers.of(comet)
+    made = [one.create(scope=SITE, name="guarded", authorize=rule.of(one)) for one in every]
+    return made[0]
+
+
+@pytest.fixture
+def server(
+    workers: Workers,
+    comet: Comet,
+    channel: Channel[Any],
+    guarded: Channel[Any],
+    room: DeclaredChannel[..., str],
+) -> Iterator[Address]:
+    """The server starts when all that every worker makes is made."""
+    with workers.serve(application, comet) as address:
+        yield address
 
 
 def begin(client: Client, starts: dict[str, str]) -> None:
@@ -95,18 +141,28 @@ def test_it_is_asked_at_subscription_and_at_every_resume_and_never_per_message(
     gate.wait_for(begun + (1 if client.stays else 4))
 
 
-def test_it_can_ask_for_the_session_and_the_process(comet: Comet, client: Client, tab: Tab) -> None:
+def test_it_can_ask_for_the_session_and_the_process(
+    workers: Workers,
+    comet: Comet,
+    server: Address,
+    make_client: MakeClient,
+    guarded: Channel[Any],
+    rule: Rule,
+) -> None:
     asked: list[Any] = []
 
-    def authorize(connection: HTTPConnection) -> bool:  # in a worker thread
-        session = comet.session()
-        asked.append((session, comet.process(), session and session.user))
+    def ask(worker: Comet, connection: HTTPConnection) -> bool:
+        session, process = worker.session(), worker.process()
+        assert session is not None
+        asked.append((session.id, process.id, session.user))
         return True
 
+    rule.ask = ask
+    workers.identify(comet, who)
+    tab = Tab(server, {WHO: "alice"})
     process = process_of(comet, tab)
-    process.session.user = "alice"
-    follow(client, comet.create(scope=SITE, name="mine", authorize=authorize))
-    assert asked[0] == (process.session, process, "alice")
+    follow(make_client(tab), guarded)
+    assert asked[0] == (process.session.id, process.id, "alice")
 
 
 def test_who_may_not_is_told_so(channel: Channel[Any], gate: Gate, client: Client) -> None:
@@ -114,16 +170,22 @@ def test_who_may_not_is_told_so(channel: Channel[Any], gate: Gate, client: Clien
     channel.publish("secret")
     begin(client, {"c": "now"})
     assert client.error() == client.told("forbidden")
-    assert channel.listeners == 0
+    wait_for_listeners(channel, 0)
 
 
-def test_the_parameters_are_the_words_of_the_name(comet: Comet, gate: Gate, client: Client) -> None:
-    @comet.channel("room:{room}/{seat}", authorize=gate)
-    async def room(room: str, seat: int) -> AsyncIterator[str]:
-        yield f"{room} {seat}"
-        await anyio.sleep_forever()
+@pytest.fixture
+def seats(workers: Workers, comet: Comet, gate: Gate) -> None:
+    for one in workers.of(comet):
 
-    client.follow({"room:blue/7": "last:1"})
+        @one.channel("seat:{room}/{seat}", authorize=gate)
+        async def seat(room: str, seat: int) -> AsyncIterator[str]:
+            yield f"{room} {seat}"
+            await anyio.sleep_forever()
+
+
+@pytest.mark.usefixtures("seats")
+def test_the_parameters_are_the_words_of_the_name(gate: Gate, client: Client) -> None:
+    client.follow({"seat:blue/7": "last:1"})
     assert client.data(1) == ["blue 7"]
     assert gate.asked[0] == {"room": "blue", "seat": 7}
 
@@ -155,9 +217,14 @@ def unanswered(client: Client) -> bool:
 
 @pytest.mark.parametrize("whose", ["user", "session", "process"])
 def test_a_right_that_is_taken_away_ends_the_delivery(
-    comet: Comet, server: Address, channel: Channel[Any], make_client: MakeClient, whose: str
+    workers: Workers,
+    comet: Comet,
+    server: Address,
+    channel: Channel[Any],
+    make_client: MakeClient,
+    whose: str,
 ) -> None:
-    comet.identify(who)
+    workers.identify(comet, who)
     alice = Tab(server, {WHO: "alice"})
     bob = Tab(server, {WHO: "bob"})
     theirs, hers = make_client(bob), make_client(alice)
@@ -199,43 +266,44 @@ def test_what_was_published_before_it_is_taken_away_comes_and_nothing_after(
 
 
 def test_a_right_that_is_taken_away_while_it_is_asked_about_is_asked_about_again(
-    comet: Comet, server: Address, client: Client, tab: Tab
+    guarded: Channel[Any], rule: Rule, client: Client, tab: Tab
 ) -> None:
     asked: list[bool] = []
 
-    def authorize(connection: HTTPConnection) -> bool:  # in a worker thread
+    def ask(worker: Comet, connection: HTTPConnection) -> bool:
         asked.append(len(asked) == 0)
         if asked[-1]:
-            comet.revoke("guarded", process=process_of(comet, tab))
+            worker.revoke("guarded", process=process_of(worker, tab))
         return asked[-1]
 
-    channel = comet.create(scope=SITE, name="guarded", authorize=authorize)
+    rule.ask = ask
     begin(client, {"guarded": "now"})
     assert client.error() == client.told("forbidden")
     assert asked[0]
     assert not any(asked[1:])
-    assert channel.listeners == 0
+    wait_for_listeners(guarded, 0)
 
 
 def test_a_right_that_is_taken_away_while_another_is_asked_about(
-    comet: Comet, channel: Channel[Any], gate: Gate, client: Client, tab: Tab
+    channel: Channel[Any], gate: Gate, rule: Rule, client: Client, tab: Tab
 ) -> None:
-    async def authorize(connection: HTTPConnection) -> bool:
+    def ask(worker: Comet, connection: HTTPConnection) -> bool:
         if gate.open:
             gate.open = False
-            comet.revoke(channel, process=process_of(comet, tab))
+            worker.revoke("c", process=process_of(worker, tab))
         return True
 
-    comet.create(scope=SITE, name="other", authorize=authorize)
-    begin(client, {"c": channel.reference()["position"], "other": "now"})
+    rule.ask = ask
+    begin(client, {"c": channel.reference()["position"], "guarded": "now"})
     event = client.next()
     while "error" not in event:  # where it is on the other
         event = client.next()
     assert (event["channel"], event["error"]) == ("c", client.told("forbidden")[0])
-    assert channel.listeners == 0
+    wait_for_listeners(channel, 0)
 
 
 def test_a_right_that_is_taken_away_while_the_broker_is_asked(
+    workers: Workers,
     make_server: Callable[..., tuple[Comet, Address]],
     make_client: MakeClient,
     monkeypatch: pytest.MonkeyPatch,
@@ -246,23 +314,26 @@ def test_a_right_that_is_taken_away_while_the_broker_is_asked(
     follower = make_client(tab)
     follow(follower, channel)
 
-    async def recover(feed: Feed, after: int, max_bytes: int) -> list[Message]:
-        comet.revoke("c", process=process_of(comet, tab))
+    process = process_of(comet, tab)
+
+    async def recover(one: Comet, feed: Feed, after: int, max_bytes: int) -> list[Message]:
+        one.revoke("c", process=process)
         return [Message(after + 1, b"1")]
 
     def publish() -> None:
         for n in range(3):
             channel.publish(n)
 
-    monkeypatch.setattr(inside(comet).broker, "recover", recover)
+    for one in workers.of(comet):
+        monkeypatch.setattr(inside(one).broker, "recover", partial(recover, one))
     in_loop(comet, publish)
     assert follower.error() == follower.told("forbidden")
 
 
 def test_a_connection_without_a_cookie_is_known_by_what_the_application_says(
-    comet: Comet, server: Address, channel: Channel[Any]
+    workers: Workers, comet: Comet, server: Address, channel: Channel[Any]
 ) -> None:
-    comet.identify(lambda connection: connection.headers.get("authorization"))
+    workers.identify(comet, lambda connection: connection.headers.get("authorization"))
     held = PollClient(None, server)
     held.follow({"c": "now"})
     wait_for_listeners(channel, 1)
@@ -275,13 +346,17 @@ def test_a_connection_without_a_cookie_is_known_by_what_the_application_says(
 
 
 @pytest.fixture
-def room(comet: Comet, gate: Gate) -> DeclaredChannel[..., str]:
-    @comet.channel("room:{room}", authorize=gate)
-    async def room(room: str) -> AsyncIterator[str]:
-        await anyio.sleep_forever()
-        yield room
+def room(workers: Workers, comet: Comet, gate: Gate) -> DeclaredChannel[..., str]:
+    def declare(one: Comet) -> DeclaredChannel[..., str]:
+        @one.channel("room:{room}", authorize=gate)
+        async def room(room: str) -> AsyncIterator[str]:
+            await anyio.sleep_forever()
+            yield room
 
-    return room
+        return room
+
+    declared = [declare(one) for one in workers.of(comet)]
+    return declared[0]
 
 
 def asked_for(server: Address, name: str) -> list[bytes]:
@@ -301,17 +376,22 @@ def asked_for(server: Address, name: str) -> list[bytes]:
 
 
 def test_it_is_the_same_whether_or_not_the_channel_lives(
-    comet: Comet, server: Address, gate: Gate, room: DeclaredChannel[..., str]
+    workers: Workers,
+    comet: Comet,
+    server: Address,
+    gate: Gate,
+    room: DeclaredChannel[..., str],
 ) -> None:
     gate.open = False
     living = room.channel(room="living")
-    living.publish("a secret")
+    workers.store(comet, living, "a secret")
     told = {name: asked_for(server, f"room:{name}") for name in ("living", "absent")}
     same = [answer.replace(b"living", b"absent") for answer in told["living"]]
     assert same == told["absent"]
     assert b"forbidden" in same[0]
-    assert living.listeners == 0
-    assert inside(comet).channels.find("room:absent") is None, "a refusal started a channel"
+    wait_for_listeners(living, 0)
+    for one in workers.of(comet):
+        assert inside(one).channels.find("room:absent") is None, "a refusal started a channel"
 
 
 def test_a_family_loses_its_readers_in_all_its_channels(
@@ -350,6 +430,10 @@ def test_nobody_loses_a_right_to_what_does_not_live(
         comet.revoke(nothing, user="alice")
     channel.close()
     comet.revoke(channel, user="alice")
+
+
+@one_worker("another worker may have a channel of any name")
+def test_what_neither_lives_nor_is_declared_has_another_name(comet: Comet, server: Address) -> None:
     with pytest.raises(ValueError, match="lives or is declared, got 'rooom:a'"):
         comet.revoke("rooom:a", user="alice")
 
@@ -360,29 +444,35 @@ def test_nobody_loses_a_right_to_what_does_not_live(
     ids=["permission", "401", "403", "404"],
 )
 def test_what_endpoints_raise_to_refuse_is_a_refusal(
-    comet: Comet, server: Address, refusal: Exception
+    server: Address, rule: Rule, refusal: Exception
 ) -> None:
-    def authorize(connection: HTTPConnection) -> bool:
+    def ask(worker: Comet, connection: HTTPConnection) -> bool:
         raise refusal
 
-    comet.create(scope=SITE, name="guarded", authorize=authorize)
+    rule.ask = ask
     client = PollClient(None, server)
     begin(client, {"guarded": "now"})
     assert client.error() == ("forbidden", None)
 
 
-def test_another_error_of_theirs_is_none(comet: Comet, server: Address) -> None:
-    def authorize(connection: HTTPConnection) -> bool:
+def test_another_error_of_theirs_is_none(server: Address, rule: Rule) -> None:
+    def ask(worker: Comet, connection: HTTPConnection) -> bool:
         raise HTTPException(500)
 
-    comet.create(scope=SITE, name="guarded", authorize=authorize)
+    rule.ask = ask
     client = PollClient(None, server)
     begin(client, {"guarded": "now"})
     assert client.error() == ("deactivated", None)  # 503: it is to come back
 
 
+def has_one(workers: Workers, comet: Comet) -> bool:
+    """Return whether a client has the first message, as far as its worker knows."""
+    feeds = [inside(one).channels.find("c") for one in workers.of(comet)]
+    return Outcome.SUCCESS in [feed and feed.outcomes.of(1) for feed in feeds]
+
+
 def test_who_may_not_read_a_channel_cannot_acknowledge_it(
-    comet: Comet, server: Address, channel: Channel[Any], gate: Gate
+    workers: Workers, comet: Comet, server: Address, channel: Channel[Any], gate: Gate
 ) -> None:
     reader, stranger = Tab(server), Tab(server)
     with Ws(server, reader.url, reader.cookie) as socket:
@@ -397,14 +487,14 @@ def test_who_may_not_read_a_channel_cannot_acknowledge_it(
             assert other.next()["error"] == "forbidden"
             other.say(ack={"c": position}, subscribe={"nobody": "now"})
             other.next()
-        assert feed_of(channel).outcomes.of(1) is not Outcome.SUCCESS
+        assert not has_one(workers, comet)
         socket.say(ack={"c": position}, subscribe={"nobody": "now"})
         socket.next()
-        assert feed_of(channel).outcomes.of(1) is Outcome.SUCCESS
+        assert has_one(workers, comet)
 
 
 def test_who_lost_the_right_cannot_acknowledge_what_came_before(
-    comet: Comet, server: Address, channel: Channel[Any], gate: Gate
+    workers: Workers, comet: Comet, server: Address, channel: Channel[Any], gate: Gate
 ) -> None:
     tab = Tab(server)
     with Ws(server, tab.url, tab.cookie) as socket:
@@ -418,18 +508,18 @@ def test_who_lost_the_right_cannot_acknowledge_what_came_before(
         socket.say(ack={"c": position}, subscribe={"nobody": "now"})
         socket.next()
     assert tab.post(f"{tab.url}/ack", {"c": position}).status == 204
-    assert feed_of(channel).outcomes.of(1) is not Outcome.SUCCESS
+    assert not has_one(workers, comet)
 
 
 def test_a_tab_acknowledges_by_a_request_what_its_stream_follows(
-    server: Address, channel: Channel[Any]
+    workers: Workers, comet: Comet, server: Address, channel: Channel[Any]
 ) -> None:
     tab = Tab(server)
     with Sse.open(server, ["c"], tab.url, Cookie=tab.cookie) as stream:
         assert stream.next().name == ":open"
         channel.publish("for the reader")
         position = stream.next().id
-        assert feed_of(channel).outcomes.of(1) is not Outcome.SUCCESS
+        assert not has_one(workers, comet)
         assert tab.post(f"{tab.url}/ack", {"c": position}).status == 204
-        assert feed_of(channel).outcomes.of(1) is Outcome.SUCCESS
+        assert has_one(workers, comet)
         stream.cut()

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import anyio.to_thread
@@ -25,6 +26,7 @@ from asgi_comet import (
     Outcome,
     Settings,
 )
+from asgi_comet.channels import sharing
 from asgi_comet.channels.source import AHEAD
 from asgi_comet.testing import JoinedBroker, join, wait_for_listeners
 from asgi_comet.testing._inspect import inside, live_feeds
@@ -32,6 +34,9 @@ from tests.kit.clients import Client, PollClient, Question, SseClient, WebSocket
 from tests.kit.loop import in_loop, soon, wait_in_loop
 from tests.kit.serving import Address, Held, serve
 from tests.kit.stage import KEY
+from tests.kit.workers import own_workers
+
+pytestmark = own_workers("three workers on a store in memory, whose frames the tests hold back")
 
 CLIENTS: list[type[Client]] = [PollClient, SseClient, WebSocketClient]
 
@@ -111,6 +116,17 @@ def test_what_one_worker_publishes_is_followed_on_every_other(
         workers[number % 3].stored(workers[number % 3].news, number)
     for client in clients:
         assert client.data(30) == list(range(30))
+
+
+def test_the_listeners_of_all_workers_are_counted(workers: Workers, follow: Follow) -> None:
+    clients = [follow(number, {"news": "now"}) for number in (0, 1, 1)]
+    for worker in workers:
+        wait_for_listeners(worker.news, 3)
+    clients[1].cut()
+    wait_for_listeners(workers[2].news, 2)
+    assert workers[2].news.listeners == 0
+    with pytest.raises(TimeoutError, match="4 listeners on channel 'news' in all workers"):
+        wait_for_listeners(workers[0].news, 4, timeout=0)
 
 
 def test_the_order_of_one_caller_is_kept_without_waiting(workers: Workers, follow: Follow) -> None:
@@ -239,6 +255,27 @@ def test_a_channel_that_ends_ends_everywhere(workers: Workers, follow: Follow) -
     workers[0].news.close()
     assert client.data(1) == ["last words"]
     assert client.error() == ("closed", "ended")
+
+
+def test_a_channel_that_is_made_again_is_read_where_the_one_before_it_has_ended(
+    workers: Workers, follow: Follow
+) -> None:
+    first, second = workers[0], inside(workers[1].comet).channels
+    make = partial(first.comet.create, scope=SITE, name="again")
+    before: Channel[str] = make()
+    first.stored(before, "old")
+    client = follow(1, {"again": "now"})
+    client.cut()
+    before.close()
+    known = second.find("again")
+    assert known is not None
+    assert soon(workers[1].comet, lambda: known.closed is not None)
+    position = first.stored(make(), "new")
+    client.resume()
+    assert client.next() == {"channel": "again", "error": "full", "position": position}
+    client.cut()
+    client = follow(1, {"again": "last:1"})
+    assert client.data(1) == ["new"]
 
 
 def test_a_channel_that_is_made_in_a_request_is_known_everywhere_when_the_answer_comes(
@@ -433,3 +470,26 @@ def test_a_client_that_comes_while_a_channel_is_opened_waits_for_it(workers: Wor
     workers[0].broker.reconnect()
     assert answer.answer().status == 200
     assert poll.answer().status == 200
+
+
+def test_a_request_is_told_to_come_back_once_if_its_channels_are_not_known_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sharing, "PATIENCE", 0)
+    (broker,) = join(1)
+    comet = Comet(KEY, broker=broker, settings=SETTINGS)
+    made: list[Channel[Any]] = []
+
+    async def make(request: Request) -> JSONResponse:
+        made.extend(comet.create(scope=SITE, name=name) for name in ("one", "two"))
+        return JSONResponse("made")
+
+    routes = [Route("/make", make, methods=["POST"])]
+    with serve(
+        Starlette(routes=routes, middleware=[Middleware(CometMiddleware, comet=comet)])
+    ) as address:
+        broker.disconnect()
+        answer = address.request("POST", "/make")
+        assert (answer.status, len(made)) == (503, 2)
+        assert "retry-after" in answer.headers
+        broker.reconnect()

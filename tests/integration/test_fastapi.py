@@ -19,6 +19,9 @@ from tests.kit.serving import Address, serve
 from tests.kit.stage import KEY
 from tests.kit.streams import PATIENCE, Sse, Ws
 from tests.kit.tabs import Page
+from tests.kit.workers import own_workers
+
+pytestmark = own_workers("an example, whose database sessions in one process it counts")
 
 MANY = 20
 Scope = Literal["request", "function"]

@@ -25,7 +25,10 @@ from tests.kit.servers import (
     running,
 )
 from tests.kit.serving import COMET, Answer, Held
+from tests.kit.workers import own_workers
 from tests.kit.wrapped import NAMES
+
+pytestmark = own_workers("each server program with each middleware")
 
 OPEN = 3
 

@@ -24,6 +24,9 @@ from asgi_comet.testing import wait_for_listeners
 from asgi_comet.testing._inspect import inside
 from tests.kit.serving import Address, hold_registration, serve
 from tests.kit.stage import KEY, echo
+from tests.kit.workers import own_workers
+
+pytestmark = own_workers("several Comets around one application")
 
 JSON = "application/x-ocsigen-comet+json"
 

@@ -17,8 +17,12 @@ from asgi_comet.channels.feed import Feed
 from asgi_comet.testing import ManualClock
 from asgi_comet.testing._inspect import belongs_to, feed_of, inside, left
 from tests.kit.stage import KEY, application
+from tests.kit.workers import own_workers
 
-pytestmark = pytest.mark.anyio
+pytestmark = [
+    pytest.mark.anyio,
+    own_workers("a lifespan without a server, to look at its memory"),
+]
 
 PROCESSES = 200
 

@@ -6,8 +6,8 @@ import asyncio
 import json
 import queue
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -28,31 +28,37 @@ from asgi_comet import (
     Settings,
 )
 from asgi_comet.testing._inspect import inside
-from tests.kit.serving import Address, serve
-from tests.kit.stage import KEY
+from tests.kit.processes import process_of
+from tests.kit.serving import Address
 from tests.kit.streams import PATIENCE, Sse, Ws
 from tests.kit.tabs import Page
+from tests.kit.workers import Workers, one_worker
 
 Text = Annotated[str, Body()]
 
 
-def make() -> tuple[Comet, FastAPI]:
-    comet, app = Comet(KEY, settings=Settings(jitter=0)), FastAPI()
+@pytest.fixture
+def comet(workers: Workers) -> Comet:
+    return workers.make(settings=Settings(jitter=0))
+
+
+def make(comet: Comet) -> FastAPI:
+    app = FastAPI()
     app.add_middleware(CometMiddleware, comet=comet)
 
     @app.post("/login/{user}")
     def login(user: str) -> None:
         comet.login(user)
 
-    return comet, app
+    return app
 
 
 # How to implement a notification system?
 
 
-def test_with_a_notifier() -> None:
+def notify_threads(comet: Comet) -> tuple[FastAPI, Notifier[int]]:
     """“The easiest way for the server to send notifications to the client is Os_notif.”"""
-    comet, app = make()
+    app = make(comet)
 
     # For each type of data on which you want to receive updates, make a notifier.
     my_notif = comet.notifier("messages", key=int)
@@ -72,7 +78,19 @@ def test_with_a_notifier() -> None:
 
         my_notif.notify(i, customize)
 
-    with serve(app) as address:
+    return app, my_notif
+
+
+def test_with_a_notifier(workers: Workers, comet: Comet) -> None:
+    made: list[Notifier[int]] = []
+
+    def build(comet: Comet) -> FastAPI:
+        app, my_notif = notify_threads(comet)
+        made.append(my_notif)
+        return app
+
+    with workers.serve(build, comet) as address:
+        my_notif = made[0]
         ada, bob, visitor = Page(address, "ada"), Page(address, "bob"), Page(address)
         for page in (ada, bob, visitor):
             for i in (1, 2):
@@ -82,14 +100,17 @@ def test_with_a_notifier() -> None:
         assert visitor.follow("~messages") == [{"key": 1, "value": "hello, visitor"}]
 
         # A closed tab is forgotten, without a memory leak.
-        assert len(my_notif) == 2
+        assert [len(my_notif.listeners(i)) for i in (1, 2, 3)] == [3, 3, 0]
         for page in (ada, bob, visitor):
             assert page.post(f"{page.url}/close").status == 204
-        assert len(my_notif) == 0
+        assert [len(my_notif.listeners(i)) for i in (1, 2)] == [0, 0]
+        if workers.count == 1:  # otherwise the worker has the key for as long as its copy of a tab
+            assert len(my_notif) == 0
 
 
-def implement_by_hand(comet: Comet, app: FastAPI) -> None:
+def implement_by_hand(comet: Comet) -> FastAPI:
     """“Manual implementation”: a channel per client process, and an iteration over a user's."""
+    app = make(comet)
 
     # First create a channel, and register it in a reference of scope client process.
     def create(process: ClientProcess) -> tuple[Channel[Any], Any]:
@@ -124,11 +145,12 @@ def implement_by_hand(comet: Comet, app: FastAPI) -> None:
         assert count == len(comet.processes(user=user_id))
         return count
 
+    return app
 
-def test_without_a_notifier() -> None:
-    comet, app = make()
-    implement_by_hand(comet, app)
-    with serve(app) as address:
+
+@one_worker("a queue of Python's is in one worker, and so is the ProcessLocal that holds it")
+def test_without_a_notifier(workers: Workers, comet: Comet) -> None:
+    with workers.serve(implement_by_hand, comet) as address:
         ada = Page(address, "ada")
         second_tab, second_browser = Page(address, browser=ada), Page(address, "ada")
         bob = Page(address, "bob")
@@ -160,8 +182,10 @@ def publish_in_start_up(comet: Comet, channel: Channel[Any]) -> Any:
     return lifespan
 
 
-def test_a_start_up_hook_a_sync_endpoint_a_thread_and_a_background_task_publish_in_order() -> None:
-    comet = Comet(KEY, settings=Settings(jitter=0))
+Tell = Callable[[str], None]
+
+
+def publish_from_anywhere(comet: Comet) -> tuple[FastAPI, Tell]:
     channel = comet.create(scope=SITE, name="log")
     notifier = comet.notifier("n", key=int)
     app = FastAPI(lifespan=publish_in_start_up(comet, channel))
@@ -188,13 +212,27 @@ def test_a_start_up_hook_a_sync_endpoint_a_thread_and_a_background_task_publish_
     def later(tasks: BackgroundTasks) -> None:
         tasks.add_task(tell, "background")
 
+    return app, tell
+
+
+def test_a_start_up_hook_a_sync_endpoint_a_thread_and_a_background_task_publish_in_order(
+    workers: Workers, comet: Comet
+) -> None:
+    made: list[Tell] = []
+
+    def build(comet: Comet) -> FastAPI:
+        app, tell = publish_from_anywhere(comet)
+        made.append(tell)
+        return app
+
     callers = ["sync", "async", "background", "thread"]
-    with serve(app) as address:
+    with workers.serve(build, comet) as address:
         page = Page(address)
         page.positions["log"] = "last:100"
-        assert page.take("log", 3) == [["start-up", number] for number in range(3)]
+        begun = [["start-up", number] for number in range(3)] * workers.count
+        assert sorted(page.take("log", len(begun))) == sorted(begun)
         page.say("/listen")
-        thread = threading.Thread(target=tell, args=("thread",))
+        thread = threading.Thread(target=made[0], args=("thread",))
         thread.start()
         for path in ("/sync", "/async", "/later"):
             assert page.say(path).status == 200
@@ -223,6 +261,16 @@ class Thread:
         self.seen.append(self.notifier.notify(1, value))
         return self.seen[-1]
 
+    def publish(self, value: Any) -> Notification:
+        """Notify, and return once the notification is published."""
+        notification = self.notify(value)
+
+        async def wait() -> int:
+            return await notification
+
+        assert asyncio.run_coroutine_threadsafe(wait(), self.loop).result(PATIENCE) == 1
+        return notification
+
     def begin(self, notification: Notification, timeout: float = PATIENCE) -> Any:
         coroutine = notification.received(timeout=timeout)
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
@@ -230,59 +278,81 @@ class Thread:
     def open(self, comet: Comet, user: str) -> tuple[Page, ClientProcess]:
         page = Page(self.address)
         page.say("/listen")
-        (process,) = (one for one in comet.processes() if one.url == page.url)
+        process = process_of(comet, page)
         return page, process
 
 
 @pytest.fixture
-def comet() -> Comet:
-    return Comet(KEY, settings=Settings(jitter=0))
-
-
-@contextmanager
-def serving(comet: Comet) -> Iterator[Thread]:
+def thread(workers: Workers, comet: Comet) -> Iterator[Thread]:
     loops: queue.Queue[asyncio.AbstractEventLoop] = queue.Queue()
+    notifiers: list[Notifier[int]] = []
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        loops.put(asyncio.get_running_loop())
-        yield
+    def build(comet: Comet) -> FastAPI:
+        first = not notifiers
 
-    notifier = comet.notifier("n", key=int)
-    app = FastAPI(lifespan=lifespan)
-    app.add_middleware(CometMiddleware, comet=comet)
+        @asynccontextmanager
+        async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+            if first:
+                loops.put(asyncio.get_running_loop())
+            yield
 
-    @app.post("/listen")
-    def listen() -> None:
-        notifier.listen(1)
+        notifier = comet.notifier("n", key=int)
+        notifiers.append(notifier)
+        app = FastAPI(lifespan=lifespan)
+        app.add_middleware(CometMiddleware, comet=comet)
 
-    with serve(app) as address:
-        yield Thread(address, notifier, loops.get(timeout=PATIENCE), [])
+        @app.post("/listen")
+        def listen() -> None:
+            notifier.listen(1)
+
+        return app
+
+    with workers.serve(build, comet) as address:
+        yield Thread(address, notifiers[0], loops.get(timeout=PATIENCE), [])
 
 
-def test_a_poll_that_comes_back_acknowledges(comet: Comet) -> None:
-    with serving(comet) as thread:
-        page, process = thread.open(comet, "ada")
+def test_a_poll_that_comes_back_acknowledges(comet: Comet, thread: Thread) -> None:
+    page, process = thread.open(comet, "ada")
+    waiting = thread.begin(thread.notify("x"))
+    assert page.follow("~n") == [{"key": 1, "value": "x"}]
+    assert not waiting.done()
+    held = page.hold(page.positions)  # the next poll carries the position
+    assert waiting.result(PATIENCE) == Receipt((process,), (), ())
+    thread.notify("y")
+    assert held.answer().status == 200
+
+
+def test_a_page_that_was_told_to_skip_a_notification_does_not_have_it(
+    comet: Comet, thread: Thread
+) -> None:
+    page, process = thread.open(comet, "ada")
+    first = thread.notify("first")
+    page.take("~n", 1)
+    position = page.positions["~n"]
+    thread.notify("second")
+    page.take("~n", 1)
+    skipped = [thread.publish(text) for text in ("third", "fourth")]
+    page.positions["~n"] = position  # of a message that is gone
+    assert page.follow("~n") == []
+    page.acknowledge("~n")
+    later = thread.notify("fifth")
+    assert [one["value"] for one in page.take("~n", 1)] == ["fifth"]
+    for one in skipped:
+        assert thread.begin(one).result(PATIENCE) == Receipt((), (), (process,))
+    for one in (first, later):
+        assert thread.begin(one).result(PATIENCE) == Receipt((process,), (), ())
+
+
+def test_a_websocket_acknowledges(comet: Comet, thread: Thread) -> None:
+    page, process = thread.open(comet, "ada")
+    with Ws(thread.address, page.url, page.cookie) as socket:
+        socket.say(subscribe={"~n": "new.0"})
         waiting = thread.begin(thread.notify("x"))
-        assert page.follow("~n") == [{"key": 1, "value": "x"}]
+        event = socket.next()
+        assert event["data"] == {"key": 1, "value": "x"}
         assert not waiting.done()
-        held = page.hold(page.positions)  # the next poll carries the position
+        socket.say(ack={"~n": event["position"]})
         assert waiting.result(PATIENCE) == Receipt((process,), (), ())
-        thread.notify("y")
-        assert held.answer().status == 200
-
-
-def test_a_websocket_acknowledges(comet: Comet) -> None:
-    with serving(comet) as thread:
-        page, process = thread.open(comet, "ada")
-        with Ws(thread.address, page.url, page.cookie) as socket:
-            socket.say(subscribe={"~n": "new.0"})
-            waiting = thread.begin(thread.notify("x"))
-            event = socket.next()
-            assert event["data"] == {"key": 1, "value": "x"}
-            assert not waiting.done()
-            socket.say(ack={"~n": event["position"]})
-            assert waiting.result(PATIENCE) == Receipt((process,), (), ())
 
 
 def stream(page: Page, position: str = "new.0") -> Sse:
@@ -290,39 +360,46 @@ def stream(page: Page, position: str = "new.0") -> Sse:
     return Sse.get(page.address, f"{page.url}/events?{query}", Cookie=page.cookie)
 
 
-def test_an_event_source_is_silent_and_one_that_is_away_is_missing(comet: Comet) -> None:
-    with serving(comet) as thread:
-        silent_page, silent = thread.open(comet, "ada")
-        _, away = thread.open(comet, "bob")
-        with stream(silent_page) as events:
-            notification = thread.notify("x")
-            _, event = events.take(2)  # where it begins, and the message
-            assert json.loads(event.data) == {"key": 1, "value": "x"}
-            receipt = thread.begin(notification, timeout=0.2).result(PATIENCE)
-            assert receipt == Receipt((), (silent,), (away,))
+def test_an_event_source_is_silent_and_one_that_is_away_is_missing(
+    comet: Comet, thread: Thread
+) -> None:
+    silent_page, silent = thread.open(comet, "ada")
+    _, away = thread.open(comet, "bob")
+    with stream(silent_page) as events:
+        notification = thread.notify("x")
+        _, event = events.take(2)  # where it begins, and the message
+        assert json.loads(event.data) == {"key": 1, "value": "x"}
+        receipt = thread.begin(notification, timeout=0.2).result(PATIENCE)
+        assert receipt == Receipt((), (silent,), (away,))
 
 
-def test_a_client_whose_connection_broke_and_that_comes_back_in_time_counts(comet: Comet) -> None:
-    with serving(comet) as thread:
-        page, process = thread.open(comet, "ada")
-        with Ws(thread.address, page.url, page.cookie) as socket:
-            socket.say(subscribe={"~n": "new.0"})
-            first = thread.notify("first")
-            event = socket.next()
-            socket.say(ack={"~n": event["position"]})
-            assert thread.begin(first).result(PATIENCE).acknowledged == (process,)
-            waiting = thread.begin(thread.notify("second"))
-            assert socket.next()["data"]["value"] == "second"
-            socket.cut()  # before it could acknowledge
-        page.positions["~n"] = event["position"]
-        assert not waiting.done()
-        assert page.take("~n", 1) == [{"key": 1, "value": "second"}]
-        assert waiting.result(PATIENCE) == Receipt((process,), (), ())
+def test_a_client_whose_connection_broke_and_that_comes_back_in_time_counts(
+    comet: Comet, thread: Thread
+) -> None:
+    page, process = thread.open(comet, "ada")
+    with Ws(thread.address, page.url, page.cookie) as socket:
+        socket.say(subscribe={"~n": "new.0"})
+        first = thread.notify("first")
+        event = socket.next()
+        socket.say(ack={"~n": event["position"]})
+        assert thread.begin(first).result(PATIENCE).acknowledged == (process,)
+        waiting = thread.begin(thread.notify("second"))
+        assert socket.next()["data"]["value"] == "second"
+        socket.cut()  # before it could acknowledge
+    page.positions["~n"] = event["position"]
+    assert not waiting.done()
+    assert page.take("~n", 1) == [{"key": 1, "value": "second"}]
+    assert waiting.result(PATIENCE) == Receipt((process,), (), ())
 
 
-def test_a_client_that_closes_is_not_waited_for(comet: Comet) -> None:
-    with serving(comet) as thread:
-        page, process = thread.open(comet, "ada")
-        waiting = thread.begin(thread.notify("x"))
-        page.post(f"{page.url}/close")
-        assert waiting.result(PATIENCE) == Receipt((), (), (process,))
+async def published(notification: Notification) -> int:
+    return await notification
+
+
+def test_a_client_that_closes_is_not_waited_for(comet: Comet, thread: Thread) -> None:
+    page, process = thread.open(comet, "ada")
+    notification = thread.notify("x")
+    waiting = thread.begin(notification)
+    asyncio.run_coroutine_threadsafe(published(notification), thread.loop).result(PATIENCE)
+    page.post(f"{page.url}/close")
+    assert waiting.result(PATIENCE) == Receipt((), (), (process,))

@@ -11,6 +11,9 @@ import pytest
 
 from tests.kit.programs import ROOT
 from tests.kit.serving import Address, Tab, bound_socket, poll
+from tests.kit.workers import own_workers
+
+pytestmark = own_workers("a server program that loses its memory when it is killed")
 
 
 class Restartable:

@@ -35,6 +35,9 @@ from tests.kit.servers import (
 )
 from tests.kit.serving import COMET, Address, Held, hold_registration, poll
 from tests.kit.streams import Cut
+from tests.kit.workers import own_workers
+
+pytestmark = own_workers("each server program")
 
 TRIO = HYPERCORN[2]
 COUNT = 300

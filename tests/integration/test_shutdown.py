@@ -14,6 +14,9 @@ import pytest
 from tests.kit.measuring import MEASURED
 from tests.kit.programs import ROOT
 from tests.kit.serving import COMET, Address, Held, bound_socket, hold_registration
+from tests.kit.workers import own_workers
+
+pytestmark = own_workers("server programs that are sent signals")
 
 APP = "tests.kit.application:app"
 HELD = 100

@@ -30,6 +30,9 @@ from tests.kit.servers import (
     running,
 )
 from tests.kit.stage import TOKEN
+from tests.kit.workers import own_workers
+
+pytestmark = own_workers("server programs with several workers and no broker")
 
 LOWEST = ROOT / ".cache" / "lowest"
 SENTENCE = "expected one worker, but process "

@@ -24,6 +24,9 @@ from tests.kit.servers import (
     Stream,
     running,
 )
+from tests.kit.workers import own_workers
+
+pytestmark = own_workers("server programs whose memory it measures")
 
 SIZE = 10 * 1024
 COUNT = 1000

@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.held import run
+from tests.kit.workers import own_workers
+
+pytestmark = own_workers("a server program that holds ten thousand requests")
 
 COUNT = 10_000
 

@@ -19,10 +19,8 @@ def open_in(comet: Comet, session: str = "s") -> Client:
 
 def process_of(comet: Comet, tab: Tab) -> ClientProcess:
     id_ = inside(comet).requests.identity.unsign_process(tab.opened["process"])
-    assert id_ is not None
-    process = inside(comet).clients.find(id_)
-    assert process is not None
-    return process
+    (found,) = (process for process in comet.processes() if process.id == id_)
+    return found
 
 
 def session_in(comet: Comet, tab: Tab) -> str | None:

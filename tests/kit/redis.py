@@ -78,6 +78,12 @@ class RedisServer:
         return Redis(unix_socket_path=str(self.path), protocol=3, socket_timeout=20)
 
 
+def milliseconds(client: Client) -> int:
+    """Return the time of Redis."""
+    seconds, micros = client.time()
+    return int(seconds * 1000 + micros // 1000)
+
+
 def run(client: Client, call: Call[Any], *, times: int = 1) -> Any:
     """Run a script; `times` of it in a row, which must all answer the same."""
     if call.script is not None:

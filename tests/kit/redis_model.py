@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from asgi_comet.brokers.audience import Progress
 from asgi_comet.brokers.redis.calls import Group, Item, Log
+from asgi_comet.brokers.redis.keys import Keys
 from asgi_comet.brokers.redis.replies import (
     AppendReply,
     Ended,
@@ -26,9 +28,10 @@ from asgi_comet.brokers.redis.replies import (
     Stored,
     Tops,
 )
-from asgi_comet.core.messages import First, Last, Message, Now, Position, Start
+from asgi_comet.core.messages import NEXT_INCARNATION, First, Last, Message, Now, Position, Start
 
 T = TypeVar("T")
+OWN = "PU"
 TIME = 13 + 1  # bytes that a message with a time has more
 
 
@@ -53,6 +56,7 @@ class Channel:
     fence: str = ""
     left: str | None = None  # how the owner before left: None, "clean", "lost", "" while owned
     answered: str = ""
+    wish: Position | None = None  # what a reader asked for while no worker owned the channel
     ids: dict[str, bool] = field(default_factory=dict)  # whether an id is old
     positions: dict[str, Position] = field(default_factory=dict)
     ids_generation: str = ""
@@ -60,7 +64,17 @@ class Channel:
     keys: int = 0  # of the state, as the record says
     reader: str = ""
     sent: int = 0
+    acknowledged: int = 0
+    skipped: tuple[int, int] = (0, 0)
     began: int = 0
+
+    @property
+    def own(self) -> bool:
+        return self.log.kind in OWN
+
+    @property
+    def progress(self) -> Progress:
+        return Progress(self.epoch, self.sent, self.acknowledged, self.skipped)
 
     def begin(self, epoch: str) -> None:
         if epoch != self.epoch:
@@ -97,6 +111,7 @@ class Model:
 
     def __init__(self) -> None:
         self.durable = False
+        self.inbox = Keys().inbox
         self.clear()
 
     def clear(self) -> None:
@@ -114,7 +129,15 @@ class Model:
         return self.generation
 
     def tell(self, channel: Channel, frame: str) -> None:
-        self.frames.append((channel.log.keys.topic, f"{frame} {channel.log.keys.name}"))
+        to = channel.reader if channel.own else channel.log.keys.topic
+        if to:
+            self.frames.append((to, f"{frame} {channel.log.keys.name}"))
+
+    def tell_owner(self, channel: Channel, frame: str, name: str) -> None:
+        """Tell the owner of an own channel, unless its worker has the reader, too."""
+        inbox = self.inbox(channel.owner)
+        if channel.own and channel.owner and inbox != channel.reader:
+            self.frames.append((inbox, f"{frame} {name}"))
 
     def open(
         self, log: Log, fresh: str, owner: str = "", fence: str = "", *, make: bool = True
@@ -243,13 +266,14 @@ class Model:
     def overflow(self, channel: Channel, start: int) -> Refused:
         channel.rows.clear()
         channel.closed, channel.top, channel.first = "full", start, start + 1
+        name = channel.log.keys.topic
         if channel.reader:
-            text = f"c{channel.epoch} full {channel.log.keys.topic}"
-            self.frames.append((channel.reader, text))
+            self.frames.append((channel.reader, f"c{channel.epoch} full {name}"))
+        self.tell_owner(channel, f"c{channel.epoch} full", name)
         return Refused("full")
 
     def publish(self, channel: Channel, start: int, new: list[Row]) -> None:
-        own = channel.log.kind == "P"
+        own = channel.own
         to = channel.reader if own else channel.log.keys.topic
         if not new or not to:
             return
@@ -261,8 +285,18 @@ class Model:
     def follow(self, name: str, start: Start, most: int, max_bytes: int, fresh: str) -> Page | Gone:
         generation = self.lineage(fresh)
         channel = self.channels.get(name)
-        if channel is None or channel.log.kind == "P":
+        if channel is None or channel.own != name.startswith("~"):
             return Gone()
+        return self.page(channel, generation, fresh, start, (most, max_bytes))
+
+    def page(
+        self,
+        channel: Channel,
+        generation: str,
+        fresh: str,
+        start: Start,
+        bounds: tuple[int, int],
+    ) -> Page:
         channel.hold()
         self.renew_if_lost(channel, generation, fresh)
         log = channel.log
@@ -277,7 +311,7 @@ class Model:
             after = channel.first - 1
         if after is None:
             return Page(*head)
-        return Page(*head, after, tuple(self.run(channel, after, most, max_bytes)))
+        return Page(*head, after, tuple(self.run(channel, after, *bounds)))
 
     def place(self, channel: Channel, start: Start) -> int | None:
         match start:
@@ -285,8 +319,11 @@ class Model:
                 return channel.top
             case Last(count):
                 return max(channel.top - count, channel.first - 1)
+            case Position() if start == NEXT_INCARNATION and channel.own:
+                return self.place(channel, First())
             case First():
-                return 0 if channel.first == 1 else None
+                after = channel.acknowledged
+                return after if after >= channel.first - 1 else None
             case Position(epoch, offset):
                 if epoch != channel.epoch or offset > channel.top or offset < channel.first - 1:
                     return None
@@ -341,9 +378,16 @@ class Model:
                 self.tell(channel, f"e{fresh} {channel.top}")
             channel.begin(fresh)
             channel.generation = generation
-        channel.owner, channel.fence, channel.left = worker, fence, ""
+        self.give(channel, worker, fence)
         newest = Message(channel.top, channel.rows[-1].data) if channel.rows else None
         return Owned(channel.epoch, channel.top, channel.first, channel.answered, newest)
+
+    def give(self, channel: Channel, worker: str, fence: str) -> None:
+        channel.owner, channel.fence, channel.left = worker, fence, ""
+        wish, channel.wish = channel.wish, None
+        if wish is not None and wish.epoch == channel.epoch:
+            frame = f"w{wish.offset} {channel.log.keys.name}"
+            self.frames.append((self.inbox(worker), frame))
 
     def free(self, name: str, fence: str, clean: bool) -> bool:
         channel = self.channels.get(name)
@@ -356,7 +400,7 @@ class Model:
         return True
 
     def tell_free(self, channel: Channel, clean: bool) -> None:
-        self.frames.append((channel.log.keys.topic, f"f{clean:d} {channel.log.keys.name}"))
+        self.tell(channel, f"f{clean:d}")
 
     def inherit(self, name: str, dead: str) -> bool:
         channel = self.channels.get(name)
@@ -388,9 +432,10 @@ class Model:
         refused = self.refuse(channel, log, fence)
         if channel is None or refused is not None:
             return refused or Gone()
-        channel.closed, channel.owner = reason, ""
         self.swept.discard(log.keys.name)
         self.tell(channel, f"c{channel.epoch} {reason}")
+        self.tell_owner(channel, f"c{channel.epoch} {reason}", log.keys.name)
+        channel.closed, channel.owner = reason, ""
         return Ended(reason)
 
     def refuse(
@@ -420,10 +465,14 @@ class Model:
         self.tell(channel, f"c{channel.epoch} unused")
         return True
 
-    def want(self, name: str, offset: int, inbox: Callable[[str], str]) -> None:
+    def want(self, name: str, upto: Position, inbox: Callable[[str], str]) -> None:
         channel = self.channels.get(name)
-        if channel is not None and channel.owner and not channel.closed:
-            self.frames.append((inbox(channel.owner), f"w{offset} {name}"))
+        if channel is None or channel.closed or upto.epoch not in ("", channel.epoch):
+            return
+        if channel.owner:
+            self.frames.append((inbox(channel.owner), f"w{upto.offset} {name}"))
+        else:
+            channel.wish = Position(channel.epoch, upto.offset)
 
 
 def size_of(state: dict[str, bytes]) -> int:

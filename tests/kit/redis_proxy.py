@@ -40,6 +40,10 @@ class Harm:
 class RedisProxy:
     """Passes bytes between workers and a Redis.
 
+    Args:
+        server: Where the connections lead to.
+        name: The name of its socket; another one for each proxy of a Redis.
+
     Attributes:
         harm: What is done to the connections there are, and to those to come.
         passed: How many bytes of replies have passed.
@@ -47,12 +51,12 @@ class RedisProxy:
         server: Where the connections to come lead to.
     """
 
-    def __init__(self, server: RedisServer) -> None:
+    def __init__(self, server: RedisServer, name: str = "p") -> None:
         self.harm = Harm()
         self.passed = 0
         self.links = 0
         self.server = server
-        self._path = server.folder / "p"
+        self._path = server.folder / name
         self._held: list[tuple[asyncio.StreamWriter, bytes]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()

@@ -13,7 +13,7 @@ from asgi_comet.testing._inspect import inside
 from tests.kit.serving import COMET, Address, Answer
 
 JSON = "application/json"
-SENTENCE = "which do not share client processes, users and notifiers yet"
+SENTENCE = "expected a broker that shares client processes, users and notifiers for"
 
 
 def cookie_of(comet: Comet) -> str:

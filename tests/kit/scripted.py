@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from multiprocessing.context import ForkProcess
 from typing import Any
 
+import anyio
 from anyio import sleep
 from starlette.applications import Starlette
 
@@ -31,7 +32,7 @@ rooms = comet.family("room:{room}", type=int)
 async def ticker() -> AsyncIterator[int]:
     for number in itertools.count():
         yield number
-        await sleep(0.01)
+        await sleep(0.05)
 
 
 app = CometMiddleware(Starlette(), comet=comet)
@@ -45,6 +46,7 @@ def script(number: int) -> None:
 
 
 def main(scripts: int, at_once: int) -> None:
+    anyio.run(sleep, 0)  # loads what each script would load again
     running: list[ForkProcess] = []
     codes: list[int | None] = []
     for number in range(scripts):

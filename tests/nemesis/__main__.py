@@ -22,13 +22,19 @@ def parse() -> argparse.Namespace:
     add("--seed", type=int, default=1)
     add("--persistence", choices=sorted(APPEND_ONLY), default="none")
     add("--durable", action="store_true", help="the broker is told that no write is ever lost")
+    add("--memory", action="store_true", help="one worker, with the broker in memory")
+    add("--no-people", dest="people", action="store_false", help="channels of the site only")
+    add("--no-notifiers", dest="notifiers", action="store_false")
     add("--fault", nargs="+", choices=sorted(FAULTS), default=(), metavar="NAME")
     add("--kinds", nargs="+", choices=sorted(KINDS), default=tuple(KINDS), help="of channels")
     add("--clients", type=int, default=60)
     add("--loaders", type=int, default=1, help="processes that the clients are divided among")
+    add("--calm", action="store_true", help="no faults")
     add("--pause", type=float, default=5.0, help="seconds between two faults")
     add("--linger", type=float, default=0.0, help="seconds that members have to end")
     add("--within", type=float, default=5.0, help="seconds in which a message arrives")
+    add("--rate", type=float, default=0.3, help="seconds between two bursts of a publisher")
+    add("--acts", type=float, default=1.0, help="seconds between two acts of an operator")
     add("--keep", type=Path, help="a folder for the history and the logs; short")
     add("--check", type=Path, help="only check the history in a folder")
     add("--list", action="store_true", help="list the faults")
@@ -36,7 +42,15 @@ def parse() -> argparse.Namespace:
 
 
 def options_of(asked: argparse.Namespace) -> Options:
-    words = {**vars(asked), "faults": tuple(asked.fault), "kinds": tuple(asked.kinds)}
+    words = {
+        **vars(asked),
+        "faults": tuple(asked.fault),
+        "kinds": tuple(asked.kinds),
+        "trials": 0,
+        "fails": True,
+        "twice": True,
+        "hurries": False,
+    }
     return Options(**{one.name: words[one.name] for one in fields(Options)})
 
 

@@ -2,7 +2,7 @@
 
 The invariants are those of the design: I1 no silent gap, I2 each once, I3 one truth, I4 complete,
 I5 stored is stored, I6 at most once, I7 failures, I8 order, I9 no cheap `full`, I12 one source,
-I15 nothing left, I16 alive.
+I15 nothing left, I16 alive; the others are in `people_checker.py`.
 
 A channel has epochs; the faults say which channels may get a new one (`renews`), and whether
 the store may have lost messages (`loses`). Epochs between two losses make an age: within an age an
@@ -15,10 +15,10 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from itertools import pairwise
 
 from tests.nemesis.history import Event
 from tests.nemesis.known import (
+    NEW,
     Calm,
     Channel,
     Place,
@@ -28,25 +28,25 @@ from tests.nemesis.known import (
     Violation,
     parse,
     show,
-    split,
 )
+from tests.nemesis.names import process_of
+from tests.nemesis.orders import Found, check_notes, check_order, check_source
+from tests.nemesis.people_checker import STILL, PeopleChecker
 
+TOLD = 1.0  # seconds until a client tells what an answer held
 WITHIN = 5.0  # seconds in which a message reaches its readers when there is no fault
 
-LASTING = re.compile(r"[^:]*:\{\w+\}(lin|format|calm|names|act|log|b:.*)")
+LASTING = re.compile(r"[^:]*:\{\w+\}(lin|format|calm|names|act|log|logr|b:.*)")
 """The keys in Redis that stay, beside those of the channels that stay."""
 
 
-class Checker:
+class Checker(PeopleChecker):
     """Takes events in the order of time; `violations` are complete after `finish`."""
 
     def __init__(self) -> None:
-        self.violations: list[Violation] = []
+        super().__init__()
         self.counts: dict[str, int] = defaultdict(int)
-        self._channels: dict[str, Channel] = {}
         self._readers: dict[tuple[str, str], Reader] = {}
-        self._publishes: dict[str, Publish] = {}
-        self._stands: dict[tuple[str, str], list[Place]] = defaultdict(list)
         self._died: set[str] = set()
         self._faults: list[tuple[float, float]] = []
         self._open: dict[str, list[float]] = defaultdict(list)
@@ -55,7 +55,6 @@ class Checker:
         self._owed: dict[tuple[str, str], tuple[float, str]] = {}
         self._tops: dict[str, tuple[str, str]] = {}
         self._within = WITHIN
-        self._now = 0.0
 
     def take(self, event: Event) -> None:
         self._now = event["at"]
@@ -71,14 +70,15 @@ class Checker:
         self._calm = Calm(self._faults)
         self._check_lateness()
         self._check_publishes()
+        self._check_two_readers()
         for name, channel in self._channels.items():
-            self._check_sources(name, channel)
+            if channel.kind == "source":
+                self._say_all(check_source(name, channel, self._calm, self._within, self._now))
+            elif channel.kind == "notes":
+                self._say_all(check_notes(name, channel))
         for (client, name), (by, epoch) in self._owed.items():
-            self._say("I16", f"{client} on {name} was never told `full` of epoch {epoch}", by)
+            self.say("I16", f"{client} on {name} was never told `full` of epoch {epoch}", by)
         return sorted(self.violations, key=lambda one: one.at)
-
-    def _say(self, invariant: str, text: str, at: float | None = None) -> None:
-        self.violations.append(Violation(invariant, self._now if at is None else at, text))
 
     def take_setup(self, event: Event) -> None:
         self._within = event.get("within", WITHIN)
@@ -93,9 +93,13 @@ class Checker:
     def take_fault(self, event: Event) -> None:
         if event["phase"] == "end":
             began = self._open[event["name"]].pop(0)
+            self._renewing = [one for one in self._renewing if one[0] != event["name"]]
             self._faults.append((began, self._now + event.get("within", self._within)))
             return
         self._open[event["name"]].append(self._now)
+        self._renewing.append((event["name"], event.get("renews", ())))
+        if event.get("loses") and "*" in event.get("renews", ()):
+            self._losses.append(self._now)
         for channel in self._touched(event.get("renews", ())):
             channel.renewals += 1
             if event.get("loses"):
@@ -105,6 +109,7 @@ class Checker:
 
     def take_lost(self, event: Event) -> None:
         """Begin another age: what was seen since the fault began is lost as well."""
+        self._losses.append(self._now)
         for channel in self._channels.values():
             channel.losses.append(event["at"])
 
@@ -116,26 +121,46 @@ class Checker:
     def take_owed(self, event: Event) -> None:
         by = self._now + event["within"]
         for key, reader in self._readers.items():
-            if reader.place is not None and self._channels[key[1]].kind != "newest":
+            newest = self._channels[key[1]].kind == "newest"
+            if reader.place is not None and not newest and self.is_open(*key):
                 self._owed[key] = by, reader.place[0]
+
+    def take_connect(self, event: Event) -> None:
+        super().take_connect(event)
+        for key in list(self._owed):
+            if not self.is_open(*key):  # a page that the client has left
+                del self._owed[key]
 
     def take_died(self, event: Event) -> None:
         self._died.add(event["run"])
+        self._deaths.append(self._now)
+        for channel in self._touched(("kind:declared",)):
+            channel.renewals += 1
 
     # Publishers
 
     def take_call(self, event: Event) -> None:
         self._publishes[event["id"]] = Publish(self._now, event["channel"], event["run"])
+        self._channels[event["channel"]].waiting += 1
 
     def take_ok(self, event: Event) -> None:
         publish = self._publishes[event["id"]]
         publish.done, publish.position = self._now, parse(event["position"])
+        epoch, offset = publish.position
+        channel = self._channels[publish.channel]
+        channel.waiting -= 1
+        channel.stored[epoch] = max(offset, channel.stored.get(epoch, 0))
         row = Row(event["id"], publish.at)
         self._learn_row(publish.channel, publish.position, row)
 
     def take_fail(self, event: Event) -> None:
         publish = self._publishes[event["id"]]
         publish.done, publish.failed, publish.maybe = self._now, True, event["maybe"]
+        publish.error = event.get("error", "")
+        if publish.error.startswith("ChannelFull"):
+            self.check_overflow(publish.channel)
+        elif not publish.maybe:
+            self._channels[publish.channel].waiting -= 1
 
     # Readers
 
@@ -144,9 +169,15 @@ class Checker:
         self._owed.pop((event["client"], event["channel"]), None)
 
     def take_there(self, event: Event) -> None:
+        self._answer(event["client"])
+        self.take_resume(event)
+
+    def take_resume(self, event: Event) -> None:
+        """Let a reader go on from where another reader of its page is."""
         reader = self._readers[event["client"], event["channel"]]
         self._learn_epoch(event["channel"], event["position"])
         reader.place, reader.since = parse(event["position"]), self._now
+        self._channels[event["channel"]].reach(reader.place)
 
     def take_recv(self, event: Event) -> None:
         name, place = event["channel"], parse(event["position"])
@@ -159,6 +190,8 @@ class Checker:
         else:
             self._check_next(whom, reader, place)
         reader.place = place
+        self._channels[name].reach(place)
+        self.note_delivery(event)
         self._pay(event["client"], name)
         if row.sent > reader.since and self._now - row.sent > self._within:
             self._late.append((row.sent, self._now, f"{row.id} reached {whom} late"))
@@ -166,42 +199,52 @@ class Checker:
     def _check_next(self, whom: str, reader: Reader, place: Place) -> None:
         before = reader.place
         if before is None:
-            self._say("I1", f"{whom} got {show(place)} before it was told where it is")
+            self.say("I1", f"{whom} got {show(place)} before it was told where it is")
+        elif before[0] == NEW and place[1] == 1:
+            return
         elif place[0] != before[0]:
-            self._say("I1", f"{whom} went from {show(before)} to {show(place)} without `full`")
+            self.say("I1", f"{whom} went from {show(before)} to {show(place)} without `full`")
         elif place[1] <= before[1]:
-            self._say("I2", f"{whom} got {show(place)} after {show(before)}")
+            self.say("I2", f"{whom} got {show(place)} after {show(before)}")
         elif place[1] != before[1] + 1:
-            self._say("I1", f"{whom} got {show(place)} right after {show(before)}")
+            self.say("I1", f"{whom} got {show(place)} right after {show(before)}")
 
     def _check_newest(self, whom: str, name: str, reader: Reader, place: Place) -> None:
         before = reader.place
         if before is None:
-            self._say("I1", f"{whom} got {show(place)} before it was told where it is")
+            self.say("I1", f"{whom} got {show(place)} before it was told where it is")
         elif place[0] == before[0] and place[1] <= before[1]:
-            self._say("I2", f"{whom} got {show(place)} after {show(before)}")
+            self.say("I2", f"{whom} got {show(place)} after {show(before)}")
         elif place[0] != before[0] and not self._channels[name].is_later(place[0], before[0]):
-            self._say("I1", f"{whom} went back from {show(before)} to {show(place)}")
+            self.say("I1", f"{whom} went back from {show(before)} to {show(place)}")
 
     def take_full(self, event: Event) -> None:
         name = event["channel"]
         channel, reader = self._channels[name], self._readers[event["client"], name]
         whom, before = f"{event['client']} on {name}", reader.place
+        self._answer(event["client"])
+        if event["position"] is None and process_of(name):
+            self.check_overflow(name)
+            return
         if event["position"] is None or before is None or channel.kind == "newest":
-            self._say("I9", f"{whom} at {show(before)} was told `full` to {event['position']}")
+            self.say("I9", f"{whom} at {show(before)} was told `full` to {event['position']}")
             return
         self._learn_epoch(name, event["position"])
         place = parse(event["position"])
         if place[0] != before[0]:
-            if not channel.is_later(place[0], before[0]):
-                self._say("I9", f"{whom} was told `full` from {show(before)} back to {show(place)}")
+            new = channel.seen.get(before[0], 0.0) > self._now - TOLD  # seen late, maybe over
+            if not (new or channel.is_later(place[0], before[0])):
+                self.say("I9", f"{whom} was told `full` from {show(before)} back to {show(place)}")
             elif place[1] < before[1] and channel.epochs[place[0]] == channel.epochs[before[0]]:
-                self._say("I2", f"{whom} at {show(before)} is to get all after {show(place)} again")
-        elif channel.known[place[0]] < before[1] + 1 + channel.size:
+                self.say("I2", f"{whom} at {show(before)} is to get all after {show(place)} again")
+        elif channel.known[place[0]] < before[1] + 1 + channel.size and not self.is_acknowledged(
+            name, before
+        ):
             reader.cuts += 1
             if reader.cuts > channel.cuts:
-                self._say("I9", f"{whom} at {show(before)} was told `full` needlessly")
+                self.say("I9", f"{whom} at {show(before)} was told `full` needlessly")
         reader.place, reader.since = place, self._now
+        channel.reach(place)
         self._pay(event["client"], name)
 
     def _pay(self, client: str, name: str) -> None:
@@ -211,24 +254,37 @@ class Checker:
             del self._owed[client, name]
             if self._now > by:
                 late = self._now - by
-                self._say("I16", f"{client} on {name} was told `full` {late:.1f} s late")
+                self.say("I16", f"{client} on {name} was told `full` {late:.1f} s late")
 
     def take_closed(self, event: Event) -> None:
-        told = f"{event['client']} on {event['channel']} was told `closed` ({event['reason']})"
-        self._say("I9", f"{told}, and the channel lives")
+        name, reason = event["channel"], event["reason"]
+        told = f"{event['client']} on {name} was told `closed`"
+        if process_of(name):
+            self.check_own_closed(name, told, reason)
+        elif name not in self._channels:
+            self._check_runtime(name, reason)
+        else:
+            self.say("I9", f"{told} ({reason}), and the channel lives")
+
+    def _check_runtime(self, name: str, reason: str) -> None:
+        """Expect the end of a channel whose iterator has ended with its worker."""
+        if reason != "failed":
+            self.say("I12", f"{name} ended as `{reason}`, and its iterator was cut off")
 
     # The log
 
     def _learn_epoch(self, name: str, position: str) -> None:
         epoch, offset = parse(position)
+        if epoch == NEW:
+            return
         channel = self._channels[name]
         channel.known[epoch] = max(offset, channel.known.get(epoch, 0))
         if epoch in channel.epochs:
             return
         if len(channel.epochs) > channel.renewals:
-            self._say("I9", f"{name} has a new epoch {epoch} that no fault explains")
+            self.say("I9", f"{name} has a new epoch {epoch} that no fault explains")
             channel.renewals += 1  # told once
-        channel.epochs[epoch] = len(channel.losses)
+        channel.epochs[epoch], channel.seen[epoch] = len(channel.losses), self._now
 
     def _learn_row(self, name: str, place: Place, row: Row) -> None:
         channel = self._channels[name]
@@ -236,7 +292,7 @@ class Checker:
         there = channel.rows.setdefault(place, row)
         there.fence = there.fence or row.fence
         if there.id != row.id:
-            self._say("I3", f"{name} has both {there.id} and {row.id} at {show(place)}")
+            self.say("I3", f"{name} has both {there.id} and {row.id} at {show(place)}")
         elif there is row:
             self._check_age(name, channel, place, row)
 
@@ -244,12 +300,12 @@ class Checker:
         age = channel.epochs[place[0]]
         same = channel.ages.setdefault((age, place[1]), row)
         if same.id != row.id:
-            self._say(
+            self.say(
                 "I3", f"{name} has both {same.id} and {row.id} at offset {place[1]}, and no loss"
             )
         for other in self._stands[name, row.id]:
             if other[1] != place[1] and channel.epochs[other[0]] == age:
-                self._say("I6", f"{row.id} is twice on {name}, at {show(other)} and {show(place)}")
+                self.say("I6", f"{row.id} is twice on {name}, at {show(other)} and {show(place)}")
         self._stands[name, row.id].append(place)
 
     def take_held(self, event: Event) -> None:
@@ -261,24 +317,25 @@ class Checker:
         worker, other = self._tops.setdefault(name, (event["worker"], position))
         self._learn_epoch(name, position)
         if other != position:
-            self._say("I4", f"{name} is at {other} on {worker}, at {position} on {event['worker']}")
+            self.say("I4", f"{name} is at {other} on {worker}, at {position} on {event['worker']}")
             if parse(position)[1] > parse(other)[1]:
                 self._tops[name] = event["worker"], position
 
     def take_final(self, event: Event) -> None:
         name = event["channel"]
+        if process_of(name):
+            self.check_final(event)
         if name in self._tops and self._tops[name][1] != event["position"]:
             top = self._tops[name][1]
-            self._say(
-                "I4", f"{event['client']} on {name} ends at {event['position']}, not at {top}"
-            )
+            self.say("I4", f"{event['client']} on {name} ends at {event['position']}, not at {top}")
 
     def take_left(self, event: Event) -> None:
         for key in event["keys"]:
             if not LASTING.fullmatch(key) and not self._stays(key):
-                self._say("I15", f"the key {key} is left")
+                self.say("I15", f"the key {key} is left")
         for topic in event["topics"]:
-            self._say("I15", f"a subscription to {topic} is left")
+            self.say("I15", f"a subscription to {topic} is left")
+        self.check_tables(event.get("tables", {}))
 
     def _stays(self, key: str) -> bool:
         kind, _, name = key.partition("}")[2].partition(":")
@@ -291,11 +348,17 @@ class Checker:
         for sent, came, text in self._late:
             calm = self._calm.between(sent, came)
             if calm > self._within:
-                self._say(
+                self.say(
                     "I16",
                     f"{text}, {came - sent:.1f} s after its call, {calm:.1f} of it calm",
                     came,
                 )
+
+    def _check_two_readers(self) -> None:
+        for began, sent, text in self._two:
+            seconds = sent - began
+            if seconds > STILL or self._calm.between(began, sent) > seconds - 1e-6:
+                self.say("I10", f"{text}, {seconds:.1f} s after that one's first answer", sent)
 
     def _check_publishes(self) -> None:
         by_channel: dict[tuple[str, int], list[tuple[int, Publish, str]]] = defaultdict(list)
@@ -307,65 +370,31 @@ class Checker:
             }:
                 by_channel[publish.channel, age].append((offset, publish, id_))
         for (name, age), stored in by_channel.items():
-            self._check_order(f"{name} (age {age})", stored)
+            self._say_all(check_order(f"{name} (age {age})", stored))
+
+    def _say_all(self, found: Iterable[Found]) -> None:
+        for one in found:
+            self.say(*one)
 
     def _check_outcome(self, id_: str, publish: Publish, places: list[Place]) -> None:
         channel, end = self._channels[publish.channel], publish.done or self._now
         calm = self._calm.between(publish.at, end)
         if publish.failed and not publish.maybe and places:
-            self._say("I7", f"{id_} failed for certain, and stands at {show(places[0])}", end)
+            self.say("I7", f"{id_} failed for certain, and stands at {show(places[0])}", end)
+        if self.explains_failure(publish):
+            return
         begin = publish.at - 1  # a fault may just have ended
         if publish.failed and self._calm.between(begin, end) > end - begin - 1e-6:
-            self._say("I16", f"{id_} failed where there was no fault", end)
+            self.say("I16", f"{id_} failed where there was no fault", end)
         if publish.done is None and publish.run not in self._died and calm > 2 * self._within:
-            self._say("I16", f"the call of {id_} never returned", publish.at)
+            self.say("I16", f"the call of {id_} never returned", publish.at)
         if publish.position is not None and publish.channel in self._tops:
             epoch, top = parse(self._tops[publish.channel][1])
             same = channel.epochs[epoch] == channel.epochs[publish.position[0]]
             if same and publish.position[1] > top:
-                self._say(
+                self.say(
                     "I5", f"{id_} was stored at {show(publish.position)}; the log ends at {top}"
                 )
-
-    def _check_order(self, name: str, stored: list[tuple[int, Publish, str]]) -> None:
-        """Compare the offsets with the order of calls that overlap not, or are of one run."""
-        newest: dict[str, tuple[int, str]] = {}
-        ended = sorted((p.done, o, i) for o, p, i in stored if p.done is not None and not p.failed)
-        at, top, last = 0, -1, ""
-        for offset, publish, id_ in sorted(stored, key=lambda one: one[1].at):
-            while at < len(ended) and ended[at][0] < publish.at:
-                top, last = max((top, last), ended[at][1:])
-                at += 1
-            before = max((top, last), newest.get(publish.run, (-1, "")))
-            if offset < before[0]:
-                self._say("I8", f"{name}: {id_} stands at {offset}, before {before[1]}", publish.at)
-            newest[publish.run] = max(newest.get(publish.run, (-1, "")), (offset, id_))
-
-    def _check_sources(self, name: str, channel: Channel) -> None:
-        if channel.kind != "source":
-            return
-        last = max((row.sent for row in channel.ages.values()), default=0.0)
-        if self._calm.between(last, self._now) > self._within:
-            self._say("I16", f"{name} is silent to the end", last)
-        replaced: dict[tuple[int, str], str] = {}
-        for ((age, offset), row), ((then, following), after) in pairwise(
-            sorted(channel.ages.items())
-        ):
-            fence, count = split(row.id)
-            if self._calm.between(row.sent, after.sent) > self._within:
-                self._say("I16", f"{name} was silent between {row.id} and {after.id}", after.sent)
-            if age != then:
-                continue
-            if after.fence != row.fence:
-                replaced[age, str(row.fence)] = str(after.fence)
-                if (age, str(after.fence)) in replaced:
-                    self._say(
-                        "I12", f"{name}: {after.id} is of a source that was replaced", after.sent
-                    )
-            elif following == offset + 1 and split(after.id) != (fence, count + 1):
-                if channel.lost_between(row.sent, after.sent):
-                    continue  # it was stored, in what the store has lost
-                self._say("I5", f"{name}: {after.id} comes right after {row.id}", after.sent)
 
 
 def check(history: Iterable[Event]) -> list[Violation]:

@@ -95,6 +95,8 @@ def kill_redis(stage: Stage) -> None:
         stage.primary.stop(signal.SIGKILL)
         stage.sleep(0, 3)
         start(stage.primary)
+        if options.persistence == "none":
+            stage.journal.write("emptied")
 
 
 @named("redis-stop", "redis")
@@ -152,6 +154,7 @@ def run_out_of_memory(stage: Stage) -> None:
 def flush_all(stage: Stage) -> None:
     with stage.fault("flushall", renews=EVERYTHING, loses=True), stage.client() as client:
         client.flushall()
+        stage.journal.write("emptied")
 
 
 @named("del-list", "redis")

@@ -17,12 +17,37 @@ actor goes on, without a buffer, so that a killed actor has told all that it did
 | `closed` | `client`, `channel`, `reason` | a client |
 | `fault` | `name`, `phase`, `within`, `renews`, `loses`, `cuts` | the nemesis |
 | `lost` | | the nemesis: the store goes on from what it was when the fault began |
+| `emptied` | | the nemesis: the store has lost everything |
 | `owed` | `within` | the nemesis: all readers are to be told `full` by then |
 | `held` | `channel`, `position`, `id`, `sent`, `fence` | the run, which reads the logs at the end |
 | `top` | `channel`, `worker`, `position` | the run: where a fresh reader begins at the end |
 | `final` | `client`, `channel`, `position` | a client at the end |
 | `note` | `text` | the nemesis, for people |
-| `left` | `keys`, `topics` | the run: what is in Redis after all have gone |
+| `left` | `keys`, `topics`, `tables` | the run: what is left in Redis and in workers |
+
+A page is a client process. Its channels are called `PROCESS~NAME`.
+
+| event | fields | written by |
+|---|---|---|
+| `page` | `process`, `channels` | a worker that opens a page, before it answers |
+| `opened` | `process`, `browser`, `readers` | a browser that has the answer |
+| `connect` | `client`, `browser`, `user`, `generation`, `process` | a client of a page |
+| `answered` | `client` | the same, when the server first answers on the connection |
+| `replaced` | `client` | the same: another connection reads |
+| `disconnect` | `client`, `process` | the same |
+| `resume` | `client`, `channel`, `position` | a client that goes on from where its page is |
+| `ack` | `client`, `channel`, `position` | a client, before it sends the position |
+| `forbidden` | `client`, `channel` | a client |
+| `closing` | `process` | a browser, before it closes a page |
+| `gone` | `process`, `how` | a client: `closed`, or `forbidden` (no cookie) |
+| `on_close` | `process`, `run` | a worker: the callback of a page |
+| `act` | `act`, `name`, `browser`, `user` | an operator, before it asks |
+| `acted` | the same, `done`, `status`, `generation` | an operator that has the answer, or none |
+| `deactivated`, `activated` | | the nemesis: all workers have confirmed; it is about to ask |
+| `outcome` | `id`, `success` | a publisher that has awaited the outcome |
+| `receipt` | `id`, `acknowledged` (channels) | a worker that has awaited a receipt |
+| `must` | `what`, `done` | what must work also during a fault |
+| `over` | | the run: workers stop from now on |
 """
 
 from __future__ import annotations

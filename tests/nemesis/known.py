@@ -10,6 +10,9 @@ from typing import TypeAlias
 
 Place: TypeAlias = tuple[str, int]
 
+NEW = "new"
+"""The epoch of a channel that does not exist yet."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Violation:
@@ -41,28 +44,44 @@ class Channel:
 
     Attributes:
         epochs: In the order of their first sight, each with its age.
+        seen: When each was first seen.
         renewals: How many new epochs the faults so far explain.
         losses: When the store may have lost messages; their number is the age of the next epoch.
         cuts: How often the held messages were lost and the epoch was not.
         rows: By epoch and offset.
         ages: The same by age and offset.
         known: The newest offset of an epoch.
+        stored: The newest offset of an epoch that a publisher knows.
+        reached: The newest offset of an epoch that a client has, or has begun after.
+        waiting: How many calls have not returned.
+        over: Whether it has overflowed.
     """
 
     kind: str = "site"
     size: int = 10**9
     epochs: dict[str, int] = field(default_factory=dict)
+    seen: dict[str, float] = field(default_factory=dict)
     renewals: int = 0
     losses: list[float] = field(default_factory=list)
     cuts: int = 0
     rows: dict[Place, Row] = field(default_factory=dict)
     ages: dict[tuple[int, int], Row] = field(default_factory=dict)
     known: dict[str, int] = field(default_factory=dict)
+    stored: dict[str, int] = field(default_factory=dict)
+    reached: dict[str, int] = field(default_factory=dict)
+    waiting: int = 0
+    over: bool = False
+
+    def reach(self, place: Place) -> None:
+        epoch, offset = place
+        self.reached[epoch] = max(offset, self.reached.get(epoch, 0))
 
     def lost_between(self, begin: float, end: float) -> bool:
         return any(begin <= at <= end for at in self.losses)
 
     def is_later(self, one: str, other: str) -> bool:
+        if other == NEW:
+            return True
         order = list(self.epochs)
         return order.index(one) > order.index(other)
 
@@ -93,6 +112,70 @@ class Publish:
     position: Place | None = None
     failed: bool = False
     maybe: bool = False
+    error: str = ""
+
+
+@dataclass(slots=True)
+class Browser:
+    """A session, as its cookie jar knows it.
+
+    Attributes:
+        user: The user; `?` while that is not certain.
+        acting: Whether what is under way may close pages.
+        changed: When it last did.
+        doubtful: When a login was last under way, or did not return.
+        moves: The number of each cookie, and when its answer came.
+        forgotten: Whether the store was emptied since the user has logged in.
+    """
+
+    user: str = ""
+    acting: bool = False
+    changed: float = 0.0
+    doubtful: float = 0.0
+    moves: list[tuple[int, float]] = field(default_factory=list)
+    forgotten: bool = False
+
+
+@dataclass(slots=True)
+class Connection:
+    """A connection of a page.
+
+    Attributes:
+        at: When it began.
+        answered: When the server first answered.
+    """
+
+    at: float
+    browser: str
+    user: str
+    process: str
+    generation: int
+    answered: float | None = None
+
+
+@dataclass(slots=True)
+class Process:
+    """A page.
+
+    Attributes:
+        born: When it was opened.
+        seen: When a client last heard from the server.
+        closing: Whether a client has asked to close it.
+        over: Whether it has closed.
+        called: The runs of workers in which its callback ran.
+    """
+
+    born: float
+    seen: float = 0.0
+    browser: str = ""
+    readers: int = 1
+    closing: bool = False
+    over: bool = False
+    called: set[str] = field(default_factory=set)
+    connections: dict[str, Connection] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.seen = self.seen or self.born
 
 
 class Calm:

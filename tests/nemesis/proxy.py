@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
@@ -77,14 +78,18 @@ class Proxy:
         self._delay: Callable[[], float] | None = None
         self._drop = ""
         self._dropped = threading.Event()
+        self._hold = ""
+        self._held = threading.Event()
+        self._cut = ""
         self._twice = False
         self._servers: list[asyncio.Server] = []
-        self._loop = asyncio.new_event_loop()
+        self._loop: asyncio.AbstractEventLoop
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     # Called by the nemesis, in another thread
 
     def start(self) -> None:
+        self._loop = asyncio.new_event_loop()
         self._thread.start()
         self._call(self._listen())
 
@@ -143,6 +148,25 @@ class Proxy:
         self._soon(lambda: self._set_drop(""))
         return dropped
 
+    def hold_after(self, script: str, seconds: float) -> bool:
+        """Hold back what follows the next reply to a script; tell whether one came."""
+        self._held.clear()
+        self._soon(lambda: self._set_hold(script))
+        held = self._held.wait(SOON)
+        self._soon(lambda: self._set_hold(""))
+        if held:
+            time.sleep(seconds)
+        self.heal()
+        return held
+
+    def cut_after(self, command: str) -> bool:
+        """End the connection on which a command comes, once Redis has it; tell whether it came."""
+        self._dropped.clear()
+        self._soon(lambda: self._set_cut(command))
+        came = self._dropped.wait(SOON)
+        self._soon(lambda: self._set_cut(""))
+        return came
+
     def late(self, worker: int) -> str:
         """Hold back requests of a connection that then ends, and release them two batches later."""
         return self._call(self._be_late(worker))
@@ -167,6 +191,12 @@ class Proxy:
 
     def _set_drop(self, script: str) -> None:
         self._drop = script
+
+    def _set_hold(self, script: str) -> None:
+        self._hold = script
+
+    def _set_cut(self, command: str) -> None:
+        self._cut = command
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -247,8 +277,12 @@ class Proxy:
                 return
             for name, request in zip(link.holding, requests, strict=True):
                 to_redis.write(self._note(link, name, request))
-            link.holding = []
+            cut, link.holding = bool(self._cut) and self._cut in link.holding, []
             await to_redis.drain()
+            if cut:
+                self._cut = ""
+                self._dropped.set()
+                return
 
     def _note(self, link: Link, name: str, request: bytes) -> bytes:
         """Expect the reply to a request; return what Redis is sent."""
@@ -275,6 +309,11 @@ class Proxy:
                     return
                 if shown and not writer.is_closing():
                     writer.write(value)
+                if name and name == self._hold:
+                    self._hold = ""
+                    link.replies.clear()
+                    self._held.set()
+                    await link.replies.wait()
             with suppress(ConnectionError):  # a worker that has gone away
                 await writer.drain()
 

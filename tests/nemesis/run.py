@@ -7,19 +7,24 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.nemesis.checker import Checker
+from tests.nemesis.conclusion import conclude
 from tests.nemesis.faults import FAULTS, KIND_OF, Fault
 from tests.nemesis.history import Event, read_history
 from tests.nemesis.known import Violation
-from tests.nemesis.stage import Options, Stage, conclude, setting
+from tests.nemesis.people_faults import IN_MEMORY, PEOPLE
+from tests.nemesis.stage import Options, Stage, setting
 
 OVERLAPS = 0.2  # the share of faults during which another one begins
 SHOWN = 12  # violations of each invariant in the report
-COUNTED = ("recv", "call", "ok", "fail", "full", "closed", "begin")
+COUNTED = ("recv", "call", "ok", "fail", "full", "closed", "begin", "opened", "gone", "forbidden")
+LAGGING = ("promotion", "idle-promotion", "promotion-and-people")
+INVARIANTS = [f"I{number}" for number in range(1, 17)]
+WRONG = ("I1", "I2", "I3")  # a client that goes on as if it had missed nothing, or twice
 
 
 @dataclass
@@ -30,6 +35,8 @@ class Report:
         counts: Events by their kind.
         faults: How often each fault came.
         notes: What faults told.
+        failures: Why publishes have failed.
+        acts: What operators did, and how it was answered.
         violations: In the order of time.
         seconds: How long it took.
     """
@@ -38,6 +45,7 @@ class Report:
     faults: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
+    acts: Counter[str] = field(default_factory=Counter)
     violations: list[Violation] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -47,10 +55,21 @@ class Report:
         lines += [f"  {count:5} {name}" for name, count in sorted(self.faults.items())]
         lines += [f"  {count:5} {text}" for text, count in sorted(self.notes.items())]
         lines += [f"  {count:5} failed: {text}" for text, count in self.failures.most_common(8)]
-        lines.append(f"{len(self.violations)} violations")
+        lines += [f"  {count:5} {text}" for text, count in sorted(self.acts.items())]
         kinds = Counter(violation.invariant for violation in self.violations)
-        lines += [f"  {count:5} {invariant}" for invariant, count in sorted(kinds.items())]
+        lines.append(f"{len(self.violations)} violations; {self._figures(kinds)}")
+        lines.append("  " + ", ".join(f"{one} {kinds[one]}" for one in INVARIANTS))
         return "\n".join(lines + self.told(SHOWN))
+
+    def _figures(self, kinds: Counter[str]) -> str:
+        a_second = self.counts["recv"] / max(self.seconds, 1.0)
+        dropped = sum(n for text, n in self.notes.items() if text.endswith(": came"))
+        wrong = sum(kinds[one] for one in WRONG)
+        cheap = sum("`full`" in one.text for one in self.violations if one.invariant == "I9")
+        return (
+            f"{a_second:.0f} deliveries/s, {dropped} replies dropped or held, "
+            f"{wrong} wrong continuations, {cheap} `full` beyond I9"
+        )
 
     def told(self, most: int) -> list[str]:
         """Return the first violations of each invariant as lines."""
@@ -62,14 +81,22 @@ class Report:
         return lines
 
 
-def run(options: Options, keep: Path | None = None) -> Report:
-    """Run, and check; the history stays in `keep`, if given."""
+def run(
+    options: Options, keep: Path | None = None, act: Callable[[Stage], None] | None = None
+) -> Report:
+    """Run, and check.
+
+    Args:
+        options: How the run is to be.
+        keep: Where the history stays; `None` for nowhere.
+        act: What happens; by default faults, until the time is over.
+    """
     with tempfile.TemporaryDirectory(prefix="nemesis") as folder:
         place = Path(folder) if keep is None else keep
         place.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
         with setting(place, options) as stage:
-            rage(stage)
+            (act or rage)(stage)
             conclude(stage)
         report = read_report(place)
         report.seconds = time.monotonic() - began
@@ -93,6 +120,8 @@ def tally(report: Report, event: Event) -> None:
         report.faults[event["name"]] += 1
     elif kind == "note":
         report.notes[event["text"]] += 1
+    elif kind == "acted":
+        report.acts[f"{event['name']}: {event['status']}"] += 1
     elif kind == "fail":
         report.failures[event["error"][:100]] += 1
 
@@ -101,6 +130,9 @@ def rage(stage: Stage) -> None:
     """Have faults until the time is over."""
     options = stage.options
     end = time.monotonic() + options.minutes * 60
+    if options.calm:
+        stage.sleep(options.minutes * 60)
+        return
     for name in choices(options, stage.chance):
         stage.sleep(options.pause * 0.5, options.pause * 1.5)
         if time.monotonic() > end:
@@ -114,15 +146,26 @@ def rage(stage: Stage) -> None:
 
 def choices(options: Options, chance: random.Random) -> Iterator[str]:
     """Choose faults: each once in random order, and again."""
-    names = list(options.faults or FAULTS)
+    names = possible(options)
+    lagging = [name for name in names if name in LAGGING]
     while True:
-        yield from chance.sample(names, len(names))
+        for name in chance.sample(names, len(names)):
+            if options.persistence == "lagging" and lagging:
+                yield chance.choice(lagging)
+            yield name
+
+
+def possible(options: Options) -> list[str]:
+    """Return the faults that a run can have."""
+    names = list(options.faults or FAULTS)
+    if options.memory:
+        return [name for name in names if name in IN_MEMORY]
+    return [name for name in names if options.people or name not in PEOPLE]
 
 
 def other(name: str, options: Options, chance: random.Random) -> str | None:
     """Choose a fault that may overlap with another one."""
-    names = options.faults or tuple(FAULTS)
-    fitting = [one for one in names if KIND_OF[one] != KIND_OF[name]]
+    fitting = [one for one in possible(options) if KIND_OF[one] != KIND_OF[name]]
     return chance.choice(fitting) if fitting else None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import random
 import shutil
 import signal
@@ -13,19 +12,19 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tests.kit.redis import Client, RedisServer
-from tests.kit.serving import Address, reserved_port
-from tests.nemesis.clients import HOST
+from tests.kit.serving import reserved_port
+from tests.nemesis.browsers import HOST
 from tests.nemesis.history import Journal
-from tests.nemesis.names import KINDS, ROOM, channels
+from tests.nemesis.names import KINDS, channels
 from tests.nemesis.proxy import Proxy
 from tests.nemesis.workers import LoaderProcess, Worker
 
-APPEND_ONLY = {"none": "", "everysec": "everysec", "always": "always"}
+APPEND_ONLY = {"none": "", "everysec": "everysec", "always": "always", "lagging": ""}
+"""How Redis persists; `lagging`: not at all, and every other fault promotes a replica that lags."""
+
 WORKERS = 3
-SETTLED = 4.0  # seconds after which all that was published has arrived
 
 
 @dataclass(frozen=True)
@@ -35,14 +34,28 @@ class Options:
     minutes: float = 1.0
     seed: int = 1
     persistence: str = "none"
+    memory: bool = False  # one worker, with the broker in memory
+    people: bool = True
+    notifiers: bool = True
     durable: bool = False
     faults: tuple[str, ...] = ()
     kinds: tuple[str, ...] = tuple(KINDS)
     clients: int = 60
     loaders: int = 1
+    calm: bool = False  # no faults
     pause: float = 5.0  # seconds between two faults
     linger: float = 0.0  # seconds that members have to end after their last client
     within: float = 5.0  # seconds in which messages arrive without a fault
+    rate: float = 0.3  # seconds between two bursts of a publisher
+    acts: float = 1.0  # seconds between two acts of the operator of a loader
+    trials: int = 0  # acts, after which a loader says so
+    twice: bool = True  # whether two clients read some pages in turn
+    fails: bool = True  # whether a source fails now and then
+    hurries: bool = False  # whether what is left at the end is forgotten soon
+
+    @property
+    def workers(self) -> int:
+        return 1 if self.memory else WORKERS
 
 
 @dataclass
@@ -52,6 +65,7 @@ class Stage:
     Attributes:
         primary: The Redis that workers are connected to.
         spare: Another one, which does not run; a replica when a fault wants one.
+        tables: What is in the tables of a worker without a client.
     """
 
     folder: Path
@@ -63,6 +77,7 @@ class Stage:
     proxy: Proxy
     workers: list[Worker] = field(default_factory=list)
     loaders: list[LoaderProcess] = field(default_factory=list)
+    tables: dict[str, int] = field(default_factory=dict)
     is_quiet: bool = False
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -139,6 +154,10 @@ class Stage:
             with contextlib.suppress(OSError):
                 worker.ask("POST", f"/loud?on={'false' if on else 'true'}")
 
+    def tell(self, line: str) -> None:
+        """Tell one of the loaders."""
+        self.chance.choice(self.loaders).tell(line)
+
     def restart(self, worker: Worker) -> None:
         worker.start(quiet=self.is_quiet)
         worker.wait()
@@ -209,24 +228,32 @@ def setting(folder: Path, options: Options) -> Iterator[Stage]:
         journal = Journal(folder / "run.jsonl")
         stack.callback(journal.close)
         primary, spare = (make_redis(stack, folder / name, options) for name in ("a", "b"))
-        start(primary)
-        proxy = Proxy(folder, WORKERS, primary.path)
-        proxy.start()
-        stack.callback(proxy.stop)
+        proxy = Proxy(folder, options.workers, primary.path)
+        if not options.memory:
+            start(primary)
+            proxy.start()
+            stack.callback(proxy.stop)
         chance = random.Random(options.seed)
         stage = Stage(folder, options, chance, journal, primary, spare, proxy)
         journal.write("setup", channels=channels(list(options.kinds)), within=options.within)
         with stage.fault("start", within=1):
             begin_workers(stack, stage)
+            stage.tables = most([one.tables() for one in stage.workers]) if options.people else {}
             begin_loaders(stack, stage)
             time.sleep(3)
         yield stage
 
 
+def most(tables: list[dict[str, int]]) -> dict[str, int]:
+    """Return the largest size of each table."""
+    names = {name for one in tables for name in one}
+    return {name: max(one.get(name, 0) for one in tables) for name in names}
+
+
 def make_redis(stack: ExitStack, folder: Path, options: Options) -> RedisServer:
     folder.mkdir()
     words = ["--repl-diskless-sync-delay", "0", "--bind", HOST]
-    if options.persistence != "none":
+    if APPEND_ONLY[options.persistence]:
         words += ["--appendonly", "yes", "--appendfsync", options.persistence]
     server = RedisServer(folder, *words, port=stack.enter_context(reserved_port()))
     stack.callback(server.stop)
@@ -234,12 +261,20 @@ def make_redis(stack: ExitStack, folder: Path, options: Options) -> RedisServer:
 
 
 def begin_workers(stack: ExitStack, stage: Stage) -> None:
-    for number in range(WORKERS):
+    options = stage.options
+    rights = stage.folder / "rights"
+    rights.mkdir()
+    for number in range(options.workers):
         environment = {
-            "NEMESIS_BROKER": f"redis+unix://{stage.proxy.paths[number]}",
-            "NEMESIS_DURABLE": "1" if stage.options.durable else "",
-            "NEMESIS_SEED": str(stage.options.seed),
-            "NEMESIS_KINDS": ",".join(stage.options.kinds),
+            "NEMESIS_BROKER": "" if options.memory else f"redis+unix://{stage.proxy.paths[number]}",
+            "NEMESIS_DURABLE": "1" if options.durable else "",
+            "NEMESIS_SEED": str(options.seed),
+            "NEMESIS_KINDS": ",".join(options.kinds),
+            "NEMESIS_FAILS": "1" if options.fails else "",
+            "NEMESIS_PAUSE": str(options.rate),
+            "NEMESIS_PEOPLE": str(rights) if options.people else "",
+            "NEMESIS_NOTIFIERS": "1" if options.notifiers else "",
+            "NEMESIS_HURRIES": "1" if options.hurries else "",
         }
         port = stack.enter_context(reserved_port())
         worker = Worker(number, port, stage.folder, environment, lambda run: died(stage, run))
@@ -251,8 +286,8 @@ def begin_workers(stack: ExitStack, stage: Stage) -> None:
 
 
 def died(stage: Stage, run: str) -> None:
-    stage.journal.write("died", run=f"task-{run}")
-    stage.journal.write("died", run=f"thread-{run}")
+    for publisher in (f"task-{run}", f"thread-{run}", run):
+        stage.journal.write("died", run=publisher)
 
 
 def begin_loaders(stack: ExitStack, stage: Stage) -> None:
@@ -266,88 +301,15 @@ def begin_loaders(stack: ExitStack, stage: Stage) -> None:
             "clients": options.clients // options.loaders,
             "publishers": 2,
             "seed": options.seed,
+            "people": options.people,
+            "notifiers": options.notifiers,
+            "twice": options.twice,
+            "acts": options.acts,
+            "trials": options.trials,
         }
         loader = LoaderProcess(setup, stage.folder / f"l{number}.log")
         stack.callback(loader.end, 0)
         stage.loaders.append(loader)
-
-
-def conclude(stage: Stage) -> None:
-    """Let everything settle, and write down where the logs and the clients end."""
-    time.sleep(stage.options.within)
-    with stage.fault("conclusion", within=3600):
-        stage.hush(True)
-        time.sleep(SETTLED)
-        tops = read_logs(stage)
-        for loader in stage.loaders:
-            loader.tell(f"finish {json.dumps(tops)}")
-        for loader in stage.loaders:
-            assert loader.end(60) == 0, "a loader has failed, see its log"
-        list_keys(stage)
-
-
-def read_logs(stage: Stage) -> dict[str, str]:
-    """Write down each log as it is at the end; return the positions of the newest messages."""
-    tops: dict[str, str] = {}
-    names = list(channels(list(stage.options.kinds)))
-    for worker in stage.workers:
-        for name in names:
-            for event in poll(worker, {name: "last:1000"}):
-                note_held(stage, event)
-        for event in poll(worker, dict.fromkeys(names, "now")):
-            if "position" in event:
-                name, position = event["channel"], event["position"]
-                stage.journal.write("top", worker=worker.run, channel=name, position=position)
-                tops[name] = max(position, tops.get(name, ""), key=offset_of)
-    return tops
-
-
-def note_held(stage: Stage, event: dict[str, Any]) -> None:
-    channel = event["channel"]
-    if "data" in event:
-        fields = {"position": event["position"], **event["data"]}
-        stage.journal.write("held", channel=channel, **fields)
-    elif "error" in event:
-        reason = event.get("reason", event["error"])
-        stage.journal.write("closed", client="the run", channel=channel, reason=reason)
-
-
-def offset_of(position: str) -> int:
-    return int(position.rpartition(".")[2] or 0)
-
-
-def poll(worker: Worker, starts: dict[str, str]) -> list[dict[str, Any]]:
-    body = json.dumps({"channels": starts})
-    headers = {"Content-Type": "application/json"}
-    answer = Address(HOST, worker.port).request("POST", "/comet/poll", body, headers)
-    assert answer.status == 200, answer
-    events: list[dict[str, Any]] = json.loads(answer.body)["events"]
-    return events
-
-
-def list_keys(stage: Stage) -> None:
-    """Write down what is left in Redis once the workers have stopped."""
-    lingering = stage.options.linger > 0
-    with stage.client() as client:
-        stage.until(lambda: not any(ROOM in key for key in find_keys(client)), stage.options.linger)
-        for worker in stage.workers:
-            worker.stop()
-        found = [key for key in find_keys(client) if lingering or are_lasting(key)]
-        topics = [topic.decode() for topic in client.execute_command("PUBSUB", "CHANNELS")]
-    stage.journal.write("left", keys=found, topics=topics)
-
-
-def find_keys(client: Client) -> list[str]:
-    """Return the keys, but for the records of members that have ended, which expire."""
-    keys = [key.decode() for key in client.keys("*")]
-    members = [key for key in keys if f"}}c:{ROOM}" in key]
-    ended = {key for key in members if client.hexists(key, "c") and client.pttl(key) > 0}
-    return sorted(set(keys) - ended)
-
-
-def are_lasting(key: str) -> bool:
-    """Tell whether a key is not of members, or of their owner, that had no time to end."""
-    return not key.endswith((*KINDS["member"], "}dead")) and "}own:" not in key
 
 
 def stop_and_go_on(process_send: Callable[[int], None], sleep: Callable[[], object]) -> None:

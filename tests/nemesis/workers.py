@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.kit.programs import ROOT
-from tests.nemesis.clients import HOST
+from tests.kit.serving import Address
+from tests.nemesis.browsers import HOST
 
 STARTED = 30.0  # seconds until a worker answers
 STOPPED = 30.0  # seconds until a worker has ended after SIGTERM
@@ -90,6 +91,13 @@ class Worker:
             connection.request(method, path)
             return connection.getresponse().status
 
+    def tables(self) -> dict[str, int]:
+        """Return how much is in each table of the worker."""
+        answer = Address(HOST, self.port).request("GET", "/tables")
+        assert answer.status == 200, answer
+        tables: dict[str, int] = json.loads(answer.body)
+        return tables
+
     def send(self, number: int) -> None:
         assert self.process is not None
         self.process.send_signal(number)
@@ -129,6 +137,7 @@ class LoaderProcess:
     """A process of clients and publishers, see `tests/nemesis/loader.py`."""
 
     def __init__(self, setup: dict[str, Any], log: Path) -> None:
+        self._log = log
         with log.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.nemesis.loader", json.dumps(setup)],
@@ -142,6 +151,9 @@ class LoaderProcess:
         assert self.process.stdin is not None
         self.process.stdin.write(line.encode() + b"\n")
         self.process.stdin.flush()
+
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
 
     def end(self, seconds: float) -> int:
         """Wait for its end, or else kill it; return how it ended."""

@@ -28,5 +28,5 @@ def test_it_is_not_registered_and_gets_no_process() -> None:
     with pytest.raises(TryAgain):
         enter(node, exchange, None, reader, 1.0)
     with pytest.raises(TryAgain):
-        default_process(node, exchange)
+        default_process(node, exchange).send(None)
     assert (len(node.fanout.listeners), len(node.clients)) == (0, 1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from asgi_comet.brokers.logs import Fenced
 from asgi_comet.brokers.redis.calls import Call, Group, Item, Log
@@ -29,9 +29,10 @@ class Append:
         since: When the message was published.
         patient: Whether the broker never gives up the message, because a source yielded it.
         outcome: The position or the error; `None` as long as the message is on its way.
+        on_stored: Called with the position, once the message is stored.
     """
 
-    __slots__ = ("_waiting", "fence", "item", "log", "outcome", "patient", "since")
+    __slots__ = ("_waiting", "fence", "item", "log", "on_stored", "outcome", "patient", "since")
 
     def __init__(self, log: Log, item: Item, fence: str, since: float, *, patient: bool) -> None:
         self.log: Log = log
@@ -40,6 +41,7 @@ class Append:
         self.since: float = since
         self.patient: bool = patient
         self.outcome: Position | CometError | None = None
+        self.on_stored: Callable[[Position], None] | None = None
         self._waiting: list[asyncio.Future[None]] = []
 
     @property
@@ -71,6 +73,8 @@ class Append:
             if not future.done():
                 future.set_result(None)
         self._waiting.clear()
+        if self.on_stored is not None and isinstance(outcome, Position):
+            self.on_stored(outcome)
 
 
 class Batch:
@@ -140,7 +144,7 @@ def _place(run: Sequence[Append], stored: Stored) -> None:
 
 def error_of(log: Log, refused: Refused) -> CometError:
     """Return the error that the publisher of a refused message gets."""
-    name = log.keys.name
+    name = log.keys.shown
     match refused.why:
         case "full":
             return ChannelFull(name)

@@ -1,4 +1,4 @@
-"""The broker on Redis: site channels and newest ones, from any worker.
+"""The broker on Redis: channels of the site and of client processes, from any worker.
 
 Owns the parts of a broker, and the order in which the parts start on a new connection. Must not
 know the form of commands and replies.
@@ -16,6 +16,7 @@ from functools import partial
 from typing import NoReturn
 
 from asgi_comet._runtime.clock import Clock, MonotonicClock
+from asgi_comet.brokers.audience import Progress
 from asgi_comet.brokers.base import Broker, Host
 from asgi_comet.brokers.logs import (
     ChannelSpec,
@@ -32,8 +33,9 @@ from asgi_comet.brokers.logs import Log as Window
 from asgi_comet.brokers.redis.address import Address, parse_address
 from asgi_comet.brokers.redis.appends import Append
 from asgi_comet.brokers.redis.arguments import check_bytes, check_seconds, check_truth
-from asgi_comet.brokers.redis.calls import Item, fresh
+from asgi_comet.brokers.redis.calls import Call, Item, fresh
 from asgi_comet.brokers.redis.caretaker import Caretaker
+from asgi_comet.brokers.redis.claims import Claims
 from asgi_comet.brokers.redis.flusher import Flusher
 from asgi_comet.brokers.redis.following import Following
 from asgi_comet.brokers.redis.heartbeat import Heartbeat
@@ -42,11 +44,16 @@ from asgi_comet.brokers.redis.keys import Keys
 from asgi_comet.brokers.redis.mixture import Mixture
 from asgi_comet.brokers.redis.naming import Naming
 from asgi_comet.brokers.redis.notices import Notices
+from asgi_comet.brokers.redis.own import OwnChannels
 from asgi_comet.brokers.redis.ownership import Ownership
+from asgi_comet.brokers.redis.people import Parts, RedisPeople
+from asgi_comet.brokers.redis.people_replies import PROGRESS, read_progress
+from asgi_comet.brokers.redis.people_scripts import PeopleScripts
 from asgi_comet.brokers.redis.probing import Inbox, Probe
+from asgi_comet.brokers.redis.questions import Questions
 from asgi_comet.brokers.redis.queueing import Limits
 from asgi_comet.brokers.redis.reading import Reading
-from asgi_comet.brokers.redis.records import check_kind
+from asgi_comet.brokers.redis.records import check_kind, keys_of
 from asgi_comet.brokers.redis.replies import Refused
 from asgi_comet.brokers.redis.scripts import Scripts
 from asgi_comet.brokers.redis.serving import Primary, Serving
@@ -92,6 +99,8 @@ class RedisBroker(Broker):
             the password.
     """
 
+    shares_people = True
+
     def __init__(  # noqa: PLR0913 - operators choose each of these figures
         self,
         url: str,
@@ -125,6 +134,7 @@ class RedisBroker(Broker):
         self.patience = patience
         self.serving: Serving
         self.inbox: Inbox
+        self.claims: Claims
         self._make_serving()
 
     def __repr__(self) -> str:
@@ -159,13 +169,13 @@ class RedisBroker(Broker):
         flusher.on_lost = self._report_lost
         flusher.trouble = lambda: serving.trouble
         self._flusher = flusher
-        self._holding = Holding(host, scripts, serving, flusher)
+        self._holding = Holding(host, scripts, serving, flusher, self._clock)
         self._following = Following(
             host, scripts, serving, self._holding, self._clock, self._window_bytes
         )
         self._reading = Reading(scripts, serving, self._holding, self._following)
         mixture = Mixture(self.address, scripts.keys.prefix, self._clock.now)
-        heartbeat = Heartbeat(scripts, self.inbox, host, mixture)
+        heartbeat = Heartbeat(scripts, self.inbox, host, mixture, self._clock)
         send = partial(flusher.call, again=True)
         ownership = Ownership(self, heartbeat, send, scripts, self._clock)
         heartbeat.members = ownership.members
@@ -174,10 +184,31 @@ class RedisBroker(Broker):
             scripts, serving, flusher, self._holding, ownership, self._history_lives
         )
         self._heartbeat, self._ownership = heartbeat, ownership
+        limits = host.limits
+        people = PeopleScripts(
+            scripts.keys, scripts.durable, int(limits.timeout * 1000), limits.of_session
+        )
+        self._own = OwnChannels(host, scripts, people, serving, self._clock)
+        self._own.join(self._following, self._holding, self._naming, ownership, heartbeat)
+        self._own.take_from(self.inbox)
         self._caretaker = Caretaker(
             host, scripts, self._clock, heartbeat, ownership, self._following
         )
-        self.inbox.on[b"w"] = self._take_wish
+        self._questions = Questions(scripts.keys.questions, serving, self.inbox, host)
+        self._people = self._make_people(host, people)
+
+    def _make_people(self, host: Host, people: PeopleScripts) -> RedisPeople:
+        parts = Parts(
+            host=host,
+            scripts=self._scripts,
+            people=people,
+            serving=self.serving,
+            flusher=self._flusher,
+            heartbeat=self._heartbeat,
+            inbox=self.inbox,
+            clock=self._clock,
+        )
+        return RedisPeople(parts, self._own.claims)
 
     # The connection
 
@@ -239,10 +270,14 @@ class RedisBroker(Broker):
         if self.only_publishes:
             serving.before, serving.tasks, serving.after = [self._holding.announce], [queue], []
             return
-        serving.before = [self._heartbeat.begin, self._holding.announce]
-        serving.tasks = [queue, self._probe.run, self._following.watch]
-        serving.tasks += [self._caretaker.run, self._caretaker.evict]
-        serving.after = [self._following.begin, self._ownership.begin]
+        people = self._people
+        serving.before = [*people.first, self._heartbeat.begin, *people.before]
+        serving.before.append(self._holding.announce)
+        serving.tasks = [queue, self._holding.orphans.run, self._probe.run, self._following.watch]
+        serving.tasks += [self._caretaker.run, self._caretaker.evict, *people.tasks]
+        serving.tasks += [self._own.run, self._own.claims.run]
+        serving.after = [self._following.begin, self._ownership.begin, self._own.claims.begin]
+        serving.after += [self._own.marks.resume, self._questions.begin, *people.after]
 
     async def _lose_patience(self) -> NoReturn:
         while True:
@@ -270,18 +305,29 @@ class RedisBroker(Broker):
                 self._ownership.renew(bid.window)
 
     def _take_frame(self, topic: bytes, frame: bytes) -> None:
-        if topic == self.inbox.topic.encode():
+        if not self._may_deliver(topic, frame):
+            return
+        if topic == self._scripts.keys.everyone.encode():
+            self._people.control.take(frame)
+        elif topic == self.inbox.topic.encode():
             self.inbox.take(frame)
+        elif topic == self._questions.topic.encode():
+            self._questions.take(frame)
         elif frame.startswith(b"f"):
             self._ownership.take(frame)
         else:
             self._following.take(topic, frame)
 
-    def _take_wish(self, frame: bytes) -> None:
-        offset, _, name = frame[1:].partition(b" ")
-        bid = self._ownership.bids.get(name.decode())
-        if bid is not None:
-            self.host.wanted(bid.window, int(offset))
+    def _may_deliver(self, topic: bytes, frame: bytes) -> bool:
+        """End a connection whose frames come too late for what needs a right."""
+        keys = self._scripts.keys
+        shared = topic in (self.inbox.topic.encode(), keys.everyone.encode())
+        if not shared and not self._following.needs_right(topic):
+            return True
+        if self._heartbeat.fresh or self.serving.connection is None or frame.startswith(b"p"):
+            return True
+        self.serving.connection.close("this worker stood still for too long")
+        return False
 
     def leave(self) -> None:
         """Fail the scripts that wait for Redis if Redis is away: the server stops."""
@@ -295,18 +341,21 @@ class RedisBroker(Broker):
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(patience):
+                    await self._own.end_sources()
                     await self._flusher.drained()
                     await self._depart()
         finally:  # also if the server has no time left
             if self._flusher.waiting:
                 _logger.error("%d messages were not stored at the stop", self._flusher.waiting)
-            self._flusher.abandon(self._holding.give_up(math.inf))
+            self._flusher.abandon(self._holding.give_up(math.inf), close=True)
 
     def give_up(self) -> None:
         """Drop the messages that wait to be stored."""
         self._flusher.abandon(self._holding.give_up(math.inf))
 
     async def _depart(self) -> None:
+        if self.serving.connection is not None:
+            self._people.depart(self.serving.connection)
         worker, owning = self._heartbeat.depart(), self._ownership.owning
         if worker:
             with suppress(BrokerUnavailable):
@@ -325,15 +374,20 @@ class RedisBroker(Broker):
     ) -> Stored:
         """Queue a message."""
         del state  # there are no keyed channels yet
-        fence = self._ownership.fence_of(log) if sourced else ""
-        return self._holding.append(log, Item(data, id or ""), fence, patient=sourced)
+        if not sourced:
+            return self._holding.append(log, Item(data, id or ""))
+        bid = self._ownership.owned(log)
+        append = self._holding.append(log, Item(data, id or ""), bid.fence, patient=True)
+        self._own.watch(append, log, bid)
+        return append
 
     # Names
 
     async def open(self, log: Window, *, make: bool = True) -> Opened:
         """Make the channel, or adopt a channel that every worker makes."""
         spec = log.spec
-        owns = not spec.adopt and (spec.sourced or spec.reclaim) and not self.only_publishes
+        reclaims = spec.reclaim and spec.owner is None  # else it lives as long as its process
+        owns = not spec.adopt and (spec.sourced or reclaims) and not self.only_publishes
         return await self._naming.open(log, make=make, owns=owns)
 
     async def find(self, name: str) -> ChannelSpec | None:
@@ -349,7 +403,7 @@ class RedisBroker(Broker):
     # Reading
 
     async def follow(self, log: Window) -> None:
-        """Fill the window, and receive all frames from now on."""
+        """Fill the window of a site channel, and receive all frames from now on."""
         check_kind(log.spec)
         self._naming.adopt(log, await self._following.follow(log))
 
@@ -368,16 +422,29 @@ class RedisBroker(Broker):
         return await self._reading.recover(log, after, max_bytes)
 
     def acknowledge(self, log: Window, offset: int) -> None:
-        """Do nothing: channels of client processes are not shared."""
+        """Report what the reader of an own channel has."""
+        self._own.marks.acknowledge(log, offset)
+
+    def skip(self, log: Window, after: int, upto: int) -> None:
+        """Report what the reader of an own channel lacks."""
+        self._own.marks.skip(log, after, upto)
+
+    async def acknowledged(self, log: Window) -> Progress | None:
+        """Ask for what is acknowledged."""
+        meta = keys_of(self._scripts.keys, log).meta
+        return await self.serving.ask(Call(("HMGET", meta, *PROGRESS), read_progress))
 
     def mark_sent(self, log: Window, offset: int) -> None:
-        """Do nothing: channels of client processes are not shared."""
+        """Report what the reader of an own channel was sent."""
+        self._own.marks.mark_sent(log, offset)
 
     def want(self, log: Window, offset: int) -> None:
         """Ask the owner, which may be this worker."""
-        if self.serving.connection is not None:
-            keys = self._scripts.keys.site(log.name)
-            self.serving.connection.send(self._scripts.want(keys, offset))
+        self._own.want(log, offset)
+
+    async def ask_all(self, question: str, seconds: float) -> list[str]:
+        """Ask all workers."""
+        return await self._questions.ask(question, seconds)
 
     # Ownership
 
@@ -411,6 +478,16 @@ class RedisBroker(Broker):
         """How many members of families other workers own, and this worker does not follow."""
         return self._ownership.elsewhere
 
+    @property
+    def workers(self) -> int:
+        """How many workers were alive at the last heartbeat."""
+        return len(self._heartbeat.living)
+
     def retire(self, log: Window, linger: float) -> bool:
         """End an owned channel once no worker uses it."""
         return self._caretaker.retire(log, linger)
+
+    @property
+    def people(self) -> RedisPeople:
+        """The sharing of sessions and client processes."""
+        return self._people

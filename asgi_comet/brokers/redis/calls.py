@@ -45,7 +45,7 @@ class Log:
 
     Attributes:
         keys: The keys of the channel.
-        kind: `S` site, `N` newest, `K` keyed.
+        kind: `S` site, `N` newest, `K` keyed; of a client process `P`, or `U` if read on demand.
         making: The token of the channel's making: `IMPORTED`, or a random token.
         size: How many messages the log holds at most.
         max_bytes: How many bytes of messages the log holds at most, but at least one message.

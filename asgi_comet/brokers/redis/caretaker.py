@@ -18,6 +18,7 @@ from asgi_comet.brokers.logs import Log as Window
 from asgi_comet.brokers.redis.calls import Call
 from asgi_comet.brokers.redis.connection import Connection
 from asgi_comet.brokers.redis.following import Following
+from asgi_comet.brokers.redis.foreign import passing_over
 from asgi_comet.brokers.redis.heartbeat import Heartbeat
 from asgi_comet.brokers.redis.ownership import Bid, Ownership
 from asgi_comet.brokers.redis.scripts import Scripts
@@ -129,7 +130,7 @@ class Caretaker:
         keys = self._scripts.keys
         owned = await _all(connection, self._scripts.owned_by(dead))
         names = [name for some in owned for name in some]
-        calls = [self._scripts.inherit(keys.site(name), dead, LINGER) for name in names]
+        calls = [self._scripts.inherit(keys.named(name), dead, LINGER) for name in names]
         for begin in range(0, len(calls), MOST):
             await _all(connection, calls[begin : begin + MOST])
         await connection.send(self._scripts.inherited(dead))
@@ -186,10 +187,14 @@ class Caretaker:
         """End unowned channels that no worker uses, a share of the partitions at a time."""
         scripts, unseen = self._scripts, int(UNSEEN * self._host.heartbeat * 1000)
         for _ in range(math.ceil(scripts.keys.partitions / ROUND)):
-            names = await connection.send(scripts.sweep(self._partition, unseen))
-            keys = [scripts.keys.site(name) for name in names]
-            await _all(connection, [scripts.unused(k, unseen, owner="", fence="") for k in keys])
-            self._partition = (self._partition + 1) % scripts.keys.partitions
+            partition = self._partition
+            self._partition = (partition + 1) % scripts.keys.partitions
+            with passing_over(partition):
+                names = await connection.send(scripts.sweep(partition, unseen))
+                keys = [scripts.keys.site(name) for name in names]
+                await _all(
+                    connection, [scripts.unused(k, unseen, owner="", fence="") for k in keys]
+                )
 
 
 async def _all(connection: Connection, calls: Sequence[Call[T]]) -> list[T]:

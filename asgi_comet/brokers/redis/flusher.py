@@ -17,11 +17,13 @@ from typing import Any, NoReturn, TypeVar
 
 from asgi_comet._runtime.clock import Clock
 from asgi_comet.brokers.redis.appends import Append, Batch, error_of
+from asgi_comet.brokers.redis.audience_scripts import AudienceScripts, Message, Told
 from asgi_comet.brokers.redis.calls import Call, Item, Log
 from asgi_comet.brokers.redis.connection import Connection, ReplyError
 from asgi_comet.brokers.redis.queueing import REMEMBERED, Limits, Queue, Single
 from asgi_comet.brokers.redis.replies import Refused, Stale
 from asgi_comet.brokers.redis.scripts import Scripts
+from asgi_comet.brokers.redis.tellings import Telling
 from asgi_comet.errors import BrokerUnavailable
 
 __all__ = ["Flusher", "Limits"]
@@ -82,6 +84,7 @@ class Flusher:
 
     def prepare(self) -> None:
         """Prepare for this loop, which may differ from the loop before."""
+        self._queue.closed = False
         self._work = asyncio.Event()
         self._less = asyncio.Event()
 
@@ -156,6 +159,20 @@ class Flusher:
         self._work.set()
         return single.future
 
+    def tell(self, scripts: AudienceScripts, message: Message) -> asyncio.Future[tuple[Told, ...]]:
+        """Queue a message to many channels; it is stored after all earlier entries."""
+        telling = Telling(scripts, message, self._clock.now())
+        told = telling.first
+        self._queue.add_or_join(telling, telling.joins)
+        self._work.set()
+        return told
+
+    def take_back(self, appends: Sequence[Append]) -> list[Append]:
+        """Keep refused messages until `add`; from `on_refused`. Return those not given up."""
+        left = [append for append in appends if append.outcome is None]
+        self._queue.take_back(left)
+        return left
+
     def put_back(self, appends: Sequence[Append], before: Call[T]) -> asyncio.Future[T]:
         """Send a script and then refused messages, before all other entries; from `on_refused`."""
         single = Single(before, self._clock.now(), patient=True, again=False)
@@ -223,13 +240,14 @@ class Flusher:
             self._head = None
         self._fail_all(singles, maybe_stored=False, why="the server stops")
 
-    def abandon(self, early: Sequence[Append] = ()) -> None:
+    def abandon(self, early: Sequence[Append] = (), *, close: bool = False) -> None:
         """Give up all entries: the server stops.
 
         Args:
             early: Messages that were never added.
+            close: Whether to refuse messages until the next `prepare`.
         """
-        every = self._queue.clear()
+        every = self._queue.clear(close=close)
         head, self._head = self._head, None
         if head is not None:
             parts = head.appends if isinstance(head, Batch) else [head]
@@ -274,6 +292,8 @@ class Flusher:
     def _take(self) -> Batch | Single[Any] | None:
         self._work.clear()
         taken = self._queue.take(self._clock.now())
+        if isinstance(taken, Telling):
+            taken.number(self.worker, next(self._numbers))
         if isinstance(taken, Single):
             return taken
         if not taken:
@@ -284,7 +304,7 @@ class Flusher:
         reply = connection.send(head.call)
         head.sent = min(head.sent, self._clock.now())
         if isinstance(head, Single):
-            await self._send_single(reply, head)
+            await self._send_single(connection, reply, head)
             return
         outcomes = await reply
         if isinstance(outcomes, Stale):
@@ -295,7 +315,9 @@ class Flusher:
         for run, refused in head.settle(outcomes):
             self._on_refused(run, refused)
 
-    async def _send_single(self, reply: asyncio.Future[T], head: Single[T]) -> None:
+    async def _send_single(
+        self, connection: Connection, reply: asyncio.Future[T], head: Single[T]
+    ) -> None:
         try:
             value = await reply
         except BrokerUnavailable:
@@ -304,9 +326,11 @@ class Flusher:
             self._head = None
             head.fail(error)
         else:
+            if isinstance(value, Stale):
+                self._stale(connection, head)
+                return
             self._head = None
-            if not head.future.done():
-                head.future.set_result(value)
+            head.succeed(value)
 
     def _refused(self, head: Batch | Single[Any], error: ReplyError) -> None:
         """Redis has answered with an error."""
@@ -343,13 +367,17 @@ class Flusher:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _stale(self, connection: Connection, head: Batch) -> None:
+    def _stale(self, connection: Connection, head: Batch | Single[Any]) -> None:
         """Redis has stored a later batch of this worker before: a fault of this code."""
         _logger.error("a batch of worker %s came after a later one", self.worker)
         self._head = None
-        self._queue.settled(head.appends)
-        for append in head.appends:
-            append.settle(BrokerUnavailable("batches were mixed up", maybe_stored=True))
+        error = BrokerUnavailable("batches were mixed up", maybe_stored=True)
+        if isinstance(head, Single):
+            head.fail(error)
+        else:
+            self._queue.settled(head.appends)
+            for append in head.appends:
+                append.settle(error)
         connection.close("batches were mixed up")
 
 

@@ -15,12 +15,14 @@ from asgi_comet.brokers.base import Host
 from asgi_comet.brokers.logs import Log as Window
 from asgi_comet.brokers.redis.connection import Connection, ReplyError
 from asgi_comet.brokers.redis.holding import TOPS, Holding
+from asgi_comet.brokers.redis.keys import ChannelKeys
+from asgi_comet.brokers.redis.records import keys_of, name_of
 from asgi_comet.brokers.redis.replicas import Replica
 from asgi_comet.brokers.redis.replies import Standing
 from asgi_comet.brokers.redis.scripts import Scripts
 from asgi_comet.brokers.redis.serving import Beginning, Serving
 from asgi_comet.core.history import Received
-from asgi_comet.core.messages import Message
+from asgi_comet.core.messages import Message, Position
 from asgi_comet.errors import BrokerUnavailable, CometError
 
 __all__ = ["Following"]
@@ -46,6 +48,8 @@ class Following:
 
     Attributes:
         on_moved: Called with a channel that has another epoch.
+        on_own: Called with a replica of an own channel that has new messages.
+        on_left: Called with a replica of an own channel that is filled no more.
     """
 
     def __init__(
@@ -64,15 +68,23 @@ class Following:
         self._clock = clock
         self._window_bytes = window_bytes
         self.on_moved: Callable[[str], None] = _ignore
+        self.on_own: Callable[[Replica], None] = _ignore
+        self.on_left: Callable[[Replica], None] = _ignore
         self._bytes = 0
         self._keep_at = clock.now() + KEEP
         self._connection: Connection | None = None  # which receives the frames
         self._by_name: dict[str, Replica] = {}
         self._by_topic: dict[bytes, Replica] = {}
+        self._own: dict[bytes, Replica] = {}  # own channels, whose frames come to the inbox
 
     def find(self, name: str) -> Replica | None:
-        """Return the replica of a channel."""
+        """Return the replica of a channel, by its name in the scripts."""
         return self._by_name.get(name)
+
+    def needs_right(self, topic: bytes) -> bool:
+        """Return whether not every client may read the channel of a topic."""
+        replica = self._by_topic.get(topic)
+        return replica is not None and replica.log.spec.guard != ""
 
     async def follow(self, window: Window) -> Replica:
         """Fill a window, and receive all frames from now on.
@@ -82,7 +94,7 @@ class Following:
         Raises:
             CometError: The log could not be read, or does not exist.
         """
-        replica = self._by_name.get(window.name)
+        replica = self._by_name.get(name_of(window))
         if replica is None or replica.log is not window:
             patient = self._holding.find(window) is not None
             connection = None if patient else await self._serving.connected()
@@ -99,29 +111,49 @@ class Following:
 
     def _add(self, window: Window, connection: Connection | None) -> Replica:
         held = self._holding.find(window)
-        keys = held.log.keys if held else self._scripts.keys.site(window.name)
-        former = self._by_name.get(window.name)
-        if former is not None:
-            self._remove(former)
-        replica = Replica(window, keys, self, self._scripts, self._holding.reopen)
-        self._by_name[window.name] = self._by_topic[keys.topic.encode()] = replica
+        keys = held.log.keys if held else keys_of(self._scripts.keys, window)
+        replica = self._make(window, keys)
+        self._by_topic[keys.topic.encode()] = replica
         if connection is not None:
             connection.subscribe([keys.topic])
+        return replica
+
+    def add_own(self, window: Window, keys: ChannelKeys) -> Replica:
+        """Add the replica of an own channel, in place of a former one."""
+        replica = self._make(window, keys)
+        self._own[keys.topic.encode()] = replica
+        return replica
+
+    def _make(self, window: Window, keys: ChannelKeys) -> Replica:
+        former = self._by_name.get(keys.name)
+        if former is not None:
+            self._remove(former)
+        reopen = self._holding.reopen
+        replica = Replica(window, keys, self, self._scripts, reopen, self._weigh)
+        self._by_name[keys.name] = replica
         return replica
 
     def unfollow(self, window: Window) -> None:
         """Stop receiving the frames of a log."""
         self._holding.leave(window)
-        replica = self._by_name.get(window.name)
+        replica = self._by_name.get(name_of(window))
         if replica is not None and replica.log is window:
             self._remove(replica)
-            if self._connection is not None:
+            if self._connection is not None and not replica.keys.process:
                 self._connection.unsubscribe([replica.keys.topic])
 
+    def drop_own(self, replica: Replica) -> None:
+        """Stop filling a window on an own channel; the channel is still held. Idempotent."""
+        if not replica.stopped:
+            self._remove(replica)
+
     def _remove(self, replica: Replica) -> None:
-        del self._by_name[replica.log.name], self._by_topic[replica.keys.topic.encode()]
+        topics = self._own if replica.keys.process else self._by_topic
+        del self._by_name[replica.keys.name], topics[replica.keys.topic.encode()]
         self._bytes -= replica.bytes
         replica.stop()
+        if replica.keys.process:
+            self.on_left(replica)
 
     async def catch_up(self, replica: Replica) -> None:
         """Read all messages into a window that the log has now.
@@ -143,7 +175,7 @@ class Following:
 
     async def finish(self, window: Window) -> None:
         """Return once a window has all messages of a channel that was to end."""
-        replica = self._by_name.get(window.name)
+        replica = self._by_name.get(name_of(window))
         while replica is not None and replica.log is window and not replica.stopped:
             try:
                 await self.catch_up(replica)
@@ -159,11 +191,15 @@ class Following:
     # Checks
 
     async def begin(self, beginning: Beginning) -> None:
-        """Subscribe to all topics on a new connection, and read missed messages."""
+        """Subscribe to all topics on a new connection, and read missed messages.
+
+        Most windows on own channels get theirs when the readers claim them again.
+        """
         self._connection = beginning.connection
         if self._by_topic:
             beginning.connection.subscribe([topic.decode() for topic in self._by_topic])
-        parts = _divide(list(self._by_name.values()))
+        pinned = [one for one in self._own.values() if one.pinned]
+        parts = _divide([*self._by_topic.values(), *pinned])
         await asyncio.gather(*(self._check(beginning.connection, part) for part in parts))
 
     async def watch(self, connection: Connection) -> NoReturn:
@@ -214,6 +250,18 @@ class Following:
         if replica is not None and self._connection is not None:
             replica.take(self._connection, frame)
 
+    def take_own(self, name: bytes, frame: bytes) -> bool:
+        """Take a frame about an own channel; return whether there is a window on the channel."""
+        replica = self._own.get(name)
+        if replica is not None and self._connection is not None:
+            replica.take(self._connection, frame)
+        return replica is not None
+
+    def offer(self, replica: Replica, position: Position, data: bytes) -> None:
+        """Add a message that this worker has stored to the window on an own channel."""
+        assert self._connection is not None  # noqa: S101 - for the type checker
+        replica.offer(self._connection, position, data)
+
     # Called by the replicas
 
     def now(self) -> float:
@@ -222,16 +270,14 @@ class Following:
 
     def received(self, log: Window, epoch: str, first: int, run: Sequence[Message]) -> Received:
         """Add messages to a window."""
-        received = self._host.received(log, epoch, first, run)
-        self._weigh(log)
-        return received
+        return self._host.received(log, epoch, first, run)
 
     def moved(self, log: Window, epoch: str, first: int, began: int) -> Window:
         """Return the window of another epoch; publishing on both windows is the same."""
         new = self._host.moved(log, epoch, first, began)
         if new is not log:
             self._holding.move(log, new)
-        self.on_moved(log.name)
+        self.on_moved(name_of(log))
         return new
 
     def cut(self, log: Window, first: int) -> None:
@@ -246,8 +292,10 @@ class Following:
 
     # The bound of all windows
 
-    def _weigh(self, log: Window) -> None:
-        self._bytes += self._by_name[log.name].weigh()
+    def _weigh(self, replica: Replica) -> None:
+        if replica.keys.process:
+            self.on_own(replica)
+        self._bytes += replica.weigh()
         if self._bytes > self._window_bytes:
             self._cut_back()
 
@@ -256,11 +304,12 @@ class Following:
         for replica in sorted(self._by_name.values(), key=lambda one: one.log.read_at):
             if self._bytes <= self._window_bytes * ENOUGH:
                 return
-            replica.log.drop()
-            self._bytes += replica.weigh()
+            if not replica.pinned:
+                replica.log.drop()
+                self._bytes += replica.weigh()
 
 
-def _ignore(name: str) -> None:
+def _ignore(_: object) -> None:
     """Do nothing: this worker owns no channel."""
 
 

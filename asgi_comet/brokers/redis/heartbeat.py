@@ -6,8 +6,11 @@ channels a worker owns.
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import Callable
 
+from asgi_comet._runtime.clock import Clock
 from asgi_comet.brokers.base import Host
 from asgi_comet.brokers.redis.calls import fresh
 from asgi_comet.brokers.redis.connection import Connection
@@ -20,6 +23,8 @@ from asgi_comet.errors import BrokerUnavailable
 
 __all__ = ["Heartbeat"]
 
+STILL = 0.7  # lives without a heartbeat, after which a worker delivers nothing
+
 
 class Heartbeat:
     """Joins a worker to the others, and tells the others that the worker is alive.
@@ -29,6 +34,7 @@ class Heartbeat:
         inbox: Takes the frames for this worker only.
         host: The worker.
         mixture: Warns if the workers declare different names for too long.
+        clock: The clock.
 
     Attributes:
         members: Returns how many members of families the worker owns.
@@ -36,6 +42,8 @@ class Heartbeat:
         mixed: Whether the workers declare different names: a deployment is under way.
         calm: Whether unused channels may be ended: no heartbeats were missing lately.
         elsewhere: How many members of families the other workers own.
+        living: The workers whose heartbeats lasted at the last one of this worker.
+        on_beat: Called after each heartbeat.
         departed: Whether the worker has left the others, because the server stops.
     """
 
@@ -45,17 +53,36 @@ class Heartbeat:
         inbox: Inbox,
         host: Host,
         mixture: Mixture,
+        clock: Clock,
     ) -> None:
         self.members: Callable[[], int] = int
         self.worker: str = ""
         self.calm: bool = False
         self.mixed: bool = False
         self.elsewhere: int = 0
+        self.living: frozenset[str] = frozenset()
+        self.on_beat: Callable[[], None] = _ignore
         self.departed: bool = False
         self._scripts = scripts
         self._inbox = inbox
         self._host = host
         self._mixture = mixture
+        self._clock = clock
+        # Between these is how far the clock of Redis is ahead of the loop's, in milliseconds.
+        self._least_ahead, self._most_ahead = -math.inf, math.inf
+        self._sent = -math.inf  # when the last answered heartbeat was sent
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the other workers surely take this one for alive; they wait for it."""
+        return self._clock.now() - self._sent <= STILL * self._host.heartbeat
+
+    def tell_time(self, at: float) -> tuple[float, float]:
+        """Return between which times of Redis, in milliseconds, a time of the event loop was.
+
+        The quickest replies to heartbeats count.
+        """
+        return at * 1000 + self._least_ahead, at * 1000 + self._most_ahead
 
     async def begin(self, beginning: Beginning) -> None:
         """Send a heartbeat on a new connection, before all other calls that name the worker.
@@ -64,6 +91,7 @@ class Heartbeat:
         taken the worker for dead, the worker joins under another id, and owns no channel any more.
         """
         connection = beginning.connection
+        self._least_ahead, self._most_ahead = -math.inf, math.inf
         joins = not self.worker
         if joins:
             self._join()
@@ -82,7 +110,8 @@ class Heartbeat:
         return beat
 
     async def _send(self, connection: Connection, *, joins: bool) -> Beat:
-        members = self.members()
+        members, sent, loop = self.members(), self._clock.now(), asyncio.get_running_loop()
+        began = loop.time()
         life, digest = int(self._host.heartbeat * 1000), self._host.digest
         beat = await connection.send(
             self._scripts.beat(self.worker, joins=joins, life=life, members=members, digest=digest)
@@ -90,6 +119,11 @@ class Heartbeat:
         self.calm, self.mixed = beat.calm, beat.mixed
         self._mixture.look(mixed=beat.mixed)
         self.elsewhere = max(beat.members - members, 0)
+        if beat.status == "alive":
+            self._least_ahead = max(self._least_ahead, beat.now - loop.time() * 1000)
+            self._most_ahead = min(self._most_ahead, beat.now + 1 - began * 1000)
+            self._sent, self.living = sent, beat.living
+            self.on_beat()
         return beat
 
     def _join(self) -> None:
@@ -101,3 +135,7 @@ class Heartbeat:
         self.departed = True
         worker, self.worker = self.worker, ""
         return worker
+
+
+def _ignore() -> None:
+    """Do nothing."""

@@ -10,8 +10,10 @@ import asyncio
 import logging
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from weakref import WeakKeyDictionary, ref
 
+from asgi_comet._runtime.clock import Clock
 from asgi_comet.brokers.base import Host
 from asgi_comet.brokers.logs import Log as Window
 from asgi_comet.brokers.redis import lua
@@ -19,10 +21,17 @@ from asgi_comet.brokers.redis.appends import Append, error_of
 from asgi_comet.brokers.redis.calls import IMPORTED, Call, Item, Log, fresh
 from asgi_comet.brokers.redis.connection import Connection
 from asgi_comet.brokers.redis.flusher import Flusher
-from asgi_comet.brokers.redis.replies import Gone, Opened, Refused
+from asgi_comet.brokers.redis.orphans import LOST, Orphans
+from asgi_comet.brokers.redis.records import keys_of
+from asgi_comet.brokers.redis.replies import Gone, Opened, Refused, Reply
 from asgi_comet.brokers.redis.scripts import Scripts, load
 from asgi_comet.brokers.redis.serving import Beginning, Serving
-from asgi_comet.errors import BrokerUnavailable, ChannelClosed, CometError
+from asgi_comet.errors import (
+    BrokerUnavailable,
+    ChannelClosed,
+    ChannelFull,
+    CometError,
+)
 
 __all__ = ["TOPS", "Held", "Holding"]
 
@@ -73,9 +82,16 @@ class Holding:
         scripts: The scripts.
         serving: The connection.
         flusher: Stores messages.
+        clock: The clock.
+
+    Attributes:
+        orphans: The channels whose client process Redis does not know yet.
     """
 
-    def __init__(self, host: Host, scripts: Scripts, serving: Serving, flusher: Flusher) -> None:
+    def __init__(
+        self, host: Host, scripts: Scripts, serving: Serving, flusher: Flusher, clock: Clock
+    ) -> None:
+        self.orphans: Orphans[Held] = Orphans(clock, self._opening)
         self._host = host
         self._scripts = scripts
         self._serving = serving
@@ -83,7 +99,8 @@ class Holding:
         self._lock = threading.Lock()  # of all tables
         self._by_window: WeakKeyDictionary[Window, Held] = WeakKeyDictionary()
         self._by_name: dict[str, Held] = {}  # opened again if Redis has lost all data
-        self._early: dict[Window, list[Append]] = {}  # messages from before the channel was known
+        # Messages from before the channel, or its client process, was known.
+        self._early: dict[Window, list[Append]] = {}
 
     def append(
         self, window: Window, item: Item, fence: str = "", *, patient: bool = False
@@ -96,14 +113,15 @@ class Holding:
         """
         with self._lock:
             held = self._by_window.get(window)
-            if held is None:
-                early = Log(self._scripts.keys.site(window.name), "", "", 1, 1)  # until `learn`
-                append = self._flusher.make(early, item, fence, patient=patient)
-                self._early.setdefault(window, []).append(append)
-                return append
-            if held.closed is not None:
+            if held is not None and held.closed is not None:
                 raise error_of(held.log, Refused(held.closed)) from held.error
-            return self._flusher.append(held.log, item, fence, patient=patient)
+            if held is not None and held not in self.orphans:
+                return self._flusher.append(held.log, item, fence, patient=patient)
+            keys = keys_of(self._scripts.keys, window)
+            log = Log(keys, "", "", 1, 1) if held is None else held.log  # until `learn`
+            append = self._flusher.make(log, item, fence, patient=patient)
+            self._early.setdefault(window, []).append(append)
+            return append
 
     def find(self, window: Window) -> Held | None:
         """Return the channel of a window."""
@@ -115,7 +133,7 @@ class Holding:
         if held is None or held.log is not log:
             held = Held(log)
         with self._lock:
-            self._by_name[window.name] = held
+            self._by_name[log.keys.name] = held
             self._attach(window, held)
         return held
 
@@ -134,8 +152,8 @@ class Holding:
     def leave(self, window: Window) -> None:
         """Stop holding a channel; publishing on the windows is still possible."""
         held = self._by_window.get(window)
-        if held is not None and self._by_name.get(window.name) is held:
-            del self._by_name[window.name]
+        if held is not None and self._by_name.get(held.log.keys.name) is held:
+            del self._by_name[held.log.keys.name]
 
     def close(self, window: Window, reason: str) -> None:
         """Refuse messages from now on: the channel has ended."""
@@ -162,15 +180,17 @@ class Holding:
         held = self._by_window.get(window)
         if held is None:
             return
-        self._by_name.setdefault(window.name, held)  # opened again before the end
+        self._by_name.setdefault(held.log.keys.name, held)  # opened again before the end
         held.closed = held.closed or reason
         owner, fence = held.owner, held.fence
         call = self._scripts.end(held.log, reason, LINGER, owner=owner, fence=fence)
-        ended = await self._flusher.call(call, again=True)
-        if isinstance(ended, Gone) and self._serving.reopens:
-            self._flusher.call(self._opening(held))
-            await self._flusher.call(call, again=True)
-        self.leave(window)
+        try:
+            ended = await self._flusher.call(call, again=True)
+            if isinstance(ended, Gone) and self._serving.reopens:
+                self._flusher.call(self._opening(held))
+                await self._flusher.call(call, again=True)
+        finally:
+            self.leave(window)
 
     def refuse(self, appends: Sequence[Append], refused: Refused) -> None:
         """Put messages back that Redis refused, or tell the publishers."""
@@ -178,29 +198,41 @@ class Holding:
         if held is not None and self._may_reopen(held, refused):
             self._flusher.put_back(appends, self._opening(held))
             return
+        if held is not None and held in self.orphans and held.windows and refused.why == "gone":
+            self._put_aside(held, appends)
+            return
         error = (held and held.error) or error_of(appends[0].log, refused)
-        if isinstance(error, ChannelClosed) and held is not None:
-            self._end_here(held, error.reason)
+        reason = _reason_of(error)
+        if reason is not None and held is not None:
+            self._end_here(held, reason)
         elif refused.why == "wrong" and held is not None:
             self._fail(held, error)
         for append in appends:
             append.settle(error)
 
+    def _put_aside(self, held: Held, appends: Sequence[Append]) -> None:
+        """Keep refused messages, before all later ones, until the channel is open again."""
+        with self._lock:
+            early = self._early.setdefault(held.windows[0], [])
+            early[:0] = self._flusher.take_back(appends)
+
     def _fail(self, held: Held, error: CometError) -> None:
         """End a channel as failed: messages were lost, and its readers must learn so."""
-        _logger.error("channel %.200r fails: %s", held.log.keys.name, error)
+        _logger.error("channel %.200r fails: %s", held.log.keys.shown, error)
         call = self._scripts.end(held.log, "failed", LINGER, owner=held.owner, fence=held.fence)
         self._flusher.call(call, again=True)
         self._end_here(held, "failed")
 
     def _end_here(self, held: Held, reason: str) -> None:
+        if self._by_name.get(held.log.keys.name) is held:
+            del self._by_name[held.log.keys.name]
         for window in held.windows:
             self.close(window, reason)
             self._host.ended(window, reason)
 
     def _may_reopen(self, held: Held, refused: Refused) -> bool:
         """Return whether a refused message opens the channel again."""
-        if held.error is not None:
+        if held.error is not None or held in self.orphans:
             return False
         if refused.why == "unused":
             return held.log.making == IMPORTED  # every worker makes the channel when needed
@@ -221,10 +253,16 @@ class Holding:
         channel may instead have ended without this worker's knowledge.
         """
         held = self._by_window.get(window)
-        if held is None or held.closed is not None or not self._serving.reopens:
+        if held is None or not self.lasts(window):
             return False
         connection.send(self._opening(held))
         return True
+
+    def lasts(self, window: Window) -> bool:
+        """Return whether a channel that is missing in Redis has not ended, as far as is known."""
+        held = self._by_window.get(window)
+        ended = held is None or held.closed is not None or held.error is not None
+        return not ended and self._serving.reopens
 
     async def announce(self, beginning: Beginning) -> None:
         """Open all missing channels again, if Redis may have lost data.
@@ -248,4 +286,35 @@ class Holding:
             raise BrokerUnavailable(connection.closed)
 
     def _opening(self, held: Held) -> Call[Opened | Gone | Refused]:
-        return self._scripts.open(held.log, fresh(), owner=held.owner, fence=held.fence)
+        """Return the call that opens a channel again; an own channel may have ended meanwhile."""
+        call = self._scripts.open(held.log, fresh(), owner=held.owner, fence=held.fence, again=True)
+
+        def read(reply: Reply) -> Opened | Gone | Refused:
+            opened = call.read(reply)
+            if opened == LOST and held.closed is None and self.orphans.add(held):
+                return opened
+            if opened in (LOST, Refused("closed")) or isinstance(opened, Gone):
+                held.error = held.error or ChannelClosed(held.log.keys.shown, "ended")
+                self._end_here(held, held.closed or "ended")
+            if held in self.orphans:
+                self._go_on(held)
+            return opened
+
+        return replace(call, read=read)
+
+    def _go_on(self, held: Held) -> None:
+        """Queue the messages that have waited for the client process of a channel."""
+        with self._lock:
+            self.orphans.discard(held)
+            for window in held.windows:
+                self._flusher.add(self._early.pop(window, []), held.log)
+
+
+def _reason_of(error: CometError) -> str | None:
+    match error:
+        case ChannelClosed():
+            return error.reason
+        case ChannelFull():
+            return "full"
+        case _:
+            return None

@@ -11,14 +11,15 @@ from asgi_comet.brokers.logs import Log as Window
 from asgi_comet.brokers.redis.calls import IMPORTED, Log, fresh
 from asgi_comet.brokers.redis.flusher import Flusher
 from asgi_comet.brokers.redis.holding import Holding
+from asgi_comet.brokers.redis.keys import ChannelKeys
 from asgi_comet.brokers.redis.ownership import Ownership
-from asgi_comet.brokers.redis.records import NAMES, log_of, spec_of, tell_taken
+from asgi_comet.brokers.redis.records import SITE, keys_of, log_of, spec_of, tell_taken
 from asgi_comet.brokers.redis.replicas import Replica
 from asgi_comet.brokers.redis.replies import Gone, Refused
 from asgi_comet.brokers.redis.replies import Opened as Found
 from asgi_comet.brokers.redis.scripts import Scripts
 from asgi_comet.brokers.redis.serving import Serving
-from asgi_comet.errors import ChannelClosed, CometError, NonUniqueChannelName
+from asgi_comet.errors import ChannelClosed, CometError, NonUniqueChannelName, ProcessClosed
 
 __all__ = ["Naming"]
 
@@ -53,20 +54,20 @@ class Naming:
         self._history_lives = history_lives
 
     async def find(self, name: str) -> ChannelSpec | None:
-        """Return the properties of a channel, if there is one, or was a moment ago."""
+        """Return the properties of a site channel, if there is one, or was a moment ago."""
         record = await self._serving.ask(self._scripts.find(self._scripts.keys.site(name)))
-        if record is None or record.kind not in NAMES:
-            return None
-        return spec_of(name, record)
+        return None if record is None or record.kind not in SITE else spec_of(name, record)
 
     def adopt(self, window: Window, replica: Replica) -> None:
         """Record the channel of another worker that this worker has begun to follow."""
         if self._holding.find(replica.log) is None:
-            making = replica.making or ""
-            log = log_of(replica.keys, window.spec, making, self._history_lives)
-            self._holding.learn(window, log)
+            self.learn(window, replica.keys, replica.making or "")
             if replica.ended is not None:
                 self._holding.close(window, replica.ended)
+
+    def learn(self, window: Window, keys: ChannelKeys, making: str) -> None:
+        """Record a channel that another worker has made."""
+        self._holding.learn(window, log_of(keys, window.spec, making, self._history_lives))
 
     async def open(self, window: Window, *, make: bool, owns: bool) -> Opened:
         """Make a channel, or adopt a channel that every worker makes.
@@ -79,6 +80,7 @@ class Naming:
         Raises:
             NonUniqueChannelName: Another channel has the name.
             ChannelClosed: There is no channel to adopt.
+            ProcessClosed: The client process of the channel has closed.
         """
         if owns:
             await self._serving.connected()  # the worker has an id by then
@@ -114,12 +116,14 @@ class Naming:
         epoch = window.epoch if known is None else fresh()
         if known is not None and known.closed is None and spec.adopt:
             return known.log, epoch  # under which messages may be on their way
-        keys = self._scripts.keys.site(spec.name)
+        keys = keys_of(self._scripts.keys, window)
         return log_of(keys, spec, IMPORTED if spec.adopt else fresh(), self._history_lives), epoch
 
 
 def _error_of(found: Found | Gone | Refused, spec: ChannelSpec) -> CometError | None:
     match found:
+        case Refused("closed"):
+            return ProcessClosed(spec.owner or "")
         case Refused():
             return NonUniqueChannelName(spec.name, tell_taken(spec, found.detail))
         case Gone():

@@ -21,6 +21,7 @@ from asgi_comet.brokers.logs import Log as Window
 from asgi_comet.brokers.redis.calls import Call, Log, fresh
 from asgi_comet.brokers.redis.connection import Connection
 from asgi_comet.brokers.redis.heartbeat import Heartbeat
+from asgi_comet.brokers.redis.records import name_of
 from asgi_comet.brokers.redis.replies import Ended, Gone, Owned, Refused
 from asgi_comet.brokers.redis.scripts import Scripts
 from asgi_comet.brokers.redis.serving import Beginning
@@ -128,12 +129,17 @@ class Ownership:
         members = [bid for bid in self.bids.values() if not bid.once and "r" in bid.log.traits]
         return sum(bid.held is held for bid in members)
 
+    def owns(self, name: str) -> bool:
+        """Return whether this worker owns a channel."""
+        bid = self.bids.get(name)
+        return bid is not None and bid.held
+
     def make_fence(self) -> str:
         """Return a fence that was never used."""
         return f"{self._heartbeat.worker}:{next(self._numbers)}"
 
-    def fence_of(self, window: Window) -> str:
-        """Return the fence under which this worker owns a channel.
+    def owned(self, window: Window) -> Bid:
+        """Return the bid for a channel that this worker owns, with its fence.
 
         Raises:
             Fenced: This worker does not own the channel.
@@ -141,19 +147,19 @@ class Ownership:
         bid = self.find(window)
         if bid is None or not bid.held:
             raise Fenced(window.name)
-        return bid.fence
+        return bid
 
     # Bids
 
     def hold(self, log: Log, window: Window, fence: str) -> None:
         """Record that this worker has opened a channel as the only possible owner."""
-        self.bids[window.name] = Bid(log, window, continues=False, fence=fence)
+        self.bids[log.keys.name] = Bid(log, window, continues=False, fence=fence)
 
     def bid(self, log: Log, window: Window, *, continues: bool) -> None:
         """Offer to own a channel."""
         found = self.find(window)
         if found is None:
-            found = self.bids[window.name] = Bid(log, window, continues=continues)
+            found = self.bids[log.keys.name] = Bid(log, window, continues=continues)
         found.window = window
         if found.held:
             self._tell(found, None)
@@ -234,6 +240,12 @@ class Ownership:
         else:  # of a worker that died: its channels go to several workers
             pause = random.uniform(0, self._host.heartbeat / 10)  # noqa: S311 - no secret
         bid.timer = asyncio.get_running_loop().call_later(pause, self._try_later, bid)
+
+    def try_again(self, name: str) -> None:
+        """Bid again for a channel that was seen without an owner, if this worker has bid before."""
+        bid = self.bids.get(name)
+        if bid is not None:
+            self._try(bid)
 
     # A connection
 
@@ -332,5 +344,5 @@ class Ownership:
 
     def find(self, window: Window) -> Bid | None:
         """Return the bid for a channel."""
-        bid = self.bids.get(window.name)
+        bid = self.bids.get(name_of(window))
         return bid if bid is not None and bid.window.origin is window.origin else None

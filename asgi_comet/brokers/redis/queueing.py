@@ -18,7 +18,16 @@ from asgi_comet.brokers.redis.appends import Append
 from asgi_comet.brokers.redis.calls import Call
 from asgi_comet.errors import BrokerUnavailable
 
-__all__ = ["BATCH", "REMEMBERED", "BufferFull", "Limits", "Queue", "Single"]
+__all__ = [
+    "BATCH",
+    "BATCH_BYTES",
+    "REMEMBERED",
+    "BufferFull",
+    "Entry",
+    "Limits",
+    "Queue",
+    "Single",
+]
 
 T = TypeVar("T")
 
@@ -71,6 +80,11 @@ class Single(Generic[T]):
         self.sent: float = math.inf
         self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
+    def succeed(self, value: T) -> None:
+        """Tell the waiter, unless the waiter was told."""
+        if not self.future.done():
+            self.future.set_result(value)
+
     def fail(self, error: Exception) -> None:
         """Tell the waiter, unless the waiter was told."""
         if not self.future.done():
@@ -92,6 +106,7 @@ class Queue:
     Attributes:
         messages: How many messages wait, including those that were taken and not settled.
         parked_until: When the entries are tried again that Redis has refused.
+        closed: Whether messages are refused: the server has stopped.
     """
 
     def __init__(
@@ -99,6 +114,7 @@ class Queue:
     ) -> None:
         self.messages: int = 0
         self.parked_until: float = 0.0
+        self.closed: bool = False
         self._limits = limits
         self._nudge = nudge
         self._trouble = trouble
@@ -121,6 +137,7 @@ class Queue:
 
         Raises:
             BufferFull: The queue is full.
+            BrokerUnavailable: The server has stopped.
         """
         with self._lock:
             self._admit(append)
@@ -136,6 +153,8 @@ class Queue:
             self._admit(append)
 
     def _admit(self, append: Append) -> None:
+        if self.closed:
+            raise BrokerUnavailable("the server has stopped")
         if not append.patient and not self.fits(append.size):
             limits, trouble = self._limits, self._trouble()
             raise BufferFull(
@@ -154,12 +173,25 @@ class Queue:
                 self._set_aside()
         self._nudge()
 
+    def add_or_join(self, single: Single[Any], joins: Callable[[Entry], bool]) -> None:
+        """Add a script, unless the last entry of the queue takes it in."""
+        with self._lock:
+            if self._entries and joins(self._entries[-1]):
+                return
+        self.add([single])
+
     def put_first(self, single: Single[Any], appends: Sequence[Append]) -> None:
         """Put messages that were taken back, behind a script; not those given up meanwhile."""
         left = [append for append in appends if append.outcome is None]
         with self._lock:
             self._entries.extendleft(reversed([single, *left]))
             for append in left:
+                self._count(append, 1)
+
+    def take_back(self, appends: Sequence[Append]) -> None:
+        """Count messages again that were taken, and that `add` adds later."""
+        with self._lock:
+            for append in appends:
                 self._count(append, 1)
 
     def fits(self, size: int) -> bool:
@@ -229,9 +261,10 @@ class Queue:
                 self._parked = deque(one for one in self._parked if id(one) not in gone)
         return found
 
-    def clear(self) -> list[Entry]:
-        """Remove and return all entries."""
+    def clear(self, *, close: bool = False) -> list[Entry]:
+        """Remove and return all entries; and refuse others from now on, if wanted."""
         with self._lock:
+            self.closed = close
             every = [*self._entries, *self._parked]
             self._entries.clear()
             self._parked.clear()

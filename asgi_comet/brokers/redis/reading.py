@@ -10,7 +10,7 @@ from asgi_comet.brokers.logs import Closed, Full, Placed, Unknown
 from asgi_comet.brokers.logs import Log as Window
 from asgi_comet.brokers.redis.following import Following
 from asgi_comet.brokers.redis.holding import Holding
-from asgi_comet.brokers.redis.records import reason_of
+from asgi_comet.brokers.redis.records import keys_of, name_of, reason_of
 from asgi_comet.brokers.redis.replies import Gone, Page
 from asgi_comet.brokers.redis.scripts import Scripts
 from asgi_comet.brokers.redis.serving import Serving
@@ -43,7 +43,7 @@ class Reading:
         page = await self._read(log, start, most=0, for_client=True)
         if isinstance(page, Gone):
             return Unknown()
-        replica = self._following.find(log.name)
+        replica = self._following.find(name_of(log))
         # A window that is followed no more has all messages, unless they could not be read.
         over = page.after == page.top or (replica is None and log.top < page.top)
         if page.closed and over:
@@ -67,12 +67,12 @@ class Reading:
     ) -> Page | Gone:
         """Read a page; the worker first opens a channel again that Redis has lost."""
         call = self._scripts.follow(
-            self._scripts.keys.site(log.name), start, for_client=for_client, **bounds
+            keys_of(self._scripts.keys, log), start, for_client=for_client, **bounds
         )
         connection = await self._serving.connected()
         page = await connection.send(call)
         if isinstance(page, Gone) and self._holding.reopen(connection, log):
             page = await connection.send(call)
-            if isinstance(page, Gone):
+            if isinstance(page, Gone) and self._holding.lasts(log):
                 raise BrokerUnavailable(f"channel {log.name!r} cannot be opened again")
         return page

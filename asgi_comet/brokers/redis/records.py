@@ -1,6 +1,7 @@
 """Conversions between the properties of a channel, its form for the scripts, and its record.
 
-Owns the letters of kinds and traits. Must not know windows, connections or owners.
+Owns the letters of kinds and traits, and which keys a channel has. Must not know connections or
+owners.
 """
 
 from __future__ import annotations
@@ -8,16 +9,42 @@ from __future__ import annotations
 import math
 
 from asgi_comet.brokers.logs import ChannelSpec
+from asgi_comet.brokers.logs import Log as Window
 from asgi_comet.brokers.redis.calls import IMPORTED, Log
-from asgi_comet.brokers.redis.keys import ChannelKeys
+from asgi_comet.brokers.redis.keys import ChannelKeys, Keys
 from asgi_comet.brokers.redis.replies import Record
 from asgi_comet.errors import InvalidDeclaration
 
-__all__ = ["NAMES", "check_kind", "log_of", "reason_of", "spec_of", "tell_taken"]
+__all__ = [
+    "SITE",
+    "check_kind",
+    "keys_of",
+    "log_of",
+    "name_of",
+    "reason_of",
+    "spec_of",
+    "tell_taken",
+]
 
-KINDS = {"site": "S", "newest": "N"}
+SITE = "SN"  # the kinds of site channels
+KINDS = {"site": "S", "newest": "N", "process": "P", "unlimited": "U"}
 NAMES = {letter: name for name, letter in KINDS.items()}
 LIVES = 30 * 24 * 3600 * 1000  # ms that a record lives without use
+
+
+def name_of(log: Window) -> str:
+    """Return the name of a channel in the scripts: `NAME`, or `~PROCESS~NAME`."""
+    name = log.name
+    if name[:1] != "~":
+        return name
+    owner = log.spec.owner
+    return name if owner is None else f"~{owner}{name}"
+
+
+def keys_of(keys: Keys, log: Window) -> ChannelKeys:
+    """Return the keys of a channel."""
+    owner = log.spec.owner
+    return keys.site(log.name) if owner is None else keys.process(owner).channel(log.name[1:])
 
 
 def check_kind(spec: ChannelSpec) -> None:
@@ -26,9 +53,11 @@ def check_kind(spec: ChannelSpec) -> None:
     Raises:
         InvalidDeclaration: They cannot.
     """
-    if spec.kind not in KINDS:
+    letter = KINDS.get(spec.kind)
+    if letter is None or (letter in SITE) is not (spec.owner is None):
+        kinds = "kind site or newest" if spec.owner is None else "kind process or unlimited"
         raise InvalidDeclaration(
-            spec.name, f"expected a channel of kind site or newest on Redis, got kind {spec.kind}"
+            spec.name, f"expected a channel of {kinds} on Redis, got kind {spec.kind}"
         )
 
 
@@ -44,6 +73,8 @@ def log_of(keys: ChannelKeys, spec: ChannelSpec, making: str, history_lives: int
     """
     check_kind(spec)
     alone = spec.sourced and not spec.adopt
+    site = spec.owner is None  # an own channel lives as long as its client process
+    stays = LIVES if history_lives is None else history_lives
     return Log(
         keys=keys,
         kind=KINDS[spec.kind],
@@ -52,16 +83,23 @@ def log_of(keys: ChannelKeys, spec: ChannelSpec, making: str, history_lives: int
         max_bytes=spec.max_bytes,
         max_age=None if spec.max_age is None else math.ceil(spec.max_age * 1000),
         guard=spec.guard,
-        lives=LIVES,
-        history_lives=LIVES if history_lives is None else history_lives,
-        traits="s" * alone + "r" * spec.reclaim,
+        lives=LIVES if site else None,
+        history_lives=stays if site else None,
+        traits="s" * alone + "r" * (spec.reclaim and site),
     )
 
 
-def spec_of(name: str, record: Record) -> ChannelSpec:
-    """Return the properties of a channel that another worker may have made."""
+def spec_of(name: str, record: Record, owner: str | None = None) -> ChannelSpec:
+    """Return the properties of a channel that another worker may have made.
+
+    Args:
+        name: The name, as clients write it.
+        record: The record.
+        owner: The client process of an own channel.
+    """
     return ChannelSpec(
         name=name,
+        owner=owner,
         kind=NAMES[record.kind],
         size=record.size,
         max_bytes=record.max_bytes,
@@ -86,6 +124,11 @@ def tell_taken(spec: ChannelSpec, found: str) -> str:
         spec: The properties of the channel.
         found: The kind and the making of the live channel that has the name.
     """
+    if not spec.adopt and spec.owner is not None:
+        return (
+            "another worker has a live channel of this name for the client process; choose another "
+            "name, or declare the channel with scope=CLIENT_PROCESS, for all workers have one then"
+        )
     if not spec.adopt:
         return (
             "another worker has a live channel of this name; choose another name, or make the "

@@ -57,6 +57,7 @@ class Replica:
         owner: The owner of the window.
         scripts: The scripts.
         reopen: Opens the channel again.
+        grown: Called when the window may have more messages.
 
     Attributes:
         log: The window; another one, once the log has another epoch.
@@ -66,23 +67,28 @@ class Replica:
         stopped: Whether the worker follows the log no more.
         ended: The reason why the channel has ended.
         bytes: How many bytes the window held at the last call of `weigh`.
+        adopted: Whether the worker holds the channel only because the worker follows it.
+        pinned: Whether the worker needs the messages of the window, which `Log.drop` removes.
     """
 
     __slots__ = (
         "_aged",
         "_behind",
+        "_grown",
         "_owner",
         "_reading",
         "_reopen",
         "_reopened",
         "_scripts",
         "_waiting",
+        "adopted",
         "bytes",
         "empty",
         "ended",
         "keys",
         "log",
         "making",
+        "pinned",
         "quiet",
         "stopped",
     )
@@ -94,6 +100,7 @@ class Replica:
         owner: Owner,
         scripts: Scripts,
         reopen: Reopen,
+        grown: Callable[[Replica], None] | None = None,
     ) -> None:
         self.log: Log = log
         self.keys: ChannelKeys = keys
@@ -103,9 +110,12 @@ class Replica:
         self.stopped: bool = False
         self.ended: str | None = None
         self.bytes: int = 0
+        self.adopted: bool = False
+        self.pinned: bool = False
         self._owner = owner
         self._scripts = scripts
         self._reopen = reopen
+        self._grown = grown or _ignore
         self._aged = False
         self._reading: Connection | None = None  # on which a page is under way
         self._behind = True  # whether there are messages to read
@@ -116,6 +126,13 @@ class Replica:
         """Stop reading; the waiters of `catch_up` get `ChannelClosed`."""
         self.stopped = True
         self._finish(ChannelClosed(self.log.name, "ended"))
+
+    def proves(self, start: Position) -> bool:
+        """Return whether the window has all messages after a position, which is one of its own."""
+        log = self.log
+        if self.stopped or self.empty or self._behind or self._reading is not None:
+            return False
+        return start.epoch == log.epoch and log.first - 1 <= start.offset <= log.top
 
     def weigh(self) -> int:
         """Return by how many bytes the window has grown since the last call."""
@@ -145,9 +162,46 @@ class Replica:
             return
         epoch, first, rows = read_frame(frame)
         run = read_run(first, rows, aged=self._aged)
+        self._offer(connection, epoch, first, run)
+
+    def offer(self, connection: Connection, position: Position, data: bytes) -> None:
+        """Take a message of which this worker has no frame, because this worker has stored it."""
+        if self.empty:
+            self.catch_up(connection)
+        else:
+            offset = position.offset
+            self._offer(connection, position.epoch, offset, [Message(offset, data)])
+
+    def _offer(
+        self, connection: Connection, epoch: str, first: int, run: Sequence[Message]
+    ) -> None:
         received = self._owner.received(self.log, epoch, first, run)
+        self._grown(self)
         if received is Received.GAP or received is Received.OTHER_EPOCH:
             self.catch_up(connection)
+
+    def begin(self, connection: Connection, page: Page) -> None:
+        """Take a page that was not asked for by this replica: a reader begins at its start.
+
+        The window then has all messages from there on, once the rest is read. It is at the top if
+        the messages of the reader are no longer held.
+        """
+        self.quiet = False
+        self._note(page)
+        before = page.top if page.after is None else page.after
+        log = self.log
+        if page.epoch != log.epoch and not self.empty:
+            log = self.log = self._owner.moved(log, page.epoch, page.first, page.began)
+        if self.empty or not log.first - 1 <= before <= log.top or page.epoch != log.epoch:
+            log.reset(page.epoch, before + 1)
+        self.empty, self._behind = False, False
+        self._go_on(connection, page, more=page.after is not None and self._take_run(page))
+
+    def resume(self, connection: Connection, page: Page) -> None:
+        """Take the page after the window, on a new connection that was not asked before."""
+        self._reading = connection
+        self._behind = False
+        self._take_page(connection, page)
 
     def _read(self, connection: Connection) -> None:
         """Ask for the messages after the window; the page is taken in order with the frames."""
@@ -180,8 +234,13 @@ class Replica:
         if self.making not in (None, page.making):
             self._end("ended")  # another channel of the same name
             return
+        self._note(page)
+        self._go_on(connection, page, more=self._take_run(page))
+
+    def _note(self, page: Page) -> None:
         self._aged, self.making, self._reopened = page.aged, page.making, False
-        more = self._take_run(page)
+
+    def _go_on(self, connection: Connection, page: Page, *, more: bool) -> None:
         if more or self._behind:
             self._read(connection)
         elif page.closed:
@@ -191,14 +250,14 @@ class Replica:
 
     def _take_loss(self, connection: Connection) -> None:
         """Open the channel again, once; Redis may be too full for the channel."""
-        if not self._reopened and self._reopen(connection, self.log):
-            self._reopened = True
-            self._read(connection)
+        if not self._reopen(connection, self.log):
+            self._end("ended")
         elif self._reopened:
             self._reopened = False
             self._finish(BrokerUnavailable(f"channel {self.log.name!r} cannot be opened again"))
         else:
-            self._end("ended")
+            self._reopened = True
+            self._read(connection)
 
     def _end(self, reason: str, *, error: bool = True) -> None:
         self.ended = reason
@@ -220,6 +279,7 @@ class Replica:
             self._owner.cut(self.log, page.after + 1)
         if page.run:
             self._owner.received(self.log, page.epoch, page.after + 1, self._date(page))
+            self._grown(self)
         return page.after + len(page.run) < page.top
 
     def _date(self, page: Page) -> Sequence[Message]:
@@ -239,6 +299,10 @@ class Replica:
         waiting, self._waiting = self._waiting, []
         for done in waiting:
             done(error)
+
+
+def _ignore(_: Replica) -> None:
+    """Do nothing: all windows together have no bound."""
 
 
 def read_frame(frame: bytes) -> tuple[str, int, list[bytes]]:

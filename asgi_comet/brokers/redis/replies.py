@@ -54,9 +54,10 @@ class Refused:
     Attributes:
         why: `gone` (there is no record), `unknown` (the record has another kind), `ended`,
             `failed`, `full`, `unused` (the channel has ended), `fenced` (another worker reads
-            the source), `taken` (the name, or the source), or `wrong` (another program uses a key).
+            the source), `taken` (the name, or the source), `closed` (the client process has), or
+            `wrong` (another program uses a key).
         detail: For `wrong`, the key and the error of Redis; for `taken`, the other channel's kind
-            and making, or the owner.
+            and making, or the owner; for `closed`, `lost` if Redis does not know the process.
     """
 
     why: str
@@ -241,6 +242,7 @@ class Beat:
         dead: The dead workers that the caller inherits, until the caller reports the end of that.
         members: How many members of families all workers own together.
         mixed: Whether the workers declare different names.
+        now: The time of Redis, in milliseconds.
     """
 
     status: str
@@ -249,6 +251,7 @@ class Beat:
     dead: tuple[str, ...] = ()
     members: int = 0
     mixed: bool = False
+    now: int = field(default=0, compare=False)
 
 
 def read_append(reply: Reply) -> AppendReply:
@@ -275,8 +278,8 @@ def read_opened(reply: Reply) -> Opened | Gone | Refused:
     """Read the opened channel; `taken` names the kind and the making of a channel of the name."""
     if reply[0] == b"gone":
         return Gone()
-    if reply[0] == b"taken":
-        return Refused("taken", b" ".join(reply[1:]).decode())
+    if reply[0] in (b"taken", b"closed"):
+        return Refused(reply[0].decode(), b" ".join(reply[1:]).decode())
     _, epoch, top, first, owner, fence = reply
     return Opened(epoch.decode(), top, first, owner.decode(), fence.decode())
 
@@ -385,9 +388,9 @@ def read_beat(reply: Reply) -> Beat:
     """Read the reply to a heartbeat."""
     if len(reply) == 1:
         return Beat(reply[0].decode())
-    status, calm, living, dead, members, mixed = reply
+    status, calm, living, dead, members, mixed, now = reply
     alive = frozenset(read_texts(living))
-    return Beat(status.decode(), calm == 1, alive, read_texts(dead), members, mixed == 1)
+    return Beat(status.decode(), calm == 1, alive, read_texts(dead), members, mixed == 1, now)
 
 
 def read_texts(reply: Sequence[bytes]) -> tuple[str, ...]:

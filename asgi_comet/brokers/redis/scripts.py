@@ -29,9 +29,9 @@ from asgi_comet.brokers.redis.replies import (
     Reply,
     Tops,
 )
-from asgi_comet.core.messages import First, Last, Now, Start
+from asgi_comet.core.messages import NEXT_INCARNATION, First, Last, Now, Position, Start
 
-__all__ = ["Scripts", "load"]
+__all__ = ["Scripts", "arguments_of_start", "load"]
 
 T = TypeVar("T")
 
@@ -64,7 +64,14 @@ class Scripts:
         return _call(lua.LINEAGE, [self.keys.lineage], self._generation(), _text)
 
     def open(
-        self, log: Log, epoch: str, *, owner: str = "", fence: str = "", make: bool = True
+        self,
+        log: Log,
+        epoch: str,
+        *,
+        owner: str = "",
+        fence: str = "",
+        make: bool = True,
+        again: bool = False,
     ) -> Call[Opened | Gone | Refused]:
         """Make a channel, or take a channel of the same making.
 
@@ -74,6 +81,8 @@ class Scripts:
             owner: The worker that reads a source given at run time.
             fence: The fence of that worker.
             make: Whether to make the channel, if there is none.
+            again: Whether the channel was made before, and Redis may have lost it. An own channel
+                that has ended meanwhile stays ended.
         """
         keys = log.keys
         return _call(
@@ -87,12 +96,13 @@ class Scripts:
                 keys.names,
                 keys.owned_by(owner),
                 self.keys.lineage,
+                *_keys_of_process(keys),
             ],
             [
                 *(keys.name, log.kind, log.making, epoch),
                 *(log.size, log.max_bytes, _optional(log.max_age), log.guard, owner, fence),
                 *(_optional(log.lives), _optional(log.history_lives), *self._generation()),
-                *(log.traits, "1" if make else ""),
+                *(log.traits, ("again" if again else "1") if make else "", "PUBLISH"),
             ],
             replies.read_opened,
             channel=keys.name,
@@ -104,7 +114,7 @@ class Scripts:
         The same number answers as before, a lower one is stale: no batch is stored twice.
         """
         keys: list[str] = [self.keys.batch(worker), self.keys.lineage]
-        arguments: list[Argument] = [number, "PUBLISH", *self._generation()]
+        arguments: list[Argument] = [number, "PUBLISH", *self._generation(), self.keys.inboxes]
         epoch = self.fresh()
         for group in groups:
             ids = any(item.id for item in group.items)
@@ -121,12 +131,13 @@ class Scripts:
         max_bytes: int = MOST_BYTES,
         for_client: bool = False,
     ) -> Call[Page | Gone]:
-        """Read a part of a site channel's log."""
+        """Read a part of a log."""
         return _call(
             lua.FOLLOW,
             [keys.meta, keys.log, self.keys.lineage],
             [
-                *("site", *self._generation(), self.fresh(), *_arguments_of_start(start)),
+                *("own" if keys.process else "site", *self._generation(), self.fresh()),
+                *arguments_of_start(start, own=bool(keys.process)),
                 *(most, max_bytes, "1" if for_client else ""),
             ],
             replies.read_page,
@@ -164,6 +175,7 @@ class Scripts:
             [
                 *(keys.name, log.kind, worker, fence, instead_of, "1" if keep else "", epoch),
                 *(*self._generation(), keys.topic, "PUBLISH", log.making),
+                self.keys.inboxes + worker,
             ],
             replies.read_owned,
         )
@@ -195,8 +207,14 @@ class Scripts:
         keys = log.keys
         return _call(
             lua.END,
-            [keys.meta, keys.log, keys.state, keys.names, keys.owned_by(owner)],
-            [keys.name, log.making, fence, reason, linger, keys.topic, "PUBLISH"],
+            [
+                *(keys.meta, keys.log, keys.state, keys.names, keys.owned_by(owner)),
+                *_keys_of_process(keys),
+            ],
+            [
+                *(keys.name, log.making, fence, reason, linger, keys.topic, "PUBLISH"),
+                self.keys.inboxes,
+            ],
             replies.read_ended,
             channel=keys.name,
         )
@@ -216,9 +234,14 @@ class Scripts:
         arguments = [_optional(log.lives), "" if aged else _optional(log.history_lives)]
         return _call(lua.KEEP, [log.keys.meta, log.keys.log], arguments, bool)
 
-    def want(self, keys: ChannelKeys, offset: int) -> Call[int]:
-        """Ask the owner of a channel for messages; return how many workers were told."""
-        arguments: list[Argument] = [keys.name, offset, self.keys.inboxes, "PUBLISH"]
+    def want(self, keys: ChannelKeys, upto: Position) -> Call[int]:
+        """Ask the owner of a channel for messages; return how many workers were told.
+
+        None is, if the channel has another epoch, in which the offset means something else; an
+        empty epoch is the present one.
+        """
+        arguments: list[Argument] = [keys.name, upto.epoch, upto.offset]
+        arguments += [self.keys.inboxes, "PUBLISH"]
         return _call(lua.WANT, [keys.meta], arguments, int)
 
     def beat(
@@ -255,7 +278,10 @@ class Scripts:
         """Free a channel of a dead worker, or end the channel if no other worker has the source."""
         return _call(
             lua.INHERIT,
-            [keys.meta, keys.log, keys.state, keys.names, keys.owned_by(dead)],
+            [
+                *(keys.meta, keys.log, keys.state, keys.names, keys.owned_by(dead)),
+                *_keys_of_process(keys),
+            ],
             [keys.name, dead, linger, keys.topic, "PUBLISH"],
             bool,
         )
@@ -325,7 +351,19 @@ def _arguments_of_state(item: Item) -> Iterator[Argument]:
     yield from item.deleted
 
 
-def _arguments_of_start(start: Start) -> tuple[Argument, Argument, Argument]:
+def _keys_of_process(keys: ChannelKeys) -> tuple[str, ...]:
+    return (keys.process, keys.siblings) if keys.process else ()
+
+
+def arguments_of_start(start: Start, *, own: bool) -> tuple[Argument, Argument, Argument]:
+    """Return a start position as the scripts take it.
+
+    Args:
+        start: The start position.
+        own: Whether the channel is of a client process, where `new.0` has a meaning.
+    """
+    if own and start == NEXT_INCARNATION:
+        return "next", "", ""
     match start:
         case Now():
             return "now", "", ""

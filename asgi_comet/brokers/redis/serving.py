@@ -25,10 +25,11 @@ from asgi_comet.brokers.redis.reconnecting import Pace
 from asgi_comet.brokers.redis.scripts import Scripts
 from asgi_comet.errors import BrokerUnavailable
 
-__all__ = ["Beginning", "Primary", "Serving"]
+__all__ = ["Beginning", "Primary", "Serving", "Step", "Task"]
 
 T = TypeVar("T")
 
+RECOVERY = 8.0  # seconds; a worker finds its Redis emptied within five, and connects within two
 REMEMBERED = 540.0  # seconds that Redis remembers ended channels, less a reserve
 
 
@@ -85,6 +86,7 @@ class Serving:
         tasks: The tasks that then run as long as the connection lasts: the queue first.
         after: The steps before clients are served: subscribing, and reading missed messages.
         reopens: Whether Redis has lost a missing channel, which else may have ended meanwhile.
+        renewed: When a connection last found that Redis has lost data.
     """
 
     def __init__(self, primary: Primary, clock: Clock, on_frame: OnFrame) -> None:
@@ -94,6 +96,7 @@ class Serving:
         self.tasks: list[Task] = []
         self.after: list[Step] = []
         self.reopens: bool = True
+        self.renewed: float = -math.inf
         self._primary = primary
         self._clock = clock
         self._on_frame = on_frame
@@ -145,6 +148,15 @@ class Serving:
         self._trouble = first.reason if isinstance(first, BrokerUnavailable) else str(first)
         self._primary.warn("%s", first)
 
+    @property
+    def recovers(self) -> bool:
+        """Whether other workers may yet report client processes that Redis has lost."""
+        return self._clock.now() - self.renewed < RECOVERY
+
+    async def up(self) -> None:
+        """Return once the connection serves; for the tasks of a connection."""
+        await self._up.wait()
+
     async def connected(self) -> Connection:
         """Return the connection; wait for a connection within the timeout.
 
@@ -188,6 +200,8 @@ class Serving:
         await self._replace_former(connection)
         generation = await connection.send(self._primary.scripts.lineage())
         renewed = self.generation not in ("", generation)
+        if renewed:
+            self.renewed = self._clock.now()
         self.reopens = renewed or self._clock.now() - self._left < REMEMBERED
         beginning = Beginning(connection, generation, renewed)
         for step in self.before:

@@ -2,15 +2,15 @@
 (function () {
   "use strict";
 
-  var CHANNELS = ["cpu", "memory", "network", "machine"];
-  var token = document.querySelector("meta[name=admin-token]"); // none on several workers
+  var CHANNELS = ["cpu", "memory", "network", "machine", "wall"];
+  var TOKEN = document.querySelector("meta[name=admin-token]").content;
 
   var wire = new Wire(byId("wire-list"), byId("wire-pause"), byId("wire-decoded"));
-  var wall = token && new WallView(call);
-  var operate = token && new Operate(callAdmin, function () {
+  var wall = new WallView(call);
+  var operate = new Operate(callAdmin, function () {
     registration.wake();
   });
-  var registration = new Registration("./", wall ? CHANNELS.concat("wall") : CHANNELS, {
+  var registration = new Registration("./", CHANNELS, {
     state: state,
     message: function (channel, text) {
       show[channel](JSON.parse(text));
@@ -19,7 +19,7 @@
       byId(channel + "-card").classList.add("ended");
     },
     batch: function () {
-      if (wall && newest !== null) {
+      if (newest !== null) {
         wall.expect(newest);
       }
     },
@@ -72,9 +72,7 @@
     byId("state").setAttribute("data-state", name);
     byId("state-word").textContent = name;
     document.documentElement.setAttribute("data-state", name);
-    if (operate) {
-      operate.look();
-    }
+    operate.look();
   }
 
   /* Unchanged words are left alone: assistive technology reads every change aloud. */
@@ -114,7 +112,7 @@
   }
 
   function callAdmin(what, done) {
-    what.token = token.content;
+    what.token = TOKEN;
     call(what, done);
   }
 
@@ -144,8 +142,6 @@
   });
 
   registration.start();
-  if (token) {
-    operate.look();
-    wall.read();
-  }
+  operate.look();
+  wall.read();
 }());

@@ -102,8 +102,11 @@ var Operate = (function () {
     if (typeof value === "boolean") {
       return value ? "yes" : "no";
     }
+    if (Array.isArray(value)) {
+      return String(value.length);
+    }
     if (typeof value === "object") {
-      return JSON.stringify(value);
+      return name === "broker" ? value.trouble || "connected" : value.listeners + " listeners";
     }
     return name === "timeout" ? value + " s" : String(value);
   }

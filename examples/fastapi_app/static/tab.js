@@ -1,8 +1,10 @@
 /* What belongs to one tab, and the wall, which belongs to everyone. */
-import { byId, comet, fill } from "./connection.js"
-import "./posts.js"
+import { byId, call, comet, fill, follow } from "./connection.js"
 
 const SVG = "http://www.w3.org/2000/svg"
+
+const wall = new WallView(call)
+follow("wall", "last:50", (post) => wall.add(post), () => wall.replace([]))
 
 // For this tab alone. A client process that is gone takes its channels with it; by then the client
 // has opened another one, which is introduced in the same way.

@@ -4,29 +4,47 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from asgi_comet.brokers.redis import presence, probing, sweeping
 from tests.kit.redis import Client, RedisServer
 from tests.kit.serving import reserved_port
+from tests.kit.stage import ASYNC_BACKENDS
+
+ASYNCIO, UVLOOP, _ = ASYNC_BACKENDS
+ON_BOTH = {
+    "test_broker",
+    "test_connection",
+    "test_contract",
+    "test_dialing",
+    "test_flusher",
+    "test_recovery",
+}
+"""Modules of what depends on the event loop: connections, and what follows from their ends."""
 
 
-@pytest.fixture(scope="session")
-def shared_server() -> Iterator[RedisServer]:
-    """A Redis for all tests that leave it as it was, but for its data."""
-    with tempfile.TemporaryDirectory(prefix="redis") as folder:
-        server = RedisServer(Path(folder))
-        server.start()
-        yield server
-        server.stop()
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each coroutine on the event loops of its module; the contracts of people on uvloop."""
+    if "anyio_backend" not in metafunc.fixturenames or _chooses(metafunc):
+        return
+    module = metafunc.module.__name__.rpartition(".")[2]
+    one = UVLOOP if module.endswith("_contract") else ASYNCIO
+    loops = [ASYNCIO, UVLOOP] if module in ON_BOTH else [one]
+    metafunc.parametrize("anyio_backend", loops, indirect=True)
+
+
+def _chooses(metafunc: pytest.Metafunc) -> bool:
+    """Return whether a test names its event loop."""
+    marks = metafunc.definition.iter_markers("parametrize")
+    return any(mark.args[0] == "anyio_backend" for mark in marks)
 
 
 @pytest.fixture
-def redis(shared_server: RedisServer) -> RedisServer:
-    """An empty Redis."""
-    with shared_server.client() as client:
-        client.flushall()
-    return shared_server
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    """The event loop of a test, see `pytest_generate_tests`."""
+    return request.param
 
 
 @pytest.fixture
@@ -66,3 +84,11 @@ def at_end() -> Iterator[ExitStack]:
 def unused_port() -> Iterator[int]:
     with reserved_port() as port:
         yield port
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let workers look at everything often."""
+    monkeypatch.setattr(probing, "EVERY", 0.05)
+    monkeypatch.setattr(sweeping, "EVERY", 0.05)
+    monkeypatch.setattr(presence, "TOUCH", 0.05)

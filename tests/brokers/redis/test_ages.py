@@ -15,22 +15,18 @@ from asgi_comet.brokers.redis.broker import RedisBroker
 from asgi_comet.brokers.redis.keys import Keys
 from asgi_comet.core.messages import Message, Position
 from asgi_comet.testing import ManualClock
-from asgi_comet.testing.party import Party, Window, position
+from asgi_comet.testing.party import Party, position
+from asgi_comet.testing.window import Window
 from tests.kit.clients import Client as Page
 from tests.kit.clients import PollClient, SseClient, WebSocketClient
 from tests.kit.redis import Client, RedisServer
 from tests.kit.serving import Address, serve
-from tests.kit.stage import ASYNC_BACKENDS, KEY, application
+from tests.kit.stage import KEY, application
 
 pytestmark = pytest.mark.anyio
 
 HOUR = 3600
 KEYS = Keys().site("chat")
-
-
-@pytest.fixture(params=[one for one in ASYNC_BACKENDS if one.id != "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    return request.param
 
 
 @asynccontextmanager

@@ -22,19 +22,14 @@ from asgi_comet.brokers.redis.keys import Keys
 from asgi_comet.brokers.redis.replicas import Replica
 from asgi_comet.brokers.redis.scripts import Scripts
 from asgi_comet.core.messages import Now, Position
-from asgi_comet.testing.party import Party, Window, position
+from asgi_comet.testing.party import Party, position
+from asgi_comet.testing.window import Window
 from tests.kit.redis import Client, RedisServer, run
 from tests.kit.redis_proxy import RedisProxy
-from tests.kit.stage import ASYNC_BACKENDS
 
 pytestmark = pytest.mark.anyio
 
 SCRIPTS = Scripts(Keys())
-
-
-@pytest.fixture(params=[one for one in ASYNC_BACKENDS if one.id != "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    return request.param
 
 
 @asynccontextmanager

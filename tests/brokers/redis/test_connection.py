@@ -20,16 +20,10 @@ from asgi_comet.brokers.redis.keys import Keys
 from asgi_comet.brokers.redis.scripts import Scripts
 from tests.kit.redis import Client, RedisServer
 from tests.kit.redis_proxy import RedisProxy, turns
-from tests.kit.stage import ASYNC_BACKENDS
 
 pytestmark = pytest.mark.anyio
 
 SCRIPTS = Scripts(Keys())
-
-
-@pytest.fixture(params=[one for one in ASYNC_BACKENDS if one.id != "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    return request.param
 
 
 def same(reply: Any) -> Any:

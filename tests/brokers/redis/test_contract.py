@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from asgi_comet.brokers.base import Broker
 from asgi_comet.brokers.redis.broker import RedisBroker
 from asgi_comet.testing.contract import SharedBrokerContract
 from tests.kit.redis import RedisServer
-from tests.kit.stage import ASYNC_BACKENDS
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=[one for one in ASYNC_BACKENDS if one.id != "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    return request.param
 
 
 class TestRedis(SharedBrokerContract):

@@ -27,18 +27,12 @@ from asgi_comet.brokers.redis.reconnecting import Pace
 from asgi_comet.brokers.redis.scripts import Scripts
 from tests.kit.programs import find_program
 from tests.kit.redis import Client, RedisServer
-from tests.kit.stage import ASYNC_BACKENDS
 from tests.kit.streams import reset
 
 pytestmark = pytest.mark.anyio
 
 MakeRedis = Callable[..., RedisServer]
 SCRIPTS = Scripts(Keys())
-
-
-@pytest.fixture(params=[one for one in ASYNC_BACKENDS if one.id != "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    return request.param
 
 
 @asynccontextmanager

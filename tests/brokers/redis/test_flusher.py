@@ -27,18 +27,12 @@ from asgi_comet.core.messages import First, Position
 from asgi_comet.testing.clock import ManualClock
 from tests.kit.redis import Client, RedisServer, run
 from tests.kit.redis_proxy import RedisProxy, turns
-from tests.kit.stage import ASYNC_BACKENDS
 
 pytestmark = pytest.mark.anyio
 
 SCRIPTS = Scripts(Keys())
 LOG = Log(SCRIPTS.keys.site("a"), "S", "-", 10_000, 2**24)
 OTHER = Log(SCRIPTS.keys.site("b"), "S", "-", 10_000, 2**24)
-
-
-@pytest.fixture(params=[one for one in ASYNC_BACKENDS if one.id != "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    return request.param
 
 
 @pytest.fixture

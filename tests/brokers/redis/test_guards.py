@@ -14,9 +14,10 @@ from starlette.routing import Route
 from asgi_comet import SITE, Comet, CometMiddleware
 from asgi_comet.brokers.redis.broker import RedisBroker
 from asgi_comet.brokers.redis.keys import Keys
+from tests.kit.clients import SseClient
 from tests.kit.redis import Client, RedisServer
 from tests.kit.serving import Address, Answer, serve
-from tests.kit.stage import KEY
+from tests.kit.stage import KEY, application
 
 
 def may_enter(connection: HTTPConnection) -> bool:
@@ -68,3 +69,32 @@ def test_the_rule_of_a_channel_that_has_ended_holds_in_every_worker(
             assert b"forbidden" in ask(address, "").body
             assert b"secret" in ask(address, "guest=1").body
         assert ask(old, "guest=1").status == 503
+
+
+def lose_entries(client: Client) -> None:
+    """Let the control log go on without the next entry, as if a worker was away for long."""
+    keys, now = Keys(), client.time()[0] * 1000
+    epoch, top = (part.decode() for part in client.hmget(keys.control_record, "e", "s"))
+    row = b'%d id worker ["told", "of a later version"]' % now
+    client.delete(keys.control)
+    client.rpush(keys.control, row)
+    client.hset(keys.control_record, mapping={"s": int(top) + 2, "f": int(top) + 2})
+    client.publish(keys.everyone, f"{epoch} {int(top) + 2} ".encode() + row)
+
+
+def test_a_right_is_looked_at_again_after_changes_of_which_the_worker_never_hears(
+    redis: RedisServer, client: Client
+) -> None:
+    rights, comet = [True], Comet(KEY, broker=redis.url)
+    room = comet.create(scope=SITE, name="room", authorize=lambda connection: rights[0])
+    with serve(application(comet)) as address:
+        reader = SseClient(None, address)
+        reader.follow({"room": "now"})
+        room.publish("for all")
+        assert reader.data(1) == ["for all"]
+        rights[0] = False
+        lose_entries(client)
+        while not (events := reader.read()):  # the stream ends, and begins anew
+            pass
+        assert [event["error"] for event in events] == ["forbidden"]
+        reader.cut()

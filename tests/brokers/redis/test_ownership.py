@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import anyio
@@ -16,21 +17,17 @@ from asgi_comet.brokers.logs import ChannelSpec, Fenced
 from asgi_comet.brokers.redis import RedisBroker, flusher
 from asgi_comet.brokers.redis.keys import Keys
 from asgi_comet.brokers.redis.queueing import BATCH
+from asgi_comet.brokers.redis.scripts import Scripts
 from asgi_comet.testing._inspect import redis_tables
 from asgi_comet.testing.clock import ManualClock
-from asgi_comet.testing.party import Party, Window, position
+from asgi_comet.testing.party import Party, position
+from asgi_comet.testing.window import Window
 from tests.kit.redis import Client, RedisServer
 from tests.kit.redis_proxy import RedisProxy, turns
-from tests.kit.stage import ASYNC_BACKENDS
 
 pytestmark = pytest.mark.anyio
 
 KEYS = Keys()
-
-
-@pytest.fixture(params=[one for one in ASYNC_BACKENDS if one.id != "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    return request.param
 
 
 class Worker(Party):
@@ -38,7 +35,6 @@ class Worker(Party):
 
     Attributes:
         clock: What its heartbeats follow; they stand still until it is advanced.
-        asked: Called right after the worker was asked whether it uses a channel, once.
     """
 
     def __init__(self, url: str, *, stalled: bool = False) -> None:
@@ -46,13 +42,6 @@ class Worker(Party):
         self.redis = RedisBroker(url, clock=self.clock, timeout=20)
         super().__init__(self.redis)
         self.life = anyio.CancelScope()
-        self.asked: Callable[[], None] | None = None
-
-    def in_use(self, log: Any) -> bool:
-        if self.asked is not None:
-            asyncio.get_running_loop().call_soon(self.asked)
-            self.asked = None
-        return super().in_use(log)
 
     async def serve(self, begun: anyio.Event, stop: anyio.Event) -> None:
         with self.life:
@@ -334,6 +323,21 @@ async def test_a_fence_that_redis_knows_no_more_is_replaced(
             await position(log, one.broker.append(log, b"x", sourced=True))
 
 
+async def test_a_reader_that_asks_before_there_is_an_owner_wakes_the_next_one(
+    redis: RedisServer, client: Client
+) -> None:
+    one, two = Worker(redis.url), Worker(redis.url)
+    async with serving(one, two):
+        log = await one.make("a")
+        two.broker.want(await two.join("a"), 7)
+        record = Keys().site("a").meta
+        while client.hget(record, "v") is None:
+            await anyio.lowlevel.checkpoint()
+        one.broker.bid(log)
+        await one.until(lambda: log.wanted == 7)
+        assert client.hget(record, "v") is None
+
+
 async def test_a_reader_wakes_the_owner_of_an_on_demand_source(
     redis: RedisServer, client: Client
 ) -> None:
@@ -494,20 +498,23 @@ async def test_a_worker_that_leaves_a_member_of_another_owner_forgets_it(
 
 
 async def test_a_member_ends_while_its_owner_gives_it_up(
-    redis: RedisServer, client: Client
+    redis: RedisServer, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = Worker(redis.url, stalled=True)
+    one, unused = Worker(redis.url, stalled=True), Scripts.unused
     async with serving(one):
         log = await one.make("a", adopt=True, sourced=True, reclaim=True)
         one.broker.bid(log)
         await one.until(lambda: log.owned == 1)
         assert one.broker.retire(log, 0.001)
         client.delete(KEYS.calm)
-        await one.beats(16)  # one look more, and it is known that no worker uses it
-        one.asked = lambda: one.broker.release(log, clean=True)  # the end is under way
-        assert one.clock is not None
-        one.clock.advance(2)
-        await one.until(lambda: log.closed == "unused")
+
+        def give_up(*arguments: Any, **more: Any) -> Any:
+            """Withdraw the bid while the end is under way."""
+            asyncio.get_running_loop().call_soon(partial(one.broker.release, log, clean=True))
+            return unused(*arguments, **more)
+
+        monkeypatch.setattr(Scripts, "unused", give_up)
+        await one.drive(lambda: log.closed == "unused")
         assert not one.broker.retire(log, 0.001)
 
 

@@ -319,6 +319,11 @@ class Worker:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self.log: list[str] = []
+        self._reader = threading.Thread(target=self.log.extend, args=(self._process.stderr,))
+
+    def wait(self) -> None:
+        """Return once it serves."""
         assert self._process.stderr is not None
         log = ""
         for line in self._process.stderr:
@@ -327,13 +332,12 @@ class Worker:
                 break
         else:
             pytest.fail(log)
-        self.log: list[str] = []
-        self._reader = threading.Thread(target=self.log.extend, args=(self._process.stderr,))
         self._reader.start()
 
     def stop(self) -> None:
         self._process.terminate()
-        self._reader.join(20)
+        if self._reader.ident is not None:
+            self._reader.join(20)
         self._process.wait(20)
         assert self._process.stderr is not None
         self._process.stderr.close()
@@ -347,6 +351,8 @@ def workers(redis: RedisServer, count: int) -> Iterator[list[Worker]]:
             worker = Worker(redis, stack.enter_context(reserved_port()))
             stack.callback(worker.stop)
             made.append(worker)
+        for worker in made:
+            worker.wait()
         yield made
 
 

@@ -26,21 +26,16 @@ from asgi_comet.core.messages import Last, Message, Now, Position
 from asgi_comet.errors import InvalidDeclaration
 from asgi_comet.testing._inspect import redis_tables
 from asgi_comet.testing.clock import ManualClock
-from asgi_comet.testing.party import PATIENCE, Party, Window, position
+from asgi_comet.testing.party import PATIENCE, Party, position
+from asgi_comet.testing.window import Window
 from tests.kit.redis import Client, RedisServer
 from tests.kit.redis_proxy import RedisProxy, turns
-from tests.kit.stage import ASYNC_BACKENDS
 
 pytestmark = pytest.mark.anyio
 
 SCRIPTS = Scripts(Keys())
 KEYS = SCRIPTS.keys.site("a")
 MakeRedis = Callable[..., RedisServer]
-
-
-@pytest.fixture(params=[one for one in ASYNC_BACKENDS if one.id != "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    return request.param
 
 
 @asynccontextmanager
@@ -73,6 +68,20 @@ def tables(party: Party) -> dict[str, int]:
 
 async def stored(party: Party, window: Window, data: bytes) -> Position:
     return await position(window, party.broker.append(window, data))
+
+
+@asynccontextmanager
+async def ticking(clock: ManualClock, seconds: float) -> AsyncIterator[None]:
+    """Advance a clock in each turn of the loop while the context lasts."""
+
+    async def tick() -> None:
+        while True:
+            clock.advance(seconds)
+            await turns(1)
+
+    task = asyncio.create_task(tick())
+    yield
+    task.cancel()
 
 
 # Emptied
@@ -285,15 +294,12 @@ async def test_what_cannot_be_opened_again_is_not_available_and_not_ended(
         with pytest.raises(BrokerUnavailable, match="channel 'a' cannot be opened again"):
             await one.broker.place(log, Now())
         one.broker.unfollow(log)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(one.broker.follow, log)  # which goes on
-            for _ in range(100):
-                clock.advance(0.01)
-                await anyio.lowlevel.checkpoint()
+        async with ticking(clock, 0.01):
+            following = asyncio.create_task(one.broker.follow(log))  # which goes on
+            await turns(100)
+            assert not following.done()
             client.config_set("maxmemory", 0)
-            while client.hget(KEYS.meta, "e") is None:
-                clock.advance(0.01)
-                await anyio.lowlevel.checkpoint()
+            await following
         assert log.closed is None
         assert (await stored(one, log, b"x")).offset == 1
 
@@ -873,9 +879,10 @@ async def test_a_history_may_live_shorter_than_its_channel(
         assert client.ttl(keys.meta) > 1000
 
 
+@pytest.mark.slow
 async def test_races_of_followers_and_a_publisher(redis: RedisServer) -> None:
-    """10,000 times: what is followed while another worker publishes has no gap."""
-    count, rounds = 200, 50
+    """5,000 times on each event loop: what is followed while another publishes has no gap."""
+    count, rounds = 200, 25
     async with parties(RedisBroker(redis.url), RedisBroker(redis.url)) as (one, two):
         logs = [await one.make(f"a{number}", size=1000) for number in range(count)]
         specs = [log.spec for log in logs]
@@ -1147,7 +1154,9 @@ async def test_a_connection_that_ends_while_channels_are_opened_again(
 ) -> None:
     async with RedisProxy(redis).run() as proxy:
         clock = ManualClock()
-        async with parties(RedisBroker(proxy.url, clock=clock)) as (one,):
+        # The clock is faster than Redis: not so fast that the last message is given up.
+        broker = RedisBroker(proxy.url, clock=clock, patience=299)
+        async with parties(broker) as (one,):
             log = await one.make("a")
             cuts, cut = 0, 0
 
@@ -1169,7 +1178,8 @@ async def test_a_connection_that_ends_while_channels_are_opened_again(
             proxy.harm.cut = None
             assert cuts
             assert log.closed is None
-            place = await stored(one, log, b"x")
+            async with ticking(clock, 0.01):  # the last cut may be still to come
+                place = await stored(one, log, b"x")
             assert place.offset == 1
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,34 +15,13 @@ from asgi_comet.brokers.redis.keys import Keys
 from asgi_comet.brokers.redis.scripts import Scripts
 from asgi_comet.core.messages import First, Last, Now, Position, Start
 from tests.kit.redis import Client, RedisServer, run
+from tests.kit.redis_frames import Frames
 from tests.kit.redis_model import Channel, Model
 
 KEYS = Keys()
 NAMES = ["a", "b c", "d", "élan"]
 WORKERS = ["V", "W"]
 LONG = 10**9  # ms
-
-
-class Frames:
-    """What is published below the prefix, in order."""
-
-    def __init__(self, client: Client) -> None:
-        self.client = client
-        self.subscription = client.pubsub(ignore_subscribe_messages=True)
-        self.subscription.psubscribe("comet:*", "end")
-
-    def read(self) -> list[tuple[str, str]]:
-        """Return what was published since the last time."""
-        self.client.publish("end", "")
-        found: list[tuple[str, str]] = []
-        while True:
-            frame: Any = self.subscription.get_message(timeout=20)
-            if frame is None or frame["type"] != "pmessage":
-                continue
-            if frame["channel"] == b"end":
-                return found
-            text = re.sub(r":\d{13} ", ":", frame["data"].decode())  # without times
-            found.append((frame["channel"].decode(), text))
 
 
 class Walk:
@@ -294,8 +272,11 @@ class Walk:
 
     def want(self) -> None:
         name = self.name()
-        run(self.client, self.scripts.want(KEYS.site(name), 7))
-        self.model.want(name, 7, KEYS.inbox)
+        known = self.model.channels.get(name)
+        present = "" if known is None else known.epoch
+        epoch = ("another", "", present)[self.taken["want"] % 3]
+        run(self.client, self.scripts.want(KEYS.site(name), Position(epoch, 7)))
+        self.model.want(name, Position(epoch, 7), KEYS.inbox)
 
     def listen(self) -> None:
         """Subscribe to a channel, or not any more."""

@@ -7,7 +7,7 @@ import dataclasses
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,16 @@ import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
-from asgi_comet import SITE, BrokerUnavailable, Comet, CometMiddleware, Message, Outcome, Settings
+from asgi_comet import (
+    SITE,
+    BrokerUnavailable,
+    Comet,
+    CometMiddleware,
+    Message,
+    Outcome,
+    Position,
+    Settings,
+)
 from asgi_comet.brokers.redis.broker import RedisBroker
 from asgi_comet.brokers.redis.calls import IMPORTED, Log
 from asgi_comet.brokers.redis.keys import Keys
@@ -340,6 +349,31 @@ def test_a_worker_that_stops_ends_no_member_for_the_others(workers: Workers) -> 
     assert reader.next()["data"] == "last words"
     other.halls.publish("b", hall="red")
     assert reader.next()["data"] == "b"
+
+
+def test_what_an_application_publishes_as_it_stops_is_stored(
+    workers: Workers, redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its channels belong to all workers, so they do not end with this one."""
+    comet = Comet(KEY, broker=RedisBroker(redis.url), settings=SETTINGS)
+    named = comet.create(scope=SITE, name="named")
+    stored: list[Position] = []
+
+    @asynccontextmanager
+    async def publishing(app: Starlette) -> AsyncIterator[None]:
+        yield
+        stored.append(await named.publish("last words").stored())
+        named.publish("and last")
+
+    middleware = [Middleware(CometMiddleware, comet=comet)]
+    with serve(Starlette(middleware=middleware, lifespan=publishing)):
+        pass
+    reader = workers[0].follow({"named": "last:2"})
+    assert reader.data(2) == ["last words", "and last"]
+    assert [position.offset for position in stored] == [1]
+    assert "not stored" not in caplog.text
+    with pytest.raises(BrokerUnavailable, match="the server has stopped"):
+        named.publish("too late")
 
 
 def test_an_iterator_given_at_run_time_cannot_move(workers: Workers) -> None:

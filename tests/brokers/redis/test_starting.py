@@ -191,11 +191,14 @@ STOPPED: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize("app", ["app", "bare"])
+CAUSES = ["password", "user", "cluster", "rights", "format", "durable", "version"]
+STOPS = [("app", *one) for one in STOPPED] + [("bare", *STOPPED[0])]
+"""With a framework for each cause; without one the start stops in the same way for all."""
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("cause", "told"),
-    STOPPED,
-    ids=["password", "user", "cluster", "rights", "format", "durable", "version"],
+    ("app", "cause", "told"), STOPS, ids=[f"{one}-app" for one in CAUSES] + ["password-bare"]
 )
 def test_a_server_that_can_never_carry_channels_stops_the_start(
     make_redis: MakeRedis, cause: Any, told: str, app: str

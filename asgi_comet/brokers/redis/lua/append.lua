@@ -1,5 +1,5 @@
 -- append. KEYS: b:WID, lin; per channel: meta, log [ids, positions: shape has i] [state: shape has s]
--- ARGV: number, publish command, durable, fresh generation; per channel: topic (own: name), kind, making, fence, fresh epoch,
+-- ARGV: number, publish command, durable, fresh generation, prefix of inboxes; per channel: topic (own: name), kind, making, fence, fresh epoch,
 --   size, bytes, ttl of meta, ttl of list ('': none), shape, most keys, n; per message: data [id] [sets, key, value …, deletes, key …]
 local no, done = tonumber(ARGV[1]), redis.call('HMGET', KEYS[1], 'n', 'r')
 if no == tonumber(done[1] or '0') then return done[2] end               -- the reply was lost, not the batch
@@ -10,7 +10,7 @@ local function group(g, k, messages)
   local topic, kind, making, fence, fresh, size, most = g[1], g[2], g[3], g[4], g[5], tonumber(g[6]), tonumber(g[7])
   local meta, log, ids, at = KEYS[k], KEYS[k + 1], g.ids and KEYS[k + 2], g.ids and KEYS[k + 3]
   local state = g.state and KEYS[k + (g.ids and 4 or 2)]
-  local r = redis.call('HMGET', meta, 'e', 's', 'f', 'b', 'l', 'c', 'x', 'k', 'r', 'K', 'i', 'A', 'kn', 'kb', 'dl')
+  local r = redis.call('HMGET', meta, 'e', 's', 'f', 'b', 'l', 'c', 'x', 'k', 'r', 'K', 'i', 'A', 'kn', 'kb', 'dl', 'o')
   local epoch = r[1]
   if not epoch then return 'gone' end                                   -- append never makes a channel
   if r[10] ~= kind then return 'unknown' end
@@ -51,7 +51,9 @@ local function group(g, k, messages)
         while m.top >= m.first and (m.top + 1 - m.first >= size or m.bytes + #data > most) do
           if m.first > sent then                                        -- never sent: the channel is over
             redis.call('DEL', log); redis.call('HSET', meta, 'c', 'full', 's', start, 'f', start + 1, 'b', 0)
-            if r[9] then redis.call(ARGV[2], r[9], 'c' .. epoch .. ' full ' .. topic) end
+            local frame, owner = 'c' .. epoch .. ' full ' .. topic, r[16] and ARGV[5] .. r[16]
+            if r[9] then redis.call(ARGV[2], r[9], frame) end
+            if owner and owner ~= r[9] then redis.call(ARGV[2], owner, frame) end
             return 'full'                                               -- none of the n counts as stored
           end
           m.bytes, m.first = m.bytes - #redis.call('LPOP', log), m.first + 1
@@ -88,7 +90,7 @@ local function group(g, k, messages)
   end
   return 'ok ' .. epoch .. ' ' .. m.top .. ' ' .. table.concat(line, ' ')   -- one position per message
 end
-local a, k, out = 5, 3, {}
+local a, k, out = 6, 3, {}
 while a <= #ARGV do
   local g = { unpack(ARGV, a, a + 11) }
   g.ids, g.state = string.find(g[10], 'i', 1, true), string.find(g[10], 's', 1, true)

@@ -35,4 +35,4 @@ for i = 1, #dead, 2 do
   if heir == worker then mine[#mine + 1] = dead[i] end
 end
 local calm = tonumber(redis.call('GET', KEYS[3]) or '0') <= now
-return { 'alive', calm and 1 or 0, redis.call('ZRANGE', KEYS[1], 0, -1), mine, members, mixed }
+return { 'alive', calm and 1 or 0, redis.call('ZRANGE', KEYS[1], 0, -1), mine, members, mixed, now }

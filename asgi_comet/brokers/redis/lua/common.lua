@@ -3,7 +3,9 @@
 --   e epoch, q top when it began, s top, f first, b bytes, l generation, z size, m most bytes, A max age in ms, c why it ended,
 --   o owner, x fence, t traits (s: one worker has its source, r: ends once unused), h how the owner before left ('1': handed over), y what `own` answered of h, g guard,
 --   u last use in ms, kn kb keys and bytes of the state, dl generation of the ids,
---   r inbox of the reader, k highest offset sent, a highest offset acknowledged
+--   r inbox of the reader, k highest offset sent, a highest offset acknowledged, of which the reader lacks
+--   those after ja up to j: it was told `full`; of an earlier epoch, if so: offsets go on
+-- A topic of an own channel is its name, and never published to.
 local function lineage(lin, fresh, durable)              -- the generation that this server's data belong to
   local ok, text = pcall(redis.call, 'INFO', 'replication')
   if not ok or type(text) ~= 'string' then return '-' end                -- INFO is forbidden
@@ -21,6 +23,9 @@ local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local OWN = { P = true, U = true }
 local ENDED = 600000                                     -- how long the record of an ended channel stays, in ms
+local function tell(publish, frame, kind, topic, inbox)   -- frames of an own channel go to the inbox of its reader, if there is one
+  if not OWN[kind] then redis.call(publish, topic, frame) elseif inbox then redis.call(publish, inbox, frame) end
+end
 local function held(log, m)                              -- m: top, first, bytes, age. What is held, after lost and old ones
   if redis.call('LLEN', log) ~= m.top + 1 - m.first then
     redis.call('DEL', log)

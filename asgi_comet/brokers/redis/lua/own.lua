@@ -1,8 +1,8 @@
 -- own: a worker begins to read the source of a channel. KEYS: meta, log, lin, own:WID, own: of the dead worker or the same.
 -- ARGV: name, kind, worker, fence ('WID:n'), instead of ('': of none), '1' to keep the epoch if it may, fresh epoch,
---   durable, fresh generation, topic, publish command, making
+--   durable, fresh generation, topic, publish command, making, inbox of the worker
 local meta, log, worker, fence = KEYS[1], KEYS[2], ARGV[3], ARGV[4]
-local r = redis.call('HMGET', meta, 'e', 's', 'f', 'b', 'l', 'c', 'K', 'A', 'o', 'x', 'h', 'y', 'i')
+local r = redis.call('HMGET', meta, 'e', 's', 'f', 'b', 'l', 'c', 'K', 'A', 'o', 'x', 'h', 'y', 'i', 'r')
 if not r[1] then return { 'gone' } end
 if r[7] ~= ARGV[2] then return { 'unknown' } end
 if r[13] ~= ARGV[12] then return { 'ended', 'ended' } end                      -- a namesake
@@ -25,6 +25,12 @@ if owner and owner ~= worker then redis.call('SREM', KEYS[5], ARGV[1]) end
 redis.call('SADD', KEYS[4], ARGV[1])
 if epoch ~= r[1] then
   redis.call('HSET', meta, 'q', m.top)
-  redis.call(ARGV[11], ARGV[10], 'e' .. epoch .. ' ' .. m.top .. ' ' .. ARGV[1])
+  tell(ARGV[11], 'e' .. epoch .. ' ' .. m.top .. ' ' .. ARGV[1], r[7], ARGV[10], r[14])
+end
+local wish = redis.call('HGET', meta, 'v')                                    -- of a reader that came before
+if wish then
+  local of, upto = string.match(wish, '^(%S+) (%d+)$')
+  redis.call('HDEL', meta, 'v')
+  if of == epoch then redis.call(ARGV[11], ARGV[13], 'w' .. upto .. ' ' .. ARGV[1]) end
 end
 return { 'ok', epoch, m.top, m.first, left, r[8] or '', redis.call('LINDEX', log, -1) or '' }

@@ -1,0 +1,20 @@
+-- mark: what readers of own channels were sent, what they have, and what they lack. KEYS: per channel meta, log.
+-- ARGV: per channel epoch, offset sent ('': none), offset acknowledged ('': none),
+--   offset acknowledged when it was told `full` ('': not), offset that the reader goes on after
+local out, a = {}, 1
+for k = 1, #KEYS, 2 do
+  local meta, log, epoch, sent, got = KEYS[k], KEYS[k + 1], ARGV[a], tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2])
+  local r = redis.call('HMGET', meta, 'e', 's', 'f', 'b', 'K', 'A', 'k')
+  local top, after, upto = tonumber(r[2] or '0'), tonumber(ARGV[a + 3]), tonumber(ARGV[a + 4])
+  local known = r[1] == epoch and OWN[r[5]] and math.max(sent or 0, got or 0, upto or 0) <= top
+  if known then
+    local m = { top = top, first = tonumber(r[3]), bytes = tonumber(r[4]), age = tonumber(r[6]) }
+    held(log, m)
+    redis.call('HSET', meta, 'f', m.first, 'b', m.bytes, 'k', math.max(tonumber(r[7] or '0'), sent or 0))
+    if upto then skip(meta, after, upto) end
+    if got then acknowledge(meta, log, got) end
+  end
+  out[#out + 1] = known and 1 or 0
+  a = a + 5
+end
+return out

@@ -1,0 +1,206 @@
+"""Own channels of client processes on a broker that joins several `Comet`s in one process.
+
+Owns which connection of this worker reads a client process. Must not know sessions, nor which
+client processes are open.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+
+from asgi_comet.brokers.base import Host
+from asgi_comet.brokers.logs import Closed, Full, Log, Placed, Unknown
+from asgi_comet.brokers.people import Found
+from asgi_comet.core.messages import NEXT_INCARNATION, First, Last, Now, Position, Start
+from asgi_comet.errors import ProcessClosed
+from asgi_comet.testing.store import Event, Follower, Record, Store, key_of
+
+__all__ = ["Joined", "JoinedClaims"]
+
+
+class Joined(Follower):
+    """The part of a `JoinedBroker` that fills windows."""
+
+    store: Store
+
+    @property
+    @abstractmethod
+    def host(self) -> Host:
+        """The worker."""
+
+    @abstractmethod
+    def window(self, key: str) -> Log | None:
+        """Return the window that frames of a log fill."""
+
+    @abstractmethod
+    def fill(self, log: Log) -> Log:
+        """Bring a window up to date, and fill it from now on."""
+
+    @abstractmethod
+    def drop(self, key: str) -> None:
+        """Fill the window of a log no more."""
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Store the messages that wait."""
+
+
+class JoinedClaims:
+    """The readers of client processes in one worker; see `People`.
+
+    Args:
+        broker: The broker of the worker.
+    """
+
+    def __init__(self, broker: Joined) -> None:
+        self._broker = broker
+        self._store = broker.store
+        self._numbers: dict[str, int] = {}  # the last reader of this worker, by client process
+
+    def claim(self, process: str, reader: int, starts: Mapping[str, Start]) -> dict[str, Found]:
+        """Let a connection read own channels of an open client process."""
+        with self._store.lock:
+            if not self._take_over(process, reader):
+                self._replaced(process, reader)
+                return dict.fromkeys(starts, Found(None, Unknown()))
+            return {name: self._find(process, name, start) for name, start in starts.items()}
+
+    def flush(self) -> None:
+        """Store the messages that wait."""
+        self._broker.flush()
+
+    def unclaim(self, process: str, reader: int) -> None:
+        """Do nothing: the windows go on until another worker reads."""
+
+    def acknowledge(self, process: str, positions: Mapping[str, Position]) -> None:
+        """Record what a client process has."""
+        for name, position in positions.items():
+            record = self._store.find(f"{process}\n{name}")
+            if record is not None and _holds(record, position):
+                record.acknowledge(position.offset)
+
+    def mark_sent(self, log: Log, offset: int) -> None:
+        """Record what a client process was sent."""
+        record = self._store.find(key_of(log))
+        if record is not None and _holds(record, Position(log.epoch, offset)):
+            record.sent = max(record.sent, offset)
+
+    def skip(self, log: Log, after: int, upto: int) -> None:
+        """Record what a client process lacks."""
+        record = self._store.find(key_of(log))
+        if record is not None and _holds(record, Position(log.epoch, upto)):
+            record.skip(after, upto)
+
+    def load(self, process: str) -> bytes | None:
+        """Return the state of the registration protocol."""
+        return self._store.states.get(process)
+
+    def save(self, process: str, reader: int, state: bytes) -> bool:
+        """Store the state of the registration protocol if a reader still reads."""
+        with self._store.lock:
+            reads = self._store.readers.get(process) == (self._broker, reader)
+            if reads:
+                self._store.states[process] = state
+            return reads
+
+    def take(self, name: str, event: Event) -> None:
+        """Take an event of the store: of a client process, or of one of its channels."""
+        if event.kind == "replaced":
+            self._replaced(name, event.number)
+        else:
+            self._open(*name.split("\n"))
+
+    def check(self) -> None:
+        """Find out what this worker was not told, because frames were lost."""
+        with self._store.lock:
+            for process, reader in list(self._numbers.items()):
+                if self._store.readers.get(process) != (self._broker, reader):
+                    self._replaced(process, reader)
+                    continue
+                for record in self._store.owned(process):
+                    if self._broker in record.followers:
+                        self._open(process, record.spec.name)
+
+    def _take_over(self, process: str, reader: int) -> bool:
+        """Make a connection the reader; return `False` if it was replaced meanwhile."""
+        former = self._store.readers.get(process)
+        if former == (self._broker, reader):
+            return True
+        if self._numbers.get(process) == reader:
+            return False
+        self._numbers[process] = reader
+        self._store.readers[process] = self._broker, reader
+        self._store.expected[process] = set()
+        if former is not None:
+            former[0].post(process, "", event=Event("replaced", former[1]))
+        for record in self._store.owned(process):
+            record.followers.clear()
+        return True
+
+    def _replaced(self, process: str, reader: int) -> None:
+        if self._numbers.get(process) == reader:
+            del self._numbers[process]
+            for record in self._store.owned(process):
+                self._broker.drop(key_of(record.spec))
+        self._broker.host.people.replaced(process, reader)
+
+    def _find(self, process: str, name: str, start: Start) -> Found:
+        record = self._store.find(f"{process}\n{name}")
+        if record is None:
+            return self._expect(process, name, start)
+        after = _place(record, start)
+        if after is not None and isinstance(start, Position):
+            record.acknowledge(after)
+        window = self._fill(record, record.history.top if after is None else after)
+        if after is None:
+            return Found(window, Full(), record.progress)
+        if record.closed is not None and after == record.history.top:
+            return Found(window, Closed(record.closed), record.progress)
+        return Found(window, Placed(after, record.history.epoch), record.progress)
+
+    def _expect(self, process: str, name: str, start: Start) -> Found:
+        past = self._store.past.setdefault(process, set())
+        if not isinstance(start, Position):
+            past.discard(name)
+        if name in past:
+            return Found(None, Closed("ended"))
+        self._store.expected[process].add(name)
+        return Found(None, Unknown())
+
+    def _open(self, process: str, name: str) -> None:
+        """Fill the window on a channel that the reader has waited for."""
+        record = self._store.find(f"{process}\n{name}")
+        if record is not None and process in self._numbers:
+            self._fill(record, record.acknowledged)
+
+    def _fill(self, record: Record, after: int) -> Log:
+        broker, key = self._broker, key_of(record.spec)
+        record.followers.add(broker)
+        window = broker.host.people.window(replace(record.spec, closed=record.closed))
+        if window is None:
+            raise ProcessClosed(record.spec.owner or "")
+        if broker.window(key) is not window:
+            window.reset(record.history.epoch, after + 1)
+        return broker.fill(window)
+
+
+def _holds(record: Record, position: Position) -> bool:
+    history = record.history
+    return position.epoch == history.epoch and position.offset <= history.top
+
+
+def _place(record: Record, start: Start) -> int | None:
+    """Return where a reader begins; `None` if its first message is no longer held."""
+    history = record.history
+    match start:
+        case Now():
+            after = history.top
+        case Last(count):
+            after = max(history.top - count, history.first - 1)
+        case First() | Position() if start == NEXT_INCARNATION or isinstance(start, First):
+            after = record.acknowledged
+        case _:
+            after = start.offset if _holds(record, start) else -1
+    return after if after >= history.first - 1 and record.closed != "full" else None

@@ -1,0 +1,73 @@
+"""Workers on Redis that may die, for tests of what Redis knows of people."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+
+from asgi_comet.brokers.people import Limits
+from asgi_comet.brokers.redis import RedisBroker
+from asgi_comet.brokers.redis.keys import Keys
+from asgi_comet.testing.party import Party
+from asgi_comet.testing.people_contract import new_id
+from tests.kit.redis import Client
+
+KEYS = Keys()
+
+
+class Worker(Party):
+    """A worker on Redis, which can die: it then neither hands over nor leaves."""
+
+    def __init__(self, url: str, limits: Limits | None = None, **options: Any) -> None:
+        self.redis = RedisBroker(url, **options)
+        super().__init__(self.redis, options.get("clock"), limits)
+        self.store = self.redis.people
+        self._life = anyio.CancelScope()
+
+    async def serve(self, begun: anyio.Event, stop: anyio.Event) -> None:
+        with self._life:
+            async with self.running():
+                begun.set()
+                await stop.wait()
+
+    def die(self) -> None:
+        self._life.cancel()
+
+
+@asynccontextmanager
+async def serving(*workers: Worker) -> AsyncIterator[None]:
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            stop = anyio.Event()
+            for worker in workers:
+                begun = anyio.Event()
+                tasks.start_soon(worker.serve, begun, stop)
+                await begun.wait()
+            for worker in workers:
+                await worker.store.visit([])  # once the worker has joined the others
+            yield
+            stop.set()
+
+
+async def answered(*workers: Worker) -> None:
+    """Return when Redis has answered all that the workers have sent."""
+    for worker in workers:
+        await worker.store.visit([new_id()])
+
+
+def saved(client: Client) -> dict[bytes, tuple[bytes, int]]:
+    """Return all that a replica has which lags from now on."""
+    return {key: (client.dump(key), max(client.pttl(key), 0)) for key in client.keys("*")}
+
+
+def promoted(client: Client, data: dict[bytes, tuple[bytes, int]]) -> None:
+    """Have Redis be a replica that was promoted."""
+    pipe = client.pipeline()
+    pipe.flushall()
+    for key, (value, life) in data.items():
+        if key != KEYS.lineage.encode():
+            pipe.restore(key, life, value)
+    pipe.execute()
