@@ -6,6 +6,7 @@ endpoint is called, and the answers to refused requests. Must not know how an en
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -217,6 +218,8 @@ class CometApp:
         """
         node, scope, token = self._node, exchange.scope, None
         node.loop.check()
+        if node.broker.shared:
+            exchange.came = time.monotonic()
         route = self._of_site.get(exchange.path)
         if (
             route is None

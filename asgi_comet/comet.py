@@ -50,6 +50,7 @@ from asgi_comet.node.build import Node
 from asgi_comet.node.drain import Drain
 from asgi_comet.node.host import RoomsHost
 from asgi_comet.node.own import open_window
+from asgi_comet.node.people import NoPeople, RoomsPeople
 from asgi_comet.node.society import Society
 from asgi_comet.publishing.outlet import Outlet, Publishing
 from asgi_comet.settings import Settings
@@ -109,37 +110,18 @@ class Comet(Declaring, Making, Notifying, People):
         )
         self.channels: Channels = Channels(self._channels, settings.history_size)
         identity = Identity(keys)
-        name = identity.name_application(self.prefix)
         self._siblings = Siblings(
-            name, None if joined.shared else settings.several_workers, runtime
+            identity.name_application(self.prefix),
+            None if joined.shared else settings.several_workers,
+            runtime,
         )
-        society = Society(
-            settings=settings,
-            identity=identity,
-            runtime=runtime,
-            broker=joined,
-            spelling=Spelling(user),
-            channels=self._channels,
-            url=self._url,
-            birth=self._siblings.birth,
-            close=self._close_process,
-        )
+        society = self._make_society(settings, identity, runtime, joined, Spelling(user))
         requests, people, changes = society.make()
         self._switch = Switch(settings, fanout, runtime.loop, changes)
         self.activation: Activation = self._switch
         origins = OriginRule(allowed_origins)
-        self._node = node = self._make_node(fanout, society, requests, origins, changes)
-        people.window_of = partial(_open_window, node)
-        people.on_missed = partial(_doubt_rights, node)
-        host = RoomsHost(self._channels, fanout, runtime, people)
-        host.answers |= {
-            "listeners": partial(_count_listeners, node),
-            "status": lambda _: count_here(node),
-            "acknowledged": partial(acknowledged, node),
-        }
-        joined.bind(host)
-        self._channels.sharing.settle = requests.settle
-        self._channels.sharing.owner_known = requests.clients.opened
+        self._node = self._make_node(fanout, society, requests, origins, changes)
+        self._join(people)
         self._lifespan = Lifespan(self._node)
         self._publishing = Publishing(Outlet(self._node))  # here, as it watches for forks
         self._app = CometApp(self._node, admin)
@@ -251,6 +233,26 @@ class Comet(Declaring, Making, Notifying, People):
     def _make_site(self) -> Place:
         return Place(Directory(threading.Lock()), "", self._url, SITE)
 
+    def _make_society(
+        self,
+        settings: Settings,
+        identity: Identity,
+        runtime: Runtime,
+        broker: Broker,
+        spelling: Spelling,
+    ) -> Society:
+        return Society(
+            settings=settings,
+            identity=identity,
+            runtime=runtime,
+            broker=broker,
+            spelling=spelling,
+            channels=self._channels,
+            url=self._url,
+            birth=self._siblings.birth,
+            close=self._close_process,
+        )
+
     def _make_node(
         self,
         fanout: Fanout,
@@ -283,6 +285,21 @@ class Comet(Declaring, Making, Notifying, People):
             endings=society.endings,
         )
 
+    def _join(self, people: NoPeople | RoomsPeople) -> None:
+        """Join the broker with the parts that it calls."""
+        node = self._node
+        people.window_of = partial(_open_window, node)
+        people.on_missed = partial(_doubt_rights, node)
+        host = RoomsHost(self._channels, node.fanout, node.runtime, people)
+        host.answers |= {
+            "listeners": partial(_count_listeners, node),
+            "status": lambda _: count_here(node),
+            "acknowledged": partial(acknowledged, node),
+        }
+        node.broker.bind(host)
+        self._channels.sharing.settle = node.requests.settle
+        self._channels.sharing.owner_known = node.clients.opened
+
     def _make_guards(
         self, society: Society, requests: Requests, declarations: Declarations, changes: Changes
     ) -> Guards:
@@ -294,7 +311,7 @@ class Comet(Declaring, Making, Notifying, People):
 
     def _close_process(self, process: Client) -> None:
         for feed in process.place.directory.close():
-            self._channels.end(feed, "ended", keep=False, tell=feed.local)
+            self._channels.ending.end(feed, "ended", keep=False, tell=feed.local)
         self._node.clients.forget(process)
         for forget in list(self._node.notifiers.values()):
             forget(process)

@@ -10,7 +10,7 @@ import pytest
 
 import asgi_comet
 from tests.public_api import PACKAGES
-from tests.workers import rows, shown
+from tests.workers import TESTS, rows, shown
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = Path(asgi_comet.__file__).parent
@@ -52,6 +52,13 @@ def test_the_public_packages_are_those_of_the_list() -> None:
 @pytest.mark.parametrize("mark", ["one_worker", "own_workers"])
 def test_what_several_workers_leave_out_is_named_with_the_reason(mark: str) -> None:
     assert shown(mark) == rows(mark), "write it again with `python -m tests.workers`"
+
+
+@pytest.mark.parametrize("mark", ["one_worker", "own_workers"])
+def test_each_use_of_a_mark_has_a_row(mark: str) -> None:
+    files = [*TESTS.glob("contract/*.py"), *TESTS.glob("integration/*.py")]
+    uses = sum(file.read_text("utf-8").count(f"{mark}(") for file in files)
+    assert uses == len(rows(mark))
 
 
 def test_at_most_ten_tests_are_for_one_worker_only() -> None:

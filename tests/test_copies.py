@@ -17,8 +17,10 @@ from asgi_comet import (
     CLIENT_PROCESS,
     SITE,
     BrokerUnavailable,
+    ChannelClosed,
     ClientProcess,
     Comet,
+    CometError,
     MustAwait,
     NoClientProcess,
     ProcessClosed,
@@ -338,6 +340,21 @@ async def test_state_of_a_process_that_has_just_closed_is_not_kept() -> None:
         copy.on_close(lambda process: closed.append(process.id))
         await two.pass_time(1)
         assert closed == [process.id]
+
+
+async def test_a_worker_that_could_not_keep_state_learns_later_that_a_process_has_closed() -> None:
+    async with running(2) as (one, two):
+        cookie, process = await one.open()
+        copy = await two.find(cookie, process)
+        two.people.refuse = BrokerUnavailable("no")
+        closed: list[str] = []
+        copy.on_close(lambda process: closed.append(process.id))
+        await two.pass_time(1)
+        await one.people.close(process.session.id, process.id)
+        del copy
+        await two.pass_time(70)
+        assert closed == [process.id]
+        assert left(two.comet) == {}
 
 
 async def test_state_is_kept_under_the_new_id_of_a_session() -> None:
@@ -824,3 +841,22 @@ async def test_a_function_for_closed_processes_is_cut_off(
         await inside(one.comet).background.wait_idle()
         assert seen == [process.id]
     assert "a function of on_process_close took more than 0.01 s" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "lines"), [(ProcessClosed("aa"), 0), (BrokerUnavailable("planned"), 1)]
+)
+async def test_a_channel_whose_tab_has_closed_meanwhile_is_no_error_in_the_log(
+    error: CometError, lines: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refuse(*_: Any, **__: Any) -> None:
+        raise error
+
+    async with running(1) as (one,):
+        _, process = await one.open()
+        monkeypatch.setattr(one.broker, "open", refuse)
+        channel = one.comet.create(scope=process, name="note")
+        await inside(one.comet).background.wait_idle()
+        with pytest.raises(ChannelClosed):
+            channel.publish("late")
+    assert caplog.text.count("is not known to other workers") == lines

@@ -1151,7 +1151,7 @@ async def test_what_ends_in_the_very_moment_its_source_fails_stays_ended() -> No
         feed.directory.end(feed, keep=True)  # what another thread does first
         await log.do(FAILURE)
         assert inside(comet).channels.find("ticker") is feed
-        inside(comet).channels.end(feed, "ended")  # and then
+        inside(comet).channels.ending.end(feed, "ended")  # and then
         await advance(clock, 100)
         assert log.said == ["started", "closed"]
 
@@ -1210,10 +1210,10 @@ async def test_publishing_and_closing_as_a_source_is_started_again_reach_the_nex
 
         def end(feed: Feed, reason: str) -> None:
             new.succeed(old)
-            del inside(comet).channels.end  # the real one again
-            inside(comet).channels.end(feed, reason)
+            del inside(comet).channels.ending.end  # the real one again
+            inside(comet).channels.ending.end(feed, reason)
 
-        inside(comet).channels.end = end  # type: ignore[method-assign,assignment]  # the same again
+        inside(comet).channels.ending.end = end  # type: ignore[method-assign,assignment]  # the same again
         channel.close()
         assert new.closed == "ended"
 

@@ -97,7 +97,7 @@ def test_no_file_imports_from_a_test_file() -> None:
 
 
 def test_no_file_touches_a_private_name() -> None:
-    assert in_files(private_names) == {}, "use public behaviour, or asgi_comet/testing/_inspect.py"
+    assert in_files(private_names) == {}, "use public behaviour, or asgi_comet/testing/_inspect*.py"
 
 
 @pytest.mark.parametrize(

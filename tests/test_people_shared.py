@@ -394,6 +394,44 @@ def test_two_logins_at_two_workers_at_once_leave_one_user(workers: Workers) -> N
         assert told(tab, worker, f"/tabs?user={user}")[0] == 1
 
 
+@pytest.mark.parametrize("path", ["/login", "/login_async"])
+def test_a_user_who_clicks_twice_on_login_is_in(workers: Workers, path: str) -> None:
+    for _ in range(5):
+        tab = Tab(workers[0].address)
+        cookie = tab.cookie
+
+        def login(worker: Worker, tab: Tab = tab, cookie: str = cookie) -> Answer:
+            headers = {"Cookie": cookie, "Comet-Process": tab.opened["process"]}
+            return worker.address.request("POST", f"{path}?user=ann", "", headers)
+
+        held = [Held(lambda w=worker: login(w)) for worker in workers]  # type: ignore[misc]  # inferred
+        answers = [one.answer() for one in held]
+        assert [json.loads(answer.body) for answer in answers] == [["ann", True]] * 3
+        tab.keep(answers[-1])
+        assert told(tab, workers[1], "/me")["user"] == "ann"
+
+
+@pytest.mark.parametrize("path", ["/login", "/login_async"])
+def test_a_login_that_another_worker_was_quicker_with_is_that_login(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    tab, (slow, quick, _) = Tab(workers[0].address), workers
+    headers = {"Cookie": tab.cookie, "Comet-Process": tab.opened["process"]}
+    people = slow.broker.people
+    assert people is not None
+    move = people.move
+
+    def login(worker: Worker) -> Answer:
+        return worker.address.request("POST", f"{path}?user=ann", "", headers)
+
+    async def late(session: str, new: str, *, user: str | None, keep: bool) -> None:
+        await anyio.to_thread.run_sync(login, quick)
+        await move(session, new, user=user, keep=keep)
+
+    monkeypatch.setattr(people, "move", late)
+    assert json.loads(login(slow).body) == ["ann", True]
+
+
 def test_the_application_is_asked_by_every_worker_and_changes_the_user_once(start: Start) -> None:
     workers = start()
     for worker in workers:

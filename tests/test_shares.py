@@ -138,7 +138,7 @@ async def test_a_member_that_has_ended_is_freed_at_once_without_the_collector() 
         gc.collect()
         gc.disable()
         try:
-            inside(comet).channels.end_unused(feed)
+            inside(comet).channels.ending.end_unused(feed)
             del feed
             await wait_all_tasks_blocked()
             assert member() is None

@@ -761,22 +761,57 @@ async def test_a_source_that_writes_on_another_channel_that_has_ended_has_failed
         assert "the source of channel 'c' failed" in caplog.text
 
 
+def demand_of(history: History) -> Demand:
+    return Demand(Feed("c", Kind.UNLIMITED, history, Directory(threading.Lock())), 10)
+
+
+async def reads(demand: Demand) -> bool:
+    read = list[bool]()
+
+    async def wait() -> None:
+        await demand.wait()
+        read.append(True)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        await wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+    return bool(read)
+
+
 @pytest.mark.parametrize("epoch", ["e", "later"])
 async def test_a_source_on_demand_is_not_read_on_while_its_history_lags(epoch: str) -> None:
-    history, waited = History(size=1, max_bytes=100, epoch="e"), list[int]()
-    demand = Demand(Feed("c", Kind.UNLIMITED, history, Directory(threading.Lock())), 10)
-
-    async def wait(number: int) -> None:
-        await demand.wait()
-        waited.append(number)
-
+    history = History(size=1, max_bytes=100, epoch="e")
+    demand = demand_of(history)
     demand.ask(1)
-    demand.note(Position("former", 9), History(size=1, max_bytes=100, epoch="first"))
-    await wait(1)
+    assert await reads(demand)
     demand.note(Position(epoch, 1), history)  # stored, and on the way into the history
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(wait, 2)
-        await wait_all_tasks_blocked()
-        assert waited == [1]
-        demand.ask(2)
-    assert waited == [1, 2]
+    assert not await reads(demand)
+    demand.ask(2)
+    assert await reads(demand)
+
+
+async def test_what_a_source_was_asked_for_in_a_former_epoch_is_past() -> None:
+    history = History(size=9, max_bytes=100)
+    history.reset("e", 5)
+    demand = demand_of(history)
+    demand.ask(6)
+    assert await reads(demand)
+    demand.note(Position("later", 3), history)  # of a replica that lagged
+    assert not await reads(demand)
+    history.reset("later", 4)
+    assert not await reads(demand)
+    demand.ask(4)
+    assert await reads(demand)
+
+
+async def test_what_was_stored_in_a_former_epoch_does_not_keep_a_source_from_being_read() -> None:
+    history = History(size=9, max_bytes=100)
+    history.reset("e", 9)
+    demand = demand_of(history)
+    demand.ask(9)
+    assert await reads(demand)
+    history.reset("later", 1)
+    demand.note(Position("e", 9), history)
+    demand.ask(1)
+    assert await reads(demand)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import AsyncIterator, Hashable, Iterator
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator
 from http.client import IncompleteRead
 from typing import Any
 
@@ -14,16 +14,20 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response, StreamingResponse
 
 from asgi_comet import (
+    BrokerUnavailable,
     ClientProcess,
     Comet,
+    CometError,
     CometMiddleware,
     NoClientProcess,
     NotRunning,
     ProcessClosed,
     Settings,
     TooManyProcesses,
+    Unconfirmed,
     exception_handlers,
 )
+from asgi_comet._runtime.seldom import Seldom
 from asgi_comet.channels.directory import Directory
 from asgi_comet.channels.feed import Feed
 from asgi_comet.identity.clients import FORMER_LIMIT, SUCCESSION
@@ -572,6 +576,38 @@ def test_it_is_answered_and_not_a_crash(
     assert answer.status == status
     assert said in answer.body.decode()
     assert answer.headers.get("retry-after") == ("30" if status in (429, 503) else None)
+
+
+@pytest.mark.parametrize("around", [False, True])
+@pytest.mark.parametrize("error", [BrokerUnavailable, Unconfirmed])
+def test_the_log_is_told_where_the_broker_is_and_the_visitor_is_not(
+    comet: Comet,
+    around: bool,
+    error: Callable[[str], CometError],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def warn(_: Seldom, text: str, *values: object) -> None:
+        logged.append(text % values)  # also within the pause after another test's line
+
+    logged: list[str] = []
+    monkeypatch.setattr(Seldom, "warning", warn)
+
+    async def fail() -> None:
+        raise error("no connection to redis://app@10.0.0.5:6379")
+
+    app: Any = FastAPI()
+    app.add_api_route("/", fail)
+    if around:
+        app.exception_handlers.update(exception_handlers)
+        app = CometMiddleware(app, comet=comet)
+    else:
+        app.add_middleware(CometMiddleware, comet=comet)
+    with serve(app) as server:
+        answer = server.request("GET", "/")
+    assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    assert answer.body.decode().endswith('try again in a moment"}')
+    assert "10.0.0.5" not in answer.body.decode()
+    assert any(line.endswith("no connection to redis://app@10.0.0.5:6379") for line in logged)
 
 
 def test_once_the_answer_has_begun_it_is_too_late_for_another(

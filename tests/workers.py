@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["CONTRIBUTING", "rows", "shown"]
+__all__ = ["CONTRIBUTING", "TESTS", "rows", "shown"]
 
 TESTS = Path(__file__).parent
 CONTRIBUTING = TESTS.parent / "CONTRIBUTING.md"

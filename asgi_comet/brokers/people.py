@@ -13,13 +13,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from asgi_comet.brokers.audience import Audience, Progress
 from asgi_comet.brokers.logs import ChannelSpec, Closed, Full, Log, Placed, Unknown
 from asgi_comet.core.messages import Position, Start
 from asgi_comet.errors import CometError
 
-__all__ = ["Found", "Limits", "Moved", "People", "PeopleHost", "SessionState", "Visited"]
+__all__ = ["Arrival", "Found", "Limits", "Moved", "People", "PeopleHost", "SessionState", "Visited"]
 
 
 class Moved(CometError):
@@ -165,6 +166,17 @@ class PeopleHost(ABC):
         """Report that changes have passed of which this worker will not hear: no right is sure."""
 
 
+class Arrival(Protocol):
+    """The arrival of a connection, which may be over before anything is done for it."""
+
+    @property
+    def came(self) -> float:
+        """The time by the machine's monotonic clock, in seconds."""
+
+    async def confirm(self) -> None:
+        """Raise an error if the client has disconnected already, as far as the server knows."""
+
+
 class People(ABC):
     """Sessions and client processes that workers share.
 
@@ -276,9 +288,14 @@ class People(ABC):
 
     @abstractmethod
     async def claim(
-        self, session: str, process: str, reader: int, starts: Mapping[str, Start]
+        self,
+        session: str,
+        process: str,
+        reader: int,
+        starts: Mapping[str, Start],
+        arrival: Arrival | None = None,
     ) -> dict[str, Found]:
-        """Let a connection of this worker read own channels, in place of any other connection.
+        """Let a connection of this worker read own channels, in place of any that came before.
 
         Counts as `enter`. A position acknowledges all messages up to it, and `new.0` is as `first`
         if there is a channel. From now on the windows get all messages, until `unclaim` or
@@ -294,6 +311,7 @@ class People(ABC):
             process: The client process.
             reader: A number that this worker never used for another connection.
             starts: The start positions by name; may be empty.
+            arrival: When the connection came; `None` for now.
 
         Returns:
             The channels by name.
@@ -301,6 +319,8 @@ class People(ABC):
         Raises:
             Moved: The process is of another session.
             ProcessClosed: The process has closed.
+
+        Also raises what `Arrival.confirm` raises; then nothing has changed.
         """
 
     @abstractmethod
@@ -314,6 +334,10 @@ class People(ABC):
         For channels of which this worker has no current window; else see `Broker.acknowledge`. A
         position of another epoch or beyond the newest message is ignored. Never waits.
         """
+
+    @abstractmethod
+    async def reported(self, process: str) -> None:
+        """Return once the store has what this worker has reported of a client process so far."""
 
     @abstractmethod
     async def load(self, process: str) -> bytes | None:

@@ -61,12 +61,12 @@ class Adopting(Registry):
         feed.closed = reason
         place.directory.add_ended(feed)
         if reason != "full":
-            self._forget_later(feed)
+            self.ending.forget_later(feed)
 
     def _use(self, feed: Feed) -> None:
         """Add a channel of other workers, for as long as this worker uses the channel."""
         timers, clock = self._runtime.timers, self._runtime.clock
-        leave = Leave(lambda: feed.latest, timers, clock, self.end_unused)
+        leave = Leave(lambda: feed.latest, timers, clock, self.ending.end_unused)
         feed.observers = (leave.observe,)
         self._add(feed, self.site)
         leave.observe(0)  # the client may be refused, or leave before the channel is followed
@@ -113,6 +113,6 @@ class Adopting(Registry):
         """
         for feed in directory.feeds():
             if feed.sourced and feed.stop is not None and not feed.adopt:
-                self.end(feed, "failed", keep=False)
+                self.ending.end(feed, "failed", keep=False)
             else:
-                self.leave(feed)
+                self.ending.leave(feed)

@@ -93,7 +93,7 @@ class Channel(Referring, Generic[T]):
             CometError: The channel could not be made.
             NotRunning: There is a broker, and the lifespan does not run.
         """
-        await self._registry.ready(self._feed)
+        await self._registry.sharing.ready(self._feed)
 
     async def count(self) -> int:
         """Return how many client connections are open on the channel in all workers.
@@ -104,7 +104,7 @@ class Channel(Referring, Generic[T]):
             BrokerUnavailable: The other workers cannot be reached.
             NotRunning: There is a broker, and the lifespan does not run.
         """
-        return await self._registry.count(self._feed)
+        return await self._registry.sharing.count(self._feed)
 
     def publish(
         self,
@@ -204,7 +204,7 @@ class Channel(Referring, Generic[T]):
         The name is free at once; the messages can be read for another `Settings.linger` seconds.
         """
         feed = self._feed
-        self._registry.end(feed, "ended")
+        self._registry.ending.end(feed, "ended")
         if feed.successor is not None:  # the channel was restarted at this moment
             self.close()
 

@@ -144,13 +144,13 @@ class AllChannels(Adopting):
 
         feed.stop = stop
         if self._stopping:
-            self.end(feed, "ended", keep=False)
+            self.ending.end(feed, "ended", keep=False)
         self._runtime.background.start(run)
 
     def _source_ended(self, feed: Feed, right: Right, reason: str) -> None:
         if not (right.taken and feed.adopt):  # else another worker reads a source of its own
             taken = right.taken
-            self.end(feed, "failed" if taken else reason, tell=not taken)
+            self.ending.end(feed, "failed" if taken else reason, tell=not taken)
 
     def _open_source(self, source: Source[Any] | None) -> AsyncIterator[Any] | None:
         if source is None:

@@ -204,8 +204,9 @@ class Feed(MessageLog):
             self.outcomes.acknowledge(offset)
 
     def skip(self, upto: int) -> None:
-        """Record that a client is told to go on after an offset, and lacks what is before.
+        """Record that a client goes on after an offset, and lacks what is before.
 
+        The client has asked for the newest messages only, or is told `full`.
         The only client then acknowledges this offset, but has no more messages than it has now.
         """
         outcomes = self.outcomes

@@ -1,12 +1,11 @@
-"""The registry of all channels: makes, counts, publishes on and ends their feeds.
+"""The registry of all channels: makes, counts and publishes on their feeds.
 
-Owns how many channels live, when an unused channel is reclaimed, and when an ended one is
-forgotten. Must not know transports, requests, sessions or the wire.
+Owns how many channels live, and which of them outlive a lifespan. Must not know transports,
+requests, sessions or the wire.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import AsyncIterator
 from functools import partial
@@ -14,8 +13,6 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from asgi_comet._runtime.runtime import Runtime
-from asgi_comet._runtime.tasks import Background
-from asgi_comet._runtime.timers import Timeout
 from asgi_comet.brokers.base import Broker
 from asgi_comet.brokers.logs import ChannelSpec, Stored
 from asgi_comet.brokers.people import Limits
@@ -24,6 +21,7 @@ from asgi_comet.channels.aged import make_feed
 from asgi_comet.channels.delivery import Delivery
 from asgi_comet.channels.directory import Place
 from asgi_comet.channels.dropped import Dropped
+from asgi_comet.channels.ending import Ending
 from asgi_comet.channels.fanout import Fanout
 from asgi_comet.channels.feed import Feed
 from asgi_comet.channels.guards import UNNAMED, NamedGuards
@@ -40,6 +38,7 @@ from asgi_comet.errors import (
     CometError,
     MessageTooLarge,
     NonUniqueChannelName,
+    ProcessClosed,
     TooManyFamilyChannels,
     TooManyVirtualChannels,
 )
@@ -48,8 +47,6 @@ from asgi_comet.settings import Settings
 __all__ = ["Registry"]
 
 Store = Broker | Unserved | Publisher
-
-ASKED = 2.0  # seconds that other workers have for an answer
 
 _logger = logging.getLogger(__name__)
 
@@ -70,6 +67,7 @@ class Registry:
         restarts: How often sources of declared channels were restarted.
         dropped: The channels that the application has dropped.
         sharing: The channels that other workers have, too.
+        ending: How a channel ends.
         publisher: Stores messages while the process publishes and does not serve.
     """
 
@@ -95,8 +93,11 @@ class Registry:
         self._aside: tuple[bool, Store, frozenset[Feed]]  # while the process only publishes
         self._fanout = fanout
         self._runtime = runtime
-        self.dropped: Dropped = Dropped(runtime, settings.linger, self.end_unused)
-        self.sharing: Sharing = Sharing(broker, runtime.background, self._lose)
+        self.sharing: Sharing = Sharing(broker, runtime, self._lose)
+        self.ending: Ending = Ending(
+            broker, self.sharing, fanout, runtime, self._uncount, lambda: self.publisher
+        )
+        self.dropped: Dropped = Dropped(runtime, settings.linger, self.ending.end_unused)
         self._lock = site.directory.lock
         self._live = 0
         self._stopping = False
@@ -116,15 +117,6 @@ class Registry:
             of_session=settings.max_processes_per_session,
             processes=settings.max_processes,
         )
-
-    @property
-    def connected(self) -> bool:
-        """Whether other workers can be told something now."""
-        return self._broker.connected
-
-    def members_elsewhere(self) -> int:
-        """Return how many members of families only other workers have."""
-        return self._broker.elsewhere
 
     def __len__(self) -> int:
         self.dropped.collect()
@@ -188,7 +180,7 @@ class Registry:
         """Forget a window of the same name that is not read here: its channel may have ended."""
         window = feed.directory.find(feed.name)
         if window is not None and window.foreign and not window.live and not feed.adopt:
-            self.end(window, "ended", keep=False, tell=False)
+            self.ending.end(window, "ended", keep=False, tell=False)
 
     def share(self, feed: Feed, barred: CometError | None = None) -> None:
         """Announce a channel to the other workers."""
@@ -206,11 +198,11 @@ class Registry:
 
     def _lose(self, feed: Feed, error: CometError) -> None:
         """End a channel that could not be announced; another worker may have the name."""
-        if not self._stopping:
+        if not self._stopping and not isinstance(error, ProcessClosed):  # whose channels end anyway
             text = "channel %.200r is not known to other workers: %s"
             _logger.error(text, feed.name, error)
         elsewhere = isinstance(error, NonUniqueChannelName | TooManyFamilyChannels)
-        self.end(feed, "failed", keep=not elsewhere, tell=False)
+        self.ending.end(feed, "failed", keep=not elsewhere, tell=False)
 
     def _name_guard(self, feed: Feed) -> str:
         declared = self.reserved.find(feed.name)
@@ -231,7 +223,7 @@ class Registry:
             self._stopping, self._store, kept = self._aside
             for feed in directory.feeds():
                 if feed not in kept:
-                    self.end(feed, "ended", keep=False, tell=False)
+                    self.ending.end(feed, "ended", keep=False, tell=False)
         self.publisher = publisher
 
     def note_unserved(self) -> None:
@@ -254,6 +246,10 @@ class Registry:
             self._live += 1
         if waiting:
             self._runtime.loop.run(lambda: self._fanout.join(waiting, feed))
+
+    def _uncount(self) -> None:
+        with self._lock:
+            self._live -= 1
 
     def renew(self, feed: Feed, epoch: str | None = None, first: int = 1, began: int = 0) -> Feed:
         """Continue a channel in another incarnation; its readers are told `full`.
@@ -329,29 +325,8 @@ class Registry:
             return self._store.append(feed, data, id=id_)
         except ChannelFull:
             self._fanout.mark(feed)  # so that the server tells its reader
-            self.end(feed, "full")
+            self.ending.end(feed, "full")
             raise
-
-    async def ready(self, feed: Feed) -> None:
-        """Return once all workers know a channel, see `Channel.ready`."""
-        self._check(feed)
-        await self.sharing.opened(feed)
-
-    async def count(self, feed: Feed) -> int:
-        """Return how many client connections all workers have open on a channel.
-
-        Raises:
-            BrokerUnavailable: The other workers cannot be reached.
-            NotRunning: There are other workers, and this one does not run.
-        """
-        self._check(feed)
-        question = json.dumps(["listeners", [feed.spec.owner, feed.name]])
-        answers = await self._broker.ask_all(question, ASKED) if not feed.local else []
-        return sum(json.loads(one) or 0 for one in answers) if answers else len(feed.listeners)
-
-    def _check(self, feed: Feed) -> None:
-        if not feed.local:
-            self._runtime.loop.check()
 
     def touch(self, feed: Feed) -> None:
         """Record that the application uses a channel now. Thread-safe."""
@@ -368,70 +343,6 @@ class Registry:
 
         self._runtime.loop.run(ask)
         return demand
-
-    def end(self, feed: Feed, reason: str, *, keep: bool = True, tell: bool = True) -> None:
-        """End a feed and free its name, see `Channel.close`. Idempotent, thread-safe.
-
-        Args:
-            feed: The feed.
-            reason: `ended`, `failed` or `full`.
-            keep: Whether the messages can be read for `linger` seconds. A full channel answers
-                `full` for as long as its client process lives.
-            tell: Whether the channel ends in the other workers, too.
-        """
-        directory = feed.directory
-        if directory.end(feed, keep=keep):
-            with self._lock:
-                self._live -= 1
-            if not keep:
-                directory.forget(feed)
-            elif reason != "full":
-                self._jobs.start(partial(self._forget_soon, feed))
-            if not feed.local and tell:
-                feed.closing = reason
-                if self.publisher is not None:
-                    self.publisher.open(feed)
-                self._jobs.start(partial(self._end_everywhere, feed, reason))
-            elif not feed.local:
-                if feed.owner is not None:
-                    feed.closing = reason  # the store may have the channel still
-                self._broker.unfollow(feed)
-        if not feed.left and (feed.closing is None or not tell):
-            self._fanout.close(feed, reason)
-        _stop_source(feed)
-
-    def leave(self, feed: Feed) -> None:
-        """Forget a channel that other workers go on with. Idempotent, thread-safe.
-
-        Readers in this worker are told nothing, and go on elsewhere. Messages are still stored
-        until the broker stops.
-        """
-        if feed.directory.end(feed, keep=False):
-            with self._lock:
-                self._live -= 1
-            feed.left = True
-            self._broker.unfollow(feed)
-        _stop_source(feed)
-
-    async def _end_everywhere(self, feed: Feed, reason: str) -> None:
-        """End a channel in all workers; then in this one, whose listeners have all messages."""
-        try:
-            await self.sharing.end(feed, reason, known=self.publisher is not None)
-        finally:
-            self.end(feed, reason, tell=False)
-            self._broker.unfollow(feed.latest)
-
-    async def _forget_soon(self, feed: Feed) -> None:
-        self._forget_later(feed)
-
-    def _forget_later(self, feed: Feed) -> None:
-        """Keep the messages of an ended channel readable while the lifespan runs for `linger`."""
-        forget = Timeout(partial(feed.directory.forget, feed))
-        self._runtime.timers.start(forget, feed.linger)
-
-    @property
-    def _jobs(self) -> Background | Publisher:
-        return self._runtime.background if self.publisher is None else self.publisher
 
     @property
     def stopping(self) -> bool:
@@ -464,11 +375,11 @@ class Registry:
             elif feed.stop is None and feed.lasting:
                 self._set_aside(feed)
             elif feed.sourced and feed.stop is not None and not feed.adopt and not feed.local:
-                self.end(feed, "failed", keep=False)  # no other worker has the source
+                self.ending.end(feed, "failed", keep=False)  # no other worker has the source
             elif feed.local:
-                self.end(feed, "ended", keep=False)
+                self.ending.end(feed, "ended", keep=False)
             else:
-                self.leave(feed)
+                self.ending.leave(feed)
 
     def _set_aside(self, feed: Feed) -> None:
         """Keep a channel for the next lifespan; a shared one has its messages in the broker."""
@@ -477,24 +388,6 @@ class Registry:
         else:
             self._broker.unfollow(feed)
             feed.live = False
-
-    def end_unused(self, feed: Feed, *, at_once: bool = False) -> None:
-        """End a channel that is unused in this worker; other workers may still use it.
-
-        Args:
-            feed: The feed.
-            at_once: Whether another channel needs the place.
-        """
-        if feed.owner is not None:
-            self.end(feed, "ended", keep=False)
-        elif not self._broker.retire(feed, 0 if at_once else feed.linger):
-            self.end(feed, "ended", keep=False, tell=False)
-
-
-def _stop_source(feed: Feed) -> None:
-    stop = feed.stop  # read once: the pump removes it when the source has ended
-    if stop is not None:
-        stop()
 
 
 async def _wait_stored(delivery: Delivery) -> None:

@@ -6,12 +6,13 @@ calls about the channel. Must not know names, directories, nor how a broker carr
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from functools import partial
 
 import anyio
 
-from asgi_comet._runtime.tasks import Background
+from asgi_comet._runtime.runtime import Runtime
 from asgi_comet.brokers.base import Broker
 from asgi_comet.channels.feed import Feed
 from asgi_comet.channels.right import Right
@@ -20,6 +21,7 @@ from asgi_comet.errors import BrokerUnavailable, ChannelClosed, CometError, NonU
 __all__ = ["Sharing"]
 
 PATIENCE = 2.0  # seconds that a request waits for an announcement
+ASKED = 2.0  # seconds that other workers have for an answer
 
 
 class Opening:
@@ -70,7 +72,7 @@ class Sharing:
 
     Args:
         broker: Joins the workers.
-        background: Runs announcements.
+        runtime: Runs announcements.
         lost: Called with a channel that could not be announced, and the reason.
 
     Attributes:
@@ -82,12 +84,22 @@ class Sharing:
     owner_known: Callable[[str], Awaitable[None]]  # set by `Comet`
 
     def __init__(
-        self, broker: Broker, background: Background, lost: Callable[[Feed, CometError], None]
+        self, broker: Broker, runtime: Runtime, lost: Callable[[Feed, CometError], None]
     ) -> None:
         self._broker = broker
-        self._background = background
+        self._loop = runtime.loop
+        self._background = runtime.background
         self._lost = lost
         self._openings: dict[Feed, Opening] = {}
+
+    @property
+    def connected(self) -> bool:
+        """Whether other workers can be told something now."""
+        return self._broker.connected
+
+    def members_elsewhere(self) -> int:
+        """Return how many members of families only other workers have."""
+        return self._broker.elsewhere
 
     def is_opening(self, feed: Feed) -> bool:
         """Return whether a channel is being announced."""
@@ -111,6 +123,27 @@ class Sharing:
         if feed.right is not None:
             feed.right.take()
         self.open(feed)
+
+    async def ready(self, feed: Feed) -> None:
+        """Return once all workers know a channel, see `Channel.ready`."""
+        self._check(feed)
+        await self.opened(feed)
+
+    async def count(self, feed: Feed) -> int:
+        """Return how many client connections all workers have open on a channel.
+
+        Raises:
+            BrokerUnavailable: The other workers cannot be reached.
+            NotRunning: There are other workers, and this one does not run.
+        """
+        self._check(feed)
+        question = json.dumps(["listeners", [feed.spec.owner, feed.name]])
+        answers = await self._broker.ask_all(question, ASKED) if not feed.local else []
+        return sum(json.loads(one) or 0 for one in answers) if answers else len(feed.listeners)
+
+    def _check(self, feed: Feed) -> None:
+        if not feed.local:
+            self._loop.check()
 
     async def opened(self, feed: Feed) -> None:
         """Return once a channel of this worker is known to the others.

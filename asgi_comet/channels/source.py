@@ -48,13 +48,14 @@ class Demand:
             that much room without displacing a message.
     """
 
-    __slots__ = ("_asked", "_epochs", "_feed", "_room", "_stored", "_upto")
+    __slots__ = ("_asked", "_epoch", "_epochs", "_feed", "_room", "_stored", "_upto")
 
     def __init__(self, feed: Feed, room: int) -> None:
         self._feed = feed
         self._room = room
         self._upto = 0
         self._stored = 0
+        self._epoch = ""  # in which the last value was asked for
         self._epochs: set[str] = set()  # in which a history may still be that lacks it
         self._asked: anyio.Event | None = None
 
@@ -67,13 +68,18 @@ class Demand:
 
     def note(self, stored: Position, history: History) -> None:
         """Record what is stored; the history may get it later, if other workers have it, too."""
+        if stored.epoch != history.epoch:
+            if stored.epoch == self._epoch:
+                return  # the history is of a later epoch, which may lack the message
+            self._upto = 0  # the history is of a former epoch: what it was asked for is past
         self._stored, self._epochs = stored.offset, {stored.epoch, history.epoch}
 
     async def wait(self) -> None:
         """Wait until a reader asks for the next message and the history has room for it."""
-        while not self._may_read(self._follow()):
+        while not self._may_read(history := self._follow()):
             self._asked = anyio.Event()
             await self._asked.wait()
+        self._epoch = history.epoch
 
     def _may_read(self, history: History) -> bool:
         top = self._find_top(history)
@@ -209,7 +215,7 @@ class Pump:
             position = await self._behind[0]()
             self._behind.popleft()
             if self._demand is not None:
-                self._demand.note(position, self._feed.history)
+                self._demand.note(position, self._feed.latest.history)
 
     async def _store(self) -> None:
         """Wait until all values are stored."""

@@ -76,7 +76,7 @@ class Declarations(Opener):
             settings.max_family_channels,
             settings.max_family_channels_per_session,
             runtime.clock,
-            channels.members_elsewhere,
+            channels.sharing.members_elsewhere,
         )
         self._warnings = Seldom(_logger, runtime.clock.now)
         self._begun = False
@@ -283,10 +283,10 @@ class Declarations(Opener):
                     for share in shares:
                         share.note(name, member, 0)
                     break
-            self._channels.end_unused(longest.feed, at_once=True)
+            self._channels.ending.end_unused(longest.feed, at_once=True)
         feed = member.feed
         if self._channels.stopping and self._runtime.loop.running and declared not in self._site:
-            self._channels.end(feed, "ended", keep=False, tell=False)
+            self._channels.ending.end(feed, "ended", keep=False, tell=False)
         if feed.closed is None:
             self._run(declared, member)
         else:  # closed at this moment
@@ -320,7 +320,7 @@ class Declarations(Opener):
 
     def _run(self, declared: Declaration, member: Member) -> None:
         timers, clock = self._runtime.timers, self._runtime.clock
-        leave = Leave(lambda: member.feed, timers, clock, self._channels.end_unused)
+        leave = Leave(lambda: member.feed, timers, clock, self._channels.ending.end_unused)
 
         def observe(listeners: int) -> None:
             leave.observe(listeners)
@@ -381,9 +381,9 @@ class Declarations(Opener):
         shares = {share for live in self._live.values() for share in live.get(member, ())}
         for share in shares:
             share.leave(member.feed.name)
-            if not self._channels.connected:
+            if not self._channels.sharing.connected:
                 share.note(member.feed.name, member, 0)
-        if not self._channels.connected:
+        if not self._channels.sharing.connected:
             raise BrokerUnavailable("no member of a family can be ended to make room for another")
 
     def _leave(self, declared: Declaration, member: Member) -> None:

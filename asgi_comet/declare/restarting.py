@@ -190,7 +190,7 @@ class Restarting:
         if self._right.taken:
             return  # another worker reads the source
         if reason != "failed" or self._stopped:
-            self._channels.end(feed, reason)
+            self._channels.ending.end(feed, reason)
             return
         steady = self._runtime.clock.now() - self._began >= STEADY
         self._failures = 1 if steady else self._failures + 1

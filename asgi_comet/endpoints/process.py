@@ -64,6 +64,9 @@ async def acknowledge(node: Node, process: Client, exchange: Exchange) -> None:
     check_claim(exchange)  # reading the body may have taken a while
     positions = decode_ack(body, node.settings.max_channels_per_request)
     subscribing.acknowledge(node, process, positions, process.listeners)
+    if node.broker.people is not None and any(name.startswith("~") for name in positions):
+        with not_yet():
+            await node.broker.people.reported(process.id)
     await _acknowledge_elsewhere(node, process, positions)
     await answer(node, exchange, TEXT, b"", status=204)
 

@@ -5,6 +5,7 @@ Owns the code that all HTTP transports share. Must not know channels.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,7 +15,7 @@ from starlette.status import HTTP_204_NO_CONTENT, HTTP_304_NOT_MODIFIED
 from starlette.types import Message, Receive, Scope, Send
 
 from asgi_comet._runtime.loop import LoopThread
-from asgi_comet._runtime.stepping import advance
+from asgi_comet._runtime.stepping import advance, is_direct
 from asgi_comet._runtime.timers import Timers
 from asgi_comet._runtime.waiting import Deadline, Interrupt, make_interrupt
 from asgi_comet.http.headers import essence, read_headers
@@ -41,6 +42,7 @@ _logger = logging.getLogger(__name__)
 
 JSON = b"application/json"
 TEXT = b"text/plain; charset=utf-8"
+TURNS = 2  # of the loop: one reads the end of the connection, one tells the request
 DIGITS = 18  # of a Content-Length, at most
 
 _NO_STORE = (b"cache-control", b"no-store")
@@ -107,12 +109,15 @@ class Exchange:
         headers: The headers of the request.
         kind: The content type without parameters.
         cors: Headers that let a page of an allowed origin read the answer; set by the origin check.
+        came: When the request came, or the last frame on a WebSocket, by the machine's monotonic
+            clock in seconds; recorded only where other workers serve the client, too.
         claim: The `Claim` to a session; `None` until recognised, and without one.
         renew: Makes the headers that set a cookie with the answer; `None` for no cookie.
         sessions: The sessions in the request's cookies; `None` until parsed.
     """
 
     __slots__ = (
+        "came",
         "claim",
         "cors",
         "headers",
@@ -136,6 +141,7 @@ class Exchange:
         kind = self.headers.get(b"content-type")
         self.kind: bytes | None = kind if kind == JSON else essence(kind)
         self.cors: Sequence[tuple[bytes, bytes]] = ()
+        self.came: float = 0.0
         self.claim: Any = None
         self.renew: Callable[[], Sequence[tuple[bytes, bytes]]] | None = None
         self.sessions: tuple[str, ...] | None = None
@@ -144,6 +150,28 @@ class Exchange:
     def cookies(self) -> Sequence[tuple[bytes, bytes]]:
         """The current headers that set a cookie with the answer."""
         return () if self.renew is None else self.renew()
+
+    async def confirm(self) -> None:
+        """Check that the client has not disconnected already; call it after the body was read.
+
+        A worker that is behind gets a request together with its end, some turns of the loop apart.
+        Only of servers whose `receive` may be left at any time; and not for a WebSocket, whose
+        frames would be lost.
+
+        Raises:
+            ClientGone: The client has disconnected.
+        """
+        if self.scope["type"] != "http" or not is_direct(self.receive):
+            return
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        found: Any
+        done, found = advance(self.receive())
+        while done:
+            if found["type"] == "http.disconnect":
+                raise ClientGone("before the request was served")
+            done, found = advance(self.receive())  # that was the body of a GET
+        found.close()
 
 
 def stopping() -> Refusal:

@@ -9,12 +9,14 @@ to the application:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from asgi_comet._runtime.seldom import Seldom
 from asgi_comet.errors import (
     BrokerUnavailable,
     NoClientProcess,
@@ -30,6 +32,8 @@ HANDLED = (BrokerUnavailable, NoClientProcess, ProcessClosed, TooManyProcesses, 
 RETRY_AFTER = "30"  # seconds
 SOON = "1"  # seconds until the broker may be there again
 
+_seldom = Seldom(logging.getLogger(__name__), pause=60.0)
+
 
 def make_response(error: Exception) -> JSONResponse:
     """Return the answer to a request whose endpoint raised one of `HANDLED`.
@@ -37,20 +41,23 @@ def make_response(error: Exception) -> JSONResponse:
     Returns:
         `{"detail": "..."}`, FastAPI's format of errors: 403 without a client process, 410 for a
         closed one, 429 for too many in the session, 503 for too many on the server, while the
-        broker is not available, or if a change may not be known to all workers.
+        broker is not available, or if a change may not be known to all workers. Where the broker is
+        and why it is not available is for the log alone.
     """
-    headers = None
+    headers, text = None, str(error)
     match error:
         case ProcessClosed():
             status = 410
         case BrokerUnavailable() | Unconfirmed():
+            _seldom.warning("a request was answered 503: %s", error)
             status, headers = 503, {"Retry-After": SOON}
+            text = f"{text.removesuffix(f': {error.reason}')}; try again in a moment"
         case TooManyProcesses():
             status = 429 if error.of_session else 503
             headers = {"Retry-After": RETRY_AFTER}
         case _:
             status = 403
-    return JSONResponse({"detail": str(error)}, status, headers)
+    return JSONResponse({"detail": text}, status, headers)
 
 
 async def _handle(request: Request, error: Exception) -> Response:

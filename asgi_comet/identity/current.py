@@ -9,13 +9,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Hashable
 from contextvars import ContextVar
+from functools import partial
 from typing import Protocol
 
 from starlette.types import Scope
 
+from asgi_comet.brokers.people import Moved
 from asgi_comet.errors import BrokerUnavailable, NoClientProcess, ProcessClosed
 from asgi_comet.http.advice import advise
 from asgi_comet.http.headers import read_headers
+from asgi_comet.identity.announcing import Announcement
 from asgi_comet.identity.arrival import Arrival, Asker, is_part
 from asgi_comet.identity.clients import Claimed, new_session
 from asgi_comet.identity.process import Claim, Client, Session, Stale
@@ -264,13 +267,41 @@ class CurrentRequest:
         if pending is not None:
             self.unsettled.append(pending.wait)
 
-    def _change_everywhere(self, claim: Claim, user: Hashable, tab: Client | None) -> Claim:
-        """Change the user; in a worker thread return once all workers know."""
-        claim = self.recogniser.users.change(claim, user, tab=tab, keep=user is not None)
-        pending = self.recogniser.clients.pending(claim.session)
-        if pending is not None and self.recogniser.may_block:
+    def _tell_change(self, session: Session, user: Hashable) -> None:
+        """Let the answer wait until all workers know of a login or logout; a thread waits now."""
+        pending = self.recogniser.clients.pending(session)
+        if pending is None:
+            return
+        if not self.recogniser.may_block:
+            self.unsettled.append(partial(self._settle_change, pending, user))
+            return
+        try:
             pending.block()
-        return claim
+        except BrokerUnavailable as error:
+            follow = partial(self._follow, _heir_of(error, user), user, error)
+            self.recogniser.block("comet.login()", "", follow)
+
+    async def _settle_change(self, pending: Announcement, user: Hashable) -> None:
+        try:
+            await pending.wait()
+        except BrokerUnavailable as error:
+            await self._follow(_heir_of(error, user), user, error)
+
+    async def _follow(self, session: str, user: Hashable, error: BrokerUnavailable) -> None:
+        """Take over the login of this very user that another worker was first with.
+
+        The user has clicked twice on login.
+
+        Args:
+            session: The id that the session has by now.
+            user: The user.
+            error: Why the login was refused; raised if the other login is of another user.
+        """
+        await self.recogniser.clients.arrive([session])
+        claim = self.recogniser.clients.claim(session)
+        if claim.stale or claim.session.user != user:
+            raise error
+        self._renew(claim)
 
     def _look(self) -> Claim | None:
         """Return the claim of the request to a session, if it names one."""
@@ -298,31 +329,30 @@ class CurrentRequest:
 
     def _change(self, user: Hashable) -> None:
         self._check()
-        claim = self._changeable(user)
+        named = self._look()
+        if named is None or not named.stale:
+            claim = named or Claim.of(new_session())
+        elif user is not None and named.session.user == user:  # the user has clicked twice on login
+            self._renew(Claim.of(named.session))
+            self._tell_change(named.session, user)
+            return
+        else:  # the claim may be a stranger's
+            claim = Claim.of(new_session())
         tab = self._process or self._tab(claim.session)
         try:
-            claim = self._change_everywhere(claim, user, tab)
+            claim = self.recogniser.users.change(claim, user, tab=tab, keep=user is not None)
         except Stale:  # another thread has changed the session at this moment
             self._claim = self.recogniser.clients.claim(claim.id)
             self._change(user)
             return
-        self._await_change(claim.session)
+        self._renew(claim)
+        self._tell_change(claim.session, user)
+
+    def _renew(self, claim: Claim) -> None:
+        """Let the answer's cookie name a session whose id has changed."""
         self._claim = self._renewed = claim
         if self._process is not None and self._process.session is claim.session:
             self._process_claim = claim
-
-    def _changeable(self, user: Hashable) -> Claim:
-        """Return a claim to the session that a login or a logout changes.
-
-        A stale claim may be a stranger's, so it begins a new session; unless its session has that
-        very user: the user has clicked twice on login.
-        """
-        claim = self._look()
-        if claim is not None:
-            present = Claim.of(claim.session)
-            if present.id == claim.id or (user is not None and claim.session.user == user):
-                return present
-        return Claim.of(new_session())
 
     def _tab(self, session: Session) -> Client | None:
         """Return the client process that the request names, if the session has it."""
@@ -377,6 +407,18 @@ class CurrentRequest:
         if claim.id != self.session_id():
             raise NoClientProcess("the request's Comet-Process header is of another session")
         return Claimed(process, claim)
+
+
+def _heir_of(error: BrokerUnavailable, user: Hashable) -> str:
+    """Return the id that another login has given to the session.
+
+    Raises:
+        BrokerUnavailable: The change was refused for another reason, or is a logout.
+    """
+    moved = error.__cause__
+    if user is None or not isinstance(moved, Moved):
+        raise error
+    return moved.session
 
 
 def current_process() -> Client:

@@ -121,11 +121,18 @@ class Guards:
 
     def find(self, name: str) -> Guard | None:
         """Return the rule of a site channel by its name, whether or not the channel lives."""
+        return self._find(name, self._channels.find(name))
+
+    def holds(self, guard: Guard | None, feed: Feed) -> bool:
+        """Return whether a rule is that of a feed, and not of a former channel of the name."""
+        rule = self._find(feed.name, feed)
+        return (rule and rule.authorize) is (guard and guard.authorize)
+
+    def _find(self, name: str, feed: Feed | None) -> Guard | None:
         found = self._channels.reserved.find(name)
         if found is not None:
             owner, parameters = found
             return None if owner.authorize is None else Guard(self, owner.authorize, parameters)
-        feed = self._channels.find(name)
         if feed is None or feed.authorize is None:
             return None
         return Guard(self, feed.authorize, {})

@@ -220,6 +220,8 @@ class Mirror(Clients):
     def _is_needed(self, one: Session | Client) -> bool:
         if isinstance(one, Session):
             return False  # the processes and connections of a session keep it
+        if one.in_use and not self._is_told(one):
+            one.hold()  # again: the store could not be told, and the process may have closed
         return one.in_use or self._near.presence.is_entered(one.id)
 
     def _put_away(self, one: Session | Client) -> None:

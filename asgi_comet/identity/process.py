@@ -157,7 +157,7 @@ class ClientProcess(Owner):
         if self.closed:
             self._call_back()
         else:
-            self._hold()
+            client_of(self).hold()
 
     def close(self) -> None:
         """Close the process: end its channels, close its sources, run its callbacks. Idempotent."""
@@ -166,7 +166,7 @@ class ClientProcess(Owner):
     async def wait_closed(self) -> None:
         """Return once the client process has closed. In the lifespan's event loop."""
         if not self.closed:
-            self._hold()
+            client_of(self).hold()
             if self._closed is None:
                 self._closed = anyio.Event()
             await self._closed.wait()
@@ -182,10 +182,6 @@ class ClientProcess(Owner):
     @abstractmethod
     def _close(self, *, tell: bool) -> None:
         """Close the process."""
-
-    @abstractmethod
-    def _hold(self) -> None:
-        """Record that this worker keeps state of the process."""
 
     @abstractmethod
     def _make_url(self) -> str:
@@ -370,9 +366,6 @@ class Client(ClientProcess, Tab):
     def hold(self) -> None:
         """Record that this worker keeps state of the process. Thread-safe; idempotent."""
         self._household.presence.hold(self)
-
-    def _hold(self) -> None:
-        self.hold()
 
     def _make_url(self) -> str:
         return self._household.url(self)

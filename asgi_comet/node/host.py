@@ -98,7 +98,7 @@ class RoomsHost:
             self._registry.open_again(feed)
         else:
             keep = reason != "unused"  # else the next client opens the channel afresh
-            self._registry.end(feed, reason if keep else "ended", keep=keep, tell=False)
+            self._registry.ending.end(feed, reason if keep else "ended", keep=keep, tell=False)
 
     def owned(self, log: Log, newest: Message | None) -> None:
         """Have the source of a channel read."""

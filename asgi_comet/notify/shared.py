@@ -124,7 +124,7 @@ class SharedSubscriptions:
             try:
                 await self._listen(process, channel, text)
             except ChannelClosed:  # in another worker
-                self._channels.end(channel._feed, "full", tell=False)
+                self._channels.ending.end(channel._feed, "full", tell=False)
                 await self._listen(process, self.channel(process), text)
 
         self._announce(process, listen)

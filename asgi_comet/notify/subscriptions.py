@@ -106,7 +106,7 @@ class LocalQueue(Queue[Subscription]):
         if subscription.gone:
             return
         _logger.info("a channel of notifier %r %s: its keys are forgotten", self._name, why)
-        self._channels.end(subscription.feed, "full")  # unless it has ended
+        self._channels.ending.end(subscription.feed, "full")  # unless it has ended
         self._forget(subscription)
 
 

@@ -220,7 +220,7 @@ class Link:
             await self._broker.open(feed)
         except CometError as error:
             _logger.error("channel %.200r is not known to the workers: %s", feed.name, error)  # noqa: TRY400
-            self._node.channels.end(feed, "failed", tell=False)
+            self._node.channels.ending.end(feed, "failed", tell=False)
 
     async def _await_broker(self) -> None:
         """End all waits once the broker is refused."""

@@ -7,11 +7,9 @@ test runs another thread.
 
 from __future__ import annotations
 
-import asyncio
 import queue
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
@@ -19,7 +17,6 @@ import anyio
 from asgi_comet._runtime.timers import Timers
 from asgi_comet.app import CometApp
 from asgi_comet.brokers import unserved
-from asgi_comet.brokers.base import Broker
 from asgi_comet.brokers.logs import Stored
 from asgi_comet.channels.channels import Channel
 from asgi_comet.channels.chunks import Place
@@ -52,8 +49,7 @@ from asgi_comet.testing.clock import ManualClock
 from asgi_comet.workers.siblings import Policy
 
 if TYPE_CHECKING:
-    from asgi_comet.brokers.redis.flusher import Flusher
-from asgi_comet.brokers.redis.broker import RedisBroker  # needs the library of Redis
+    pass
 
 ANSWERED = 20.0  # seconds until a question to all workers has failed
 
@@ -393,72 +389,3 @@ def patience_of(comet: Comet) -> float:
 def policy_of(comet: Comet) -> Policy | None:
     """Return the policy of a `Comet` for other workers."""
     return comet._node.siblings._policy
-
-
-# The broker on Redis
-
-
-def redis_tables(broker: RedisBroker) -> dict[str, int]:
-    """Return how much is in each table of a broker on Redis."""
-    following, holding, flusher = broker._following, broker._holding, broker._flusher
-    return {
-        "followed": len(following._by_name),
-        "topics": len(following._by_topic),
-        "bytes": following._bytes,
-        "held": len(holding._by_name),
-        "windows": len(holding._by_window),
-        "bids": len(broker._ownership.bids),
-        "retired": len(broker._caretaker._retired),
-        "evicted": len(broker._caretaker._evicted),
-        "early": len(holding._early),
-        "orphans": len(holding.orphans),
-        "queued": flusher.queued,
-        "waiting": flusher.waiting,
-        "lost": len(broker._notices._lost),
-        "copies": len(broker.people.presence),
-        "notes": len(broker.people.presence._notes),
-        "news": len(broker.people._news),
-        "heard": len(broker.people.control.heard),
-        "doubts": len(broker.people.presence._doubts),
-        "confirmations": len(broker.people.control),
-        "attending": len(broker.people.attending),
-        "farewells": len(broker.people.farewells),
-        "readers": len(broker._own.claims),
-        "idle": len(broker._own.claims._idle),
-        "asking": len(broker._own.claims._asking),
-        "marks": len(broker._own.marks),
-        "wanted": len(broker._own._wanted),
-    }
-
-
-def read_clock(broker: RedisBroker) -> float:
-    """Return the time of Redis in milliseconds, as far as a worker knows."""
-    return broker._heartbeat.tell_time(asyncio.get_running_loop().time())[0]
-
-
-def flusher_of(broker: RedisBroker) -> Flusher:
-    """Return the queue of a broker on Redis."""
-    return broker._flusher
-
-
-def worker_of(broker: RedisBroker) -> str:
-    """Return the id of the worker of a broker on Redis."""
-    return broker._heartbeat.worker
-
-
-def attended(broker: RedisBroker, process: str) -> set[str]:
-    """Return the keys of a client process, as a worker on Redis knows them."""
-    return broker.people.attending._copies[process].members
-
-
-def shorten_patience(broker: Broker, seconds: float) -> None:
-    """Let messages of a running broker wait for less time."""
-    broker.patience = seconds
-    flusher = getattr(broker, "_flusher", None)
-    if flusher is not None:
-        flusher._limits = replace(flusher._limits, patience=seconds)
-
-
-def lose_frames(broker: RedisBroker) -> None:
-    """Have a broker on Redis hear of no frame any more."""
-    broker._following._by_topic.clear()

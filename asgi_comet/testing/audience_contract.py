@@ -17,8 +17,8 @@ from asgi_comet.brokers.audience import Audience, Listening, Progress
 from asgi_comet.brokers.base import Broker
 from asgi_comet.core.messages import First, Position
 from asgi_comet.errors import ChannelClosed, ProcessClosed
-from asgi_comet.testing.party import Party, gather
-from asgi_comet.testing.people_contract import ANN, new_id, people_of
+from asgi_comet.testing.party import Party, gather, new_id, people_of
+from asgi_comet.testing.people_contract import ANN
 from asgi_comet.testing.window import Window
 
 __all__ = ["AudienceContract", "audience_of"]
@@ -92,6 +92,12 @@ class AudienceContract:
                     await people_of(party).visit([])  # once the worker has joined the others
                 yield parties
 
+    @asynccontextmanager
+    async def two(self) -> AsyncIterator[tuple[Party, Party]]:
+        """Run the workers, of which the test uses the first one and the last one."""
+        async with self.workers() as parties:
+            yield parties[0], parties[-1]
+
     async def open(self, party: Party, session: str = "", *, size: int = 100) -> Tab:
         """Open a client process that listens on a key."""
         tab = await self.open_silent(party, session, size=size)
@@ -121,8 +127,7 @@ class AudienceContract:
                 assert set(found) == expected
 
     async def test_a_key_of_a_notifier_is_no_other_key(self) -> None:
-        async with self.workers() as parties:
-            one, other = parties[0], parties[-1]
+        async with self.two() as (one, other):
             tab = await self.open(one)
             await tab.make(one, "other")
             await tab.listen(one, '"x"', notifier="other")
@@ -147,8 +152,7 @@ class AudienceContract:
             assert len(await listeners(one)) == 1
 
     async def test_a_listener_has_the_present_session_and_user(self) -> None:
-        async with self.workers() as parties:
-            one, other = parties[0], parties[-1]
+        async with self.two() as (one, other):
             tab = await self.open(one)
             new = new_id(tab.session)
             await people_of(one).move(tab.session, new, user=ANN, keep=True)
@@ -168,8 +172,7 @@ class AudienceContract:
                 await audience_of(one).listen(new_id(), NEWS, KEY)
 
     async def test_a_process_listens_by_a_live_channel(self) -> None:
-        async with self.workers() as parties:
-            one, other = parties[0], parties[-1]
+        async with self.two() as (one, other):
             session = new_id()
             tab = Tab(session, await people_of(one).open(session, new_id(session)))
             with pytest.raises(ChannelClosed):
@@ -199,8 +202,7 @@ class AudienceContract:
             assert (await unread.read(parties[-1])).seen == expected
 
     async def test_messages_of_one_worker_are_stored_in_the_order_of_the_calls(self) -> None:
-        async with self.workers() as parties:
-            one, other = parties[0], parties[-1]
+        async with self.two() as (one, other):
             first, second = [await self.open(one, size=1000) for _ in range(2)]
             window = await first.read(other)
             async with anyio.create_task_group() as tasks:
@@ -221,8 +223,7 @@ class AudienceContract:
             assert (await second.read(other)).seen == [b"%d" % n for n in range(0, 300, 3)]
 
     async def test_messages_to_one_each_are_stored_in_their_order(self) -> None:
-        async with self.workers() as parties:
-            one, other = parties[0], parties[-1]
+        async with self.two() as (one, other):
             tabs = [await self.open(one, size=1000) for _ in range(3)]
             closed = await self.open(one)
             await people_of(one).close(closed.session, closed.process)
@@ -238,8 +239,7 @@ class AudienceContract:
                 assert window.seen == [b"%d" % index for index in range(number, 800, 4)]
 
     async def test_large_messages_arrive_whole(self) -> None:
-        async with self.workers() as parties:
-            one, other = parties[0], parties[-1]
+        async with self.two() as (one, other):
             tabs = [await self.open(one) for _ in range(3)]
             windows = [await tab.read(other) for tab in tabs]
             messages = [b"%d:\n 1 2\n" % size + b"x" * size for size in (1, 10_000, 400_000)]
@@ -252,8 +252,7 @@ class AudienceContract:
                 assert window.seen == messages
 
     async def test_what_there_is_no_channel_for_is_told_nobody(self) -> None:
-        async with self.workers() as parties:
-            one, other = parties[0], parties[-1]
+        async with self.two() as (one, other):
             live, closed, ended = [await self.open(one) for _ in range(3)]
             session = new_id()
             none = Tab(session, await people_of(one).open(session, new_id(session)))
@@ -265,8 +264,7 @@ class AudienceContract:
             assert await audience_of(other).tell(f"~{NEWS}", [], b"1") == []
 
     async def test_a_full_channel_ends_and_its_keys_are_forgotten(self) -> None:
-        async with self.workers() as parties:
-            one, other = parties[0], parties[-1]
+        async with self.two() as (one, other):
             tab = await self.open(one, size=3)
             await tab.make(one, "other")
             await tab.listen(one, notifier="other")
@@ -294,8 +292,7 @@ class AudienceContract:
             assert len(await listeners(one, "2")) == 1
 
     async def test_what_was_sent_makes_room(self) -> None:
-        async with self.workers() as parties:
-            one, other = parties[0], parties[-1]
+        async with self.two() as (one, other):
             tab = await self.open(one, size=3)
             window = await tab.read(other)
             for number in range(30):
@@ -307,8 +304,7 @@ class AudienceContract:
             assert window.closed is None
 
     async def test_a_channel_that_is_filled_too_slowly_is_full(self) -> None:
-        async with self.workers() as parties:
-            one, other = parties[0], parties[-1]
+        async with self.two() as (one, other):
             tab = await self.open(one)
             window = await tab.read(other)
             await audience_of(one).overflow(f"~{NEWS}", tab.process)
@@ -319,8 +315,7 @@ class AudienceContract:
             await audience_of(other).overflow(f"~{NEWS}", new_id())
 
     async def test_the_progress_of_each_client_is_known_to_all(self) -> None:
-        async with self.workers() as parties:
-            one, other = parties[0], parties[-1]
+        async with self.two() as (one, other):
             tab, unread = [await self.open(one) for _ in range(2)]
             (told, *_) = [await self.tell(one, b"%d" % number, tab, unread) for number in range(3)]
             assert told[0] is not None
@@ -380,8 +375,7 @@ class AudienceContract:
     async def test_those_that_listen_all_the_time_are_returned_while_others_come_and_go(
         self,
     ) -> None:
-        async with self.workers() as parties:
-            one, other = parties[0], parties[-1]
+        async with self.two() as (one, other):
             staying = {(await self.open(one)).process for _ in range(150)}
             passing = [await self.open_silent(one) for _ in range(20)]
             stop = False

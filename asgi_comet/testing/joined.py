@@ -6,12 +6,9 @@ and the store can be disconnected.
 
 from __future__ import annotations
 
-import random
-from collections import deque
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from weakref import WeakKeyDictionary, WeakSet
 
 import anyio
 
@@ -29,22 +26,18 @@ from asgi_comet.brokers.logs import (
     Stored,
     Unknown,
 )
-from asgi_comet.core.history import History, Received
 from asgi_comet.core.messages import Message, Position, Start
-from asgi_comet.errors import (
-    BrokerUnavailable,
-    ChannelClosed,
-    ChannelFull,
-    CometError,
-)
+from asgi_comet.errors import BrokerUnavailable, ChannelClosed, CometError
 from asgi_comet.testing.joined_claims import Joined, JoinedClaims
+from asgi_comet.testing.joined_frames import Frame, Frames
+from asgi_comet.testing.joined_outbox import Outbox
 from asgi_comet.testing.joined_people import JoinedPeople
+from asgi_comet.testing.joined_windows import JoinedWindows
 from asgi_comet.testing.store import Event, Store, key_of
 
 __all__ = ["JoinedBroker", "join"]
 
 BEAT = 0.2  # seconds after which a worker checks whether the last frames were lost
-WAITING = 100_000  # messages of one worker that wait to be stored
 
 
 def join(count: int, *, people: bool = True) -> list[JoinedBroker]:
@@ -56,50 +49,6 @@ def join(count: int, *, people: bool = True) -> list[JoinedBroker]:
     """
     store = Store()
     return [JoinedBroker(store, people=people) for _ in range(count)]
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """News of a log for a worker: messages, or the end.
-
-    Attributes:
-        number: The number of the frame to this worker, from 1 on.
-        name: The channel.
-        epoch: The epoch of the log.
-        run: Messages with dense offsets.
-        closed: The reason why the log has ended.
-        event: News that is not of a window.
-    """
-
-    number: int
-    name: str
-    epoch: str
-    run: tuple[Message, ...] = ()
-    closed: str | None = None
-    event: Event | None = None
-
-
-class _Waiting:
-    """A message on its way to the store. Calling it waits until the message is stored."""
-
-    __slots__ = ("_done", "_outcome", "data", "id", "log")
-
-    def __init__(self, log: Log, data: bytes, id_: str | None) -> None:
-        self.log = log
-        self.data = data
-        self.id = id_
-        self._done = anyio.Event()
-        self._outcome: Position | CometError
-
-    async def __call__(self) -> Position:
-        await self._done.wait()
-        if isinstance(self._outcome, CometError):
-            raise self._outcome
-        return self._outcome
-
-    def settle(self, outcome: Position | CometError) -> None:
-        self._outcome = outcome
-        self._done.set()
 
 
 class JoinedBroker(Broker, Joined):
@@ -117,20 +66,13 @@ class JoinedBroker(Broker, Joined):
             if people
             else None
         )
-        self._out: deque[_Waiting] = deque()
-        self._in: deque[Frame] = deque()
-        self._opened: WeakSet[Log] = WeakSet()
-        self._refused: WeakKeyDictionary[Log, CometError] = WeakKeyDictionary()
-        self._followed: dict[str, Log] = {}
+        self._outbox = Outbox(store, lambda: self.host)
+        self._frames = Frames(store.lock)
+        self._windows = JoinedWindows(store, lambda: self.host, self._outbox)
         self._continuing: set[str] = set()
         self._bids: dict[str, Log] = {}
         self.claims: JoinedClaims = JoinedClaims(self)
         self._work = anyio.Event()
-        self._posted = 0  # frames sent to this worker
-        self._seen = 0  # the highest number of a received frame
-        self._held: list[Frame] | None = None
-        self._losing = 0
-        self._times = 1
         self._down = False
         self._up = anyio.Event()
 
@@ -143,24 +85,20 @@ class JoinedBroker(Broker, Joined):
 
     def hold(self) -> None:
         """Hold back frames to this worker, until `let_go`."""
-        self._held = []
+        self._frames.hold()
 
     def let_go(self, *, shuffled: bool = False) -> None:
         """Deliver the frames that were held back, in random order if `shuffled`."""
-        with self.store.lock:
-            held, self._held = self._held or [], None
-            if shuffled:
-                random.Random(0).shuffle(held)  # noqa: S311 - the same order in every run
-            self._in.extend(held)
+        self._frames.let_go(shuffled=shuffled)
         self._nudge()
 
     def lose(self, count: int) -> None:
         """Lose the next frames to this worker."""
-        self._losing = count
+        self._frames.losing = count
 
     def repeat(self, times: int) -> None:
         """Deliver each frame that many times."""
-        self._times = times
+        self._frames.times = times
 
     def disconnect(self) -> None:
         """Disconnect from the store: messages wait, questions raise, frames are lost."""
@@ -184,14 +122,8 @@ class JoinedBroker(Broker, Joined):
         event: Event | None = None,
     ) -> None:
         """Send a frame to this worker."""
-        with self.store.lock:
-            self._posted += 1
-            frame = Frame(self._posted, name, epoch, run, closed, event)
-            if self._losing or self._down:
-                self._losing = max(self._losing - 1, 0)
-                return
-            (self._in if self._held is None else self._held).extend([frame] * self._times)
-        self._nudge()
+        if self._frames.post(Frame(name, epoch, run, closed, event), down=self._down):
+            self._nudge()
 
     # Called by the worker
 
@@ -207,8 +139,8 @@ class JoinedBroker(Broker, Joined):
             self._take_in()
             with anyio.move_on_after(BEAT):
                 await self._work.wait()
-            if not self._in and self._held is None and not self._down:
-                self._check_frames()
+            if not self._down and self._frames.miss():
+                self._check_all()
             if self._people is not None and not self._down:
                 self._people.sweep()
 
@@ -218,8 +150,7 @@ class JoinedBroker(Broker, Joined):
 
     def give_up(self) -> None:
         """Drop the messages that wait for the store."""
-        while self._out:
-            self._out.popleft().settle(BrokerUnavailable("the process ends"))
+        self._outbox.give_up()
 
     def append(
         self,
@@ -234,14 +165,7 @@ class JoinedBroker(Broker, Joined):
         del state  # there are no keyed channels yet
         if sourced and self.store.owner(key_of(log)) is not self:
             raise Fenced(log.name)
-        if len(self._out) >= WAITING:
-            raise BrokerUnavailable(f"{WAITING} messages wait to be stored")
-        waiting = _Waiting(log, data, id)
-        refusal = self._refused.get(log)
-        if refusal is not None:
-            waiting.settle(refusal)
-            return waiting
-        self._out.append(waiting)
+        waiting = self._outbox.append(log, data, id)
         self._nudge()
         return waiting
 
@@ -252,12 +176,11 @@ class JoinedBroker(Broker, Joined):
         try:
             history = self.store.open(log.spec, log.epoch, make=make)
         except CometError as error:
-            self._fail(log, error)
+            self._outbox.refuse(log, error)
             raise
         if log.spec.owner is not None and self.window(key_of(log)) is None:
             log.reset(history.epoch, history.top + 1)
-        self._opened.add(log)
-        self._refused.pop(log, None)
+        self._outbox.accept(log)
         self._nudge()
         return Opened(history.epoch, history.first, history.top)
 
@@ -270,18 +193,16 @@ class JoinedBroker(Broker, Joined):
     async def follow(self, log: Log) -> None:
         """Fill the window, and receive a frame for each message from now on."""
         self._ask()
-        if self._followed.get(key_of(log)) is log:
+        if self.window(key_of(log)) is log:
             return
         with self.store.lock:
             record = self.store.find(key_of(log))
             if record is None:
                 raise ChannelClosed(log.name, "ended")
-            self._opened.add(log)
-            self._followed[key_of(log)] = log
             record.followers.add(self)
             history = self.store.read(key_of(log), self.host.now())
             log.reset(history.epoch, history.first)
-            self._check(log)
+            self._windows.add(log)
         self._nudge()
 
     async def ask_all(self, question: str, seconds: float) -> list[str]:
@@ -306,8 +227,8 @@ class JoinedBroker(Broker, Joined):
 
     def unfollow(self, log: Log) -> None:
         """Stop receiving frames of a log."""
-        if self._followed.get(key_of(log)) is log:
-            del self._followed[key_of(log)]
+        if self.window(key_of(log)) is log:
+            self.drop(key_of(log))
             self.store.unfollow(key_of(log), self)
 
     async def place(self, log: Log, start: Start) -> Placed | Full | Closed | Unknown:
@@ -316,7 +237,7 @@ class JoinedBroker(Broker, Joined):
         record = self.store.find(key_of(log))
         if record is None:
             return Unknown()
-        log = self._check(log)
+        log = self._windows.check(log)
         offset = log.locate(start)
         if isinstance(start, Position) and start.epoch == log.epoch and start.offset <= log.top:
             offset = start.offset
@@ -362,17 +283,15 @@ class JoinedBroker(Broker, Joined):
 
     def window(self, key: str) -> Log | None:
         """Return the window that frames of a log fill."""
-        return self._followed.get(key)
+        return self._windows.find(key)
 
     def fill(self, log: Log) -> Log:
         """Bring a window up to date, and follow the log from now on; for own channels."""
-        self._opened.add(log)
-        self._followed[key_of(log)] = log
-        return self._check(log)
+        return self._windows.add(log)
 
     def drop(self, key: str) -> None:
         """Follow a log no more."""
-        self._followed.pop(key, None)
+        self._windows.drop(key)
 
     def bid(self, log: Log, *, continues: bool = False) -> None:
         """Own the channel once no other worker does."""
@@ -410,18 +329,12 @@ class JoinedBroker(Broker, Joined):
         self.host.run_soon(partial(self._own, name))
 
     def _own(self, name: str) -> None:
-        log = self._followed.get(name)
+        log = self.window(name)
         if log is not None:
-            log = self._check(log)
+            log = self._windows.check(log)
         log = log or self._bids.get(name)
         if log is not None:
             self.host.owned(log, log.newest)
-
-    def _fail(self, log: Log, error: CometError) -> None:
-        self._refused[log] = error
-        for waiting in [one for one in self._out if one.log is log]:
-            self._out.remove(waiting)
-            waiting.settle(error)
 
     def _ask(self) -> None:
         if self._down:
@@ -435,49 +348,17 @@ class JoinedBroker(Broker, Joined):
 
     def flush(self) -> None:
         """Store the messages that wait."""
-        if self._down:
-            return
-        now = self.host.now()
-        for _ in range(len(self._out)):
-            waiting = self._out.popleft()
-            if waiting.log not in self._opened:
-                self._out.append(waiting)  # stored when the channel has been opened
-                continue
-            try:
-                stored = self.store.append(key_of(waiting.log), waiting.data, waiting.id, now)
-            except ChannelFull as error:
-                self._refused[waiting.log] = error
-                waiting.settle(error)
-                self.host.ended(waiting.log, "full")
-            except ChannelClosed as error:
-                waiting.settle(error)
-                self.host.ended(waiting.log, error.reason)
-            else:
-                waiting.settle(stored)
-                if waiting.log.spec.owner is not None and waiting.log.spec.sourced:
-                    # an on-demand source goes by what its own window holds
-                    message = Message(stored.offset, waiting.data)
-                    self.host.received(waiting.log, stored.epoch, stored.offset, [message])
+        if not self._down:
+            self._outbox.flush()
 
     def _take_in(self) -> None:
-        while self._in:
-            frame = self._in.popleft()
-            lost = frame.number > self._seen + 1
-            self._seen = max(self._seen, frame.number)
+        for frame, lost in self._frames.take():
             if lost:
                 self._check_all()
-            log = self._followed.get(frame.name)
-            if frame.event is not None:
+            if frame.event is None:
+                self._windows.take(frame)
+            else:
                 self._take_event(frame.name, frame.event)
-                continue
-            if log is None:
-                continue
-            if not frame.run:
-                self._check(log)
-                continue
-            received = self.host.received(log, frame.epoch, frame.run[0].offset, frame.run)
-            if received in (Received.GAP, Received.OTHER_EPOCH):
-                self._check(log)
 
     def _take_event(self, name: str, event: Event) -> None:
         if event.kind == "want":
@@ -487,13 +368,6 @@ class JoinedBroker(Broker, Joined):
         else:
             self.claims.take(name, event)
 
-    def _check_frames(self) -> None:
-        """Read all logs again if the last frames were lost."""
-        with self.store.lock:
-            lost, self._seen = self._seen < self._posted, self._posted
-        if lost:
-            self._check_all()
-
     def _reconnected(self) -> None:
         if self._people is not None:
             self._people.found_again()
@@ -501,28 +375,5 @@ class JoinedBroker(Broker, Joined):
         self._check_all()
 
     def _check_all(self) -> None:
-        for log in list(self._followed.values()):
-            self._check(log)
+        self._windows.check_all()
         self.claims.check()
-
-    def _check(self, log: Log) -> Log:
-        """Bring a window up to date with the store; return the window to follow from now on."""
-        with self.store.lock:
-            history = self.store.read(key_of(log), self.host.now())
-            closed = self.store.why_closed(key_of(log))
-            if history.epoch != log.epoch:
-                log = self.host.moved(log, history.epoch, history.first, history.first - 1)
-                self._followed[key_of(log)] = log
-                self._opened.add(log)
-            self._catch_up(log, history)
-            if closed is not None:
-                self.host.ended(log, closed)
-            return log
-
-    def _catch_up(self, log: Log, history: History) -> None:
-        run = history.after(log.top)
-        if run is None:
-            self.host.cut(log, history.first)
-            run = history.after(history.first - 1)
-        if run:
-            self.host.received(log, history.epoch, run[0].offset, run)

@@ -58,11 +58,18 @@ class JoinedClaims:
         self._broker = broker
         self._store = broker.store
         self._numbers: dict[str, int] = {}  # the last reader of this worker, by client process
+        self._left: set[str] = set()  # client processes whose last reader has left
 
-    def claim(self, process: str, reader: int, starts: Mapping[str, Start]) -> dict[str, Found]:
+    def reads(self, process: str, reader: int) -> bool:
+        """Return whether a connection reads the own channels of a client process."""
+        return self._store.readers.get(process) == (self._broker, reader)
+
+    def claim(
+        self, process: str, reader: int, came: float, starts: Mapping[str, Start]
+    ) -> dict[str, Found]:
         """Let a connection read own channels of an open client process."""
         with self._store.lock:
-            if not self._take_over(process, reader):
+            if not self._take_over(process, reader, came):
                 self._replaced(process, reader)
                 return dict.fromkeys(starts, Found(None, Unknown()))
             return {name: self._find(process, name, start) for name, start in starts.items()}
@@ -72,7 +79,9 @@ class JoinedClaims:
         self._broker.flush()
 
     def unclaim(self, process: str, reader: int) -> None:
-        """Do nothing: the windows go on until another worker reads."""
+        """Record that a connection reads no more; the windows go on until another worker reads."""
+        if self._numbers.get(process) == reader:
+            self._left.add(process)
 
     def acknowledge(self, process: str, positions: Mapping[str, Position]) -> None:
         """Record what a client process has."""
@@ -100,7 +109,7 @@ class JoinedClaims:
     def save(self, process: str, reader: int, state: bytes) -> bool:
         """Store the state of the registration protocol if a reader still reads."""
         with self._store.lock:
-            reads = self._store.readers.get(process) == (self._broker, reader)
+            reads = self.reads(process, reader)
             if reads:
                 self._store.states[process] = state
             return reads
@@ -116,35 +125,47 @@ class JoinedClaims:
         """Find out what this worker was not told, because frames were lost."""
         with self._store.lock:
             for process, reader in list(self._numbers.items()):
-                if self._store.readers.get(process) != (self._broker, reader):
+                if not self.reads(process, reader):
                     self._replaced(process, reader)
                     continue
                 for record in self._store.owned(process):
                     if self._broker in record.followers:
                         self._open(process, record.spec.name)
 
-    def _take_over(self, process: str, reader: int) -> bool:
-        """Make a connection the reader; return `False` if it was replaced meanwhile."""
-        former = self._store.readers.get(process)
-        if former == (self._broker, reader):
+    def _take_over(self, process: str, reader: int, came: float) -> bool:
+        """Make a connection the reader; return `False` if another one, which came later, reads."""
+        if self.reads(process, reader):
             return True
-        if self._numbers.get(process) == reader:
+        former = self._store.readers.get(process)
+        if self._numbers.get(process) == reader or came < self._store.came.get(process, came):
             return False
-        self._numbers[process] = reader
-        self._store.readers[process] = self._broker, reader
-        self._store.expected[process] = set()
         if former is not None:
-            former[0].post(process, "", event=Event("replaced", former[1]))
+            self._tell(process, *former)
+        self._numbers[process] = reader
+        self._left.discard(process)
+        self._store.readers[process] = self._broker, reader
+        self._store.came[process] = came
+        self._store.expected[process] = set()
         for record in self._store.owned(process):
             record.followers.clear()
         return True
 
+    def _tell(self, process: str, worker: Follower, reader: int) -> None:
+        """Tell a connection that another one reads from now on."""
+        if worker is not self._broker:
+            worker.post(process, "", event=Event("replaced", reader))
+        elif process not in self._left:
+            self._broker.host.people.replaced(process, reader)
+
     def _replaced(self, process: str, reader: int) -> None:
+        left = False
         if self._numbers.get(process) == reader:
             del self._numbers[process]
+            left = process in self._left
             for record in self._store.owned(process):
                 self._broker.drop(key_of(record.spec))
-        self._broker.host.people.replaced(process, reader)
+        if not left:
+            self._broker.host.people.replaced(process, reader)
 
     def _find(self, process: str, name: str, start: Start) -> Found:
         record = self._store.find(f"{process}\n{name}")
@@ -153,7 +174,11 @@ class JoinedClaims:
         after = _place(record, start)
         if after is not None and isinstance(start, Position):
             record.acknowledge(after)
-        window = self._fill(record, record.history.top if after is None else after)
+        begin = record.history.top if after is None else after
+        window = self._broker.window(key_of(record.spec))
+        if window is not None and window.epoch == record.history.epoch and begin < window.first - 1:
+            self._broker.drop(key_of(record.spec))  # which makes the window begin there
+        window = self._fill(record, begin)
         if after is None:
             return Found(window, Full(), record.progress)
         if record.closed is not None and after == record.history.top:

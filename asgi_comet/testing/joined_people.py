@@ -6,6 +6,7 @@ functions of own channels are those of `JoinedClaims`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -14,7 +15,7 @@ from anyio.lowlevel import checkpoint
 
 from asgi_comet.brokers.audience import Audience
 from asgi_comet.brokers.base import Host
-from asgi_comet.brokers.people import Found, Moved, People, SessionState, Visited
+from asgi_comet.brokers.people import Arrival, Found, Moved, People, SessionState, Visited
 from asgi_comet.core.messages import Position, Start
 from asgi_comet.errors import BrokerUnavailable
 from asgi_comet.testing.joined_audience import JoinedAudience
@@ -211,15 +212,23 @@ class JoinedPeople(People):
             self._vacate(process)
 
     async def claim(
-        self, session: str, process: str, reader: int, starts: Mapping[str, Start]
+        self,
+        session: str,
+        process: str,
+        reader: int,
+        starts: Mapping[str, Start],
+        arrival: Arrival | None = None,
     ) -> dict[str, Found]:
         """Let a connection of this worker read own channels."""
         await self._ask()
+        if arrival is not None and not self._claims().reads(process, reader):
+            await arrival.confirm()
+        came = time.monotonic() if arrival is None else arrival.came
         with self._store.lock:
             self._town.check(session, process)
             self._entered[process] = session
             self._enter(session, process)
-            return self._claims().claim(process, reader, starts)
+            return self._claims().claim(process, reader, came, starts)
 
     def unclaim(self, process: str, reader: int) -> None:
         """Report that a connection reads no more."""
@@ -228,6 +237,10 @@ class JoinedPeople(People):
     def acknowledge(self, process: str, positions: Mapping[str, Position]) -> None:
         """Record that a client process has all messages up to positions of own channels."""
         self._claims().acknowledge(process, positions)
+
+    async def reported(self, process: str) -> None:
+        """Return at once, if the store can be reached: it has all."""
+        await self._ask()
 
     async def load(self, process: str) -> bytes | None:
         """Return the state of the registration protocol."""

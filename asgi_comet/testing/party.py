@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -12,13 +13,13 @@ from asgi_comet._runtime.clock import Clock, MonotonicClock
 from asgi_comet._runtime.loop import LoopThread
 from asgi_comet.brokers.base import Broker
 from asgi_comet.brokers.logs import ChannelSpec, Log, Stored
-from asgi_comet.brokers.people import Limits
+from asgi_comet.brokers.people import Limits, People
 from asgi_comet.core.history import Received
 from asgi_comet.core.messages import Message, Position
 from asgi_comet.testing.home import Home
 from asgi_comet.testing.window import Window
 
-__all__ = ["Party", "Window", "gather", "position"]
+__all__ = ["Party", "Window", "gather", "new_id", "people_of", "position"]
 
 HEARTBEAT = 1.0  # seconds
 PATIENCE = 20.0  # seconds until a waiting test fails
@@ -200,6 +201,17 @@ class Party:
 
     def _change(self) -> None:
         self._changed.set()
+
+
+def new_id(other: str = "") -> str:
+    """Return an unused id, in the partition of another one."""
+    return other[:2] + secrets.token_urlsafe(18)[len(other[:2]) :]
+
+
+def people_of(party: Party) -> People:
+    """Return the people of a worker."""
+    assert party.broker.people is not None
+    return party.broker.people
 
 
 async def position(log: Log, stored: Stored) -> Position:

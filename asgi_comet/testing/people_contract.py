@@ -10,7 +10,6 @@ Write a test class that makes brokers on one store, and run it with pytest:
 
 from __future__ import annotations
 
-import secrets
 from abc import abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,22 +21,11 @@ import pytest
 from asgi_comet.brokers.base import Broker
 from asgi_comet.brokers.people import Limits, Moved, People, SessionState, Visited
 from asgi_comet.errors import ProcessClosed, TooManyProcesses
-from asgi_comet.testing.party import Party, gather
+from asgi_comet.testing.party import Party, gather, new_id, people_of
 
-__all__ = ["PeopleContract", "new_id"]
+__all__ = ["PeopleContract"]
 
 ANN, BOB = '"ann"', '"bob"'
-
-
-def new_id(other: str = "") -> str:
-    """Return an unused id, in the partition of another one."""
-    return other[:2] + secrets.token_urlsafe(18)[len(other[:2]) :]
-
-
-def people_of(party: Party) -> People:
-    """Return the people of a worker."""
-    assert party.broker.people is not None
-    return party.broker.people
 
 
 class PeopleContract:
@@ -62,6 +50,12 @@ class PeopleContract:
                     await people_of(party).visit([])  # once the worker has joined the others
                 yield parties
 
+    @asynccontextmanager
+    async def two(self) -> AsyncIterator[tuple[People, People]]:
+        """Run the workers, of which the test uses the people of the first one and the last one."""
+        async with self.workers() as parties:
+            yield people_of(parties[0]), people_of(parties[-1])
+
     async def open(self, party: Party, session: str) -> str:
         """Open a client process."""
         return await people_of(party).open(session, new_id(session))
@@ -76,8 +70,7 @@ class PeopleContract:
             assert await people_of(one).visit([]) == Visited(())
 
     async def test_every_worker_knows_the_sessions_and_client_processes_of_all(self) -> None:
-        async with self.workers() as parties:
-            one, other = people_of(parties[0]), people_of(parties[-1])
+        async with self.two() as (one, other):
             sessions = [new_id() for _ in range(3)]
             opened = [await one.open(session, new_id(session)) for session in sessions]
             second = await other.open(sessions[0], new_id(sessions[0]))
@@ -225,8 +218,7 @@ class PeopleContract:
             assert (state.user, state.processes, state.default) == (user, (), "")
 
     async def test_the_same_user_who_logs_in_again_keeps_the_client_processes(self) -> None:
-        async with self.workers() as parties:
-            one, other = people_of(parties[0]), people_of(parties[-1])
+        async with self.two() as (one, other):
             first = new_id()
             second, third = new_id(first), new_id(first)
             process = await one.open(first, new_id(first))
@@ -237,8 +229,7 @@ class PeopleContract:
             assert (state.id, state.processes) == (third, (process,))
 
     async def test_a_session_is_moved_once(self) -> None:
-        async with self.workers() as parties:
-            one, other = people_of(parties[0]), people_of(parties[-1])
+        async with self.two() as (one, other):
             session = new_id()
             process, new = await one.open(session, new_id(session)), new_id(session)
             await one.move(session, new, user=ANN, keep=True)
@@ -296,7 +287,8 @@ class PeopleContract:
             await other.visit([session])
             opened = [await one.open(session, new_id(session)) for _ in range(4)]
             (state,) = (await other.visit([session])).sessions
-            await self._bade(parties, closed, *(one for one in two if one not in state.processes))
+            displaced = [one for one in two + opened if one not in state.processes]
+            await self._bade(parties, closed, *displaced)
             new = new_id(session)
             await other.move(session, new, user=ANN, keep=True)
             await one.move(new, new_id(new), user=None, keep=False)
@@ -345,13 +337,14 @@ class PeopleContract:
             one.leave(left, 3600.0)
             await self.calm()
             await parties[-1].until(lambda: kept in parties[-1].people.ended)
-            while (await other.visit([], left)).owner:
+            owner = session
+            while owner:
+                owner = (await other.visit([], left)).owner
                 await anyio.lowlevel.checkpoint()
             assert (await other.visit([], connected)).owner == session
 
     async def test_a_client_process_is_idle_while_no_worker_has_a_connection(self) -> None:
-        async with self.workers() as parties:
-            one, other = people_of(parties[0]), people_of(parties[-1])
+        async with self.two() as (one, other):
             session = new_id()
             process = await one.open(session, new_id(session))
             assert 0 < await other.idle(process) < 60

@@ -120,6 +120,7 @@ class Store:
         self.register: Register = Register(self.lock)
         self._records: dict[str, Record] = {}
         self.readers: dict[str, tuple[Follower, int]] = {}  # by client process
+        self.came: dict[str, float] = {}  # when these readers came, by client process
         self.expected: dict[str, set[str]] = {}  # names of own channels, by client process
         self.past: dict[str, set[str]] = {}  # names of forgotten own channels, likewise
         self.states: dict[str, bytes] = {}  # of the registration protocol, by client process

@@ -34,6 +34,7 @@ __all__ = [
     "check_claim",
     "default_process",
     "enter",
+    "find_guard",
     "leave",
     "not_yet",
     "own_process",
@@ -137,7 +138,7 @@ async def arrive(
         TryAgain: The broker cannot be reached.
     """
     process = None if token is None else node.requests.identity.unsign_process(token)
-    sessions = node.requests.read_sessions(exchange.scope)
+    sessions = read_sessions(node, exchange)
     with not_yet():
         await node.clients.arrive(sessions, process or "", default=default)
 
@@ -187,8 +188,9 @@ def _claim_to(node: Node, exchange: Exchange, process: Client) -> Claim:
 
 def read_sessions(node: Node, exchange: Exchange) -> tuple[str, ...]:
     """Read the sessions that the cookies of a request name, and keep them for later."""
-    exchange.sessions = named = node.requests.read_sessions(exchange.scope)
-    return named
+    if exchange.sessions is None:
+        exchange.sessions = node.requests.read_sessions(exchange.scope)
+    return exchange.sessions
 
 
 async def recognise(node: Node, exchange: Exchange, *, default: bool = False) -> Claim | None:
@@ -250,16 +252,14 @@ def _process_of(listener: Listener, session: Session) -> Client | None:
     return next((p for p in session._clients if listener in p.listeners), None)
 
 
-async def admits(node: Node, exchange: Exchange, listener: Listener, name: str) -> bool:
-    """Return whether a connection may read a site channel, which need not be live.
-
-    A channel of other workers is adopted, because its rule comes with it.
+async def admits(
+    node: Node, exchange: Exchange, listener: Listener, name: str, guard: Guard | None
+) -> bool:
+    """Return whether a connection may read a site channel by its rule, which `find_guard` returned.
 
     Raises:
-        CometError: There are too many channels.
-        TryAgain: The application or the broker could not tell.
+        TryAgain: The application could not tell.
     """
-    guard = node.guard.find(name) or await _guard_elsewhere(node, name)
     if guard is None:
         return True
     connection = HTTPConnection(exchange.scope)
@@ -281,7 +281,15 @@ async def admits(node: Node, exchange: Exchange, listener: Listener, name: str) 
         raise TryAgain("try again in a moment") from None
 
 
-async def _guard_elsewhere(node: Node, name: str) -> Guard | None:
+async def find_guard(node: Node, name: str) -> Guard | None:
+    """Return the rule of a site channel, which need not be live; `None` is every client.
+
+    A channel of other workers is adopted, because its rule comes with it.
+
+    Raises:
+        CometError: There are too many channels.
+        TryAgain: The broker could not tell.
+    """
     feed = node.channels.find(name)
     if (feed is None or feed.outlived) and not node.channels.reserved.taken(name):
         with not_yet():

@@ -14,6 +14,7 @@ from asgi_comet.brokers.people import Found, Moved, People
 from asgi_comet.channels.feed import Feed, Listener
 from asgi_comet.core.messages import Start
 from asgi_comet.errors import CometError, ProcessClosed
+from asgi_comet.http.exchange import Exchange
 from asgi_comet.identity.process import Client
 from asgi_comet.node.build import Node
 from asgi_comet.transports.access import ANOTHER, ProcessGone, TryAgain, not_yet
@@ -25,12 +26,17 @@ NOT_STARTED = Found(None, Closed("failed"))
 
 
 async def claim(
-    node: Node, process: Client, listener: Listener, starts: Mapping[str, Start]
+    node: Node,
+    exchange: Exchange,
+    process: Client,
+    listener: Listener,
+    starts: Mapping[str, Start],
 ) -> dict[str, Found]:
     """Let a connection read channels of its client process, in place of any other connection.
 
     Args:
         node: The parts of the Comet.
+        exchange: The request, which came before those that came later, however long it waited.
         process: The client process.
         listener: The connection.
         starts: The start positions by name.
@@ -42,12 +48,13 @@ async def claim(
     Raises:
         TryAgain: The broker could not tell; or a login has changed the session.
         ProcessGone: The client process has closed.
+        ClientGone: The client has disconnected.
     """
     if listener in node.fanout.listeners:
         former = process.read_by(listener)  # first: a message from now on wakes it
         if former:
             _people(node).unclaim(process.id, former)  # its windows go on for this one
-    found = await _ask(node, process, listener, starts)
+    found = await _ask(node, exchange, process, listener, starts)
     if process.reader is not listener:
         return found
     missing = [name for name, one in found.items() if one.window is None]
@@ -58,19 +65,23 @@ async def claim(
                 await node.channels.sharing.opened(feed)
     if made and process.reader is listener:  # else another connection has taken its place
         again = {feed.name: starts[feed.name] for feed in made}
-        found |= await _ask(node, process, listener, again)
+        found |= await _ask(node, exchange, process, listener, again)
     _remember(process, found)
     return found | dict.fromkeys(failed, NOT_STARTED)
 
 
 async def _ask(
-    node: Node, process: Client, listener: Listener, starts: Mapping[str, Start]
+    node: Node,
+    exchange: Exchange,
+    process: Client,
+    listener: Listener,
+    starts: Mapping[str, Start],
 ) -> dict[str, Found]:
     if process.reader is not listener:
         return dict.fromkeys(starts, Found(None, Unknown()))
     number, people = process.number_reader(), _people(node)
     with come_back():
-        found = await people.claim(listener.claim.id, process.id, number, starts)
+        found = await people.claim(listener.claim.id, process.id, number, starts, exchange)
     if process.reader is not listener:  # it has left meanwhile, or another one has its place
         people.unclaim(process.id, number)
     return found

@@ -17,8 +17,7 @@ from asgi_comet.http.exchange import Exchange
 from asgi_comet.identity.process import Client
 from asgi_comet.node.build import Node
 from asgi_comet.protocol.registration import spellings
-from asgi_comet.transports.access import admits
-from asgi_comet.transports.subscribing import find
+from asgi_comet.transports.subscribing import admit
 
 __all__ = ["Asking", "Looked", "look", "look_up", "own_names"]
 
@@ -103,8 +102,7 @@ async def look(node: Node, process: Client | None, asking: Asking, name: str) ->
     feed: object = None
     try:
         if not name.startswith("~"):
-            if await admits(node, asking.exchange, asking.listener, name):
-                feed = await find(node, asking.listener, name)
+            _, feed = await admit(node, asking.exchange, asking.listener, name)
         elif asking.own is not None:
             feed = asking.own[name].window
         elif process is not None:

@@ -92,7 +92,7 @@ async def _serve_here(node: Node, exchange: Exchange, identifiers: list[str]) ->
         own = None
         if process is not None and node.broker.shared:
             starts = dict.fromkeys(own_names(identifiers), Now())
-            own = await claim_own(node, process, hold, starts)
+            own = await claim_own(node, exchange, process, hold, starts)
         elif process is not None:
             process.read_by(hold)
         found = await look_up(node, process, Asking(identifiers, hold, exchange, own))
@@ -174,7 +174,7 @@ async def _serve_shared(node: Node, process: Client, request: _Request, exchange
     handed = False
     try:
         with hold:
-            state = await load(node, process, hold)
+            state = await load(node, exchange, process, hold)
             if state.repeats(request.number):
                 answered, why = await _repeat(node, process, hold, state)
             else:
@@ -189,7 +189,7 @@ async def _repeat(node: Node, process: Client, hold: Hold, state: State) -> tupl
     """Return the last answer again."""
     before = state.answered()
     own = {name: start for name, start in before.items() if name.startswith("~")}
-    found = await claim_own(node, process, hold, own)
+    found = await claim_own(node, hold.exchange, process, hold, own)
     asking = Asking([], hold, hold.exchange, found)
     feeds = [await look(node, process, asking, name) for name in before]
     kept = state.thaw(node, process, filter(None, feeds))
@@ -202,7 +202,7 @@ async def _answer_anew(
 ) -> tuple[bytes, Wake]:
     """Return the next answer, once the last one is acknowledged."""
     starts = state.starts(own_names(request.identifiers))
-    own = await claim_own(node, process, hold, starts)
+    own = await claim_own(node, hold.exchange, process, hold, starts)
     found = await look_up(node, process, Asking(request.identifiers, hold, hold.exchange, own))
     kept = state.thaw(node, process, found.feeds)
     _acknowledge_own(node, process, state)
@@ -264,6 +264,8 @@ def _place(
             cursor = found.begins.get(feed, cursor)
             if feed.name in kept.expected:
                 cursor = 0
+            elif own:
+                feed.skip(cursor)  # the client acknowledges what it gets after these messages
         hold.cursors[feed] = cursor
         ask(node, feed)
     for name in found.missing:

@@ -16,7 +16,7 @@ from asgi_comet.channels.aged import make_feed
 from asgi_comet.channels.feed import Feed, Listener
 from asgi_comet.channels.kind import Kind
 from asgi_comet.core.messages import NEXT_INCARNATION, Last, Position, Start
-from asgi_comet.http.exchange import Refusal
+from asgi_comet.http.exchange import Exchange, Refusal
 from asgi_comet.identity.process import Client
 from asgi_comet.identity.registered import Registered
 from asgi_comet.node.build import Node
@@ -134,14 +134,15 @@ class _Table:
         return feed
 
 
-async def load(node: Node, process: Client, listener: Listener) -> State:
+async def load(node: Node, exchange: Exchange, process: Client, listener: Listener) -> State:
     """Let a connection read a client process, and return the state of the connection before.
 
     Raises:
         TryAgain: The broker could not tell; or a login has changed the session.
         ProcessGone: The client process has closed.
     """
-    await claim(node, process, listener, {})  # first: the connection before cannot save any more
+    # First: the connection before cannot save any more.
+    await claim(node, exchange, process, listener, {})
     people = node.broker.people
     assert people is not None  # noqa: S101 - `claim` has asked
     with come_back():

@@ -9,24 +9,25 @@ Source: docs/semantics.md#positions-and-epochs.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 
 from asgi_comet.brokers.logs import Closed, Full, Placed, Unknown
 from asgi_comet.brokers.people import Found
 from asgi_comet.channels.directory import Directory
 from asgi_comet.channels.feed import Feed, Listener
 from asgi_comet.core.messages import NEXT_INCARNATION, Notice, Position, Start
-from asgi_comet.errors import CometError
+from asgi_comet.errors import ChannelClosed, CometError
 from asgi_comet.http.exchange import Exchange
 from asgi_comet.identity.process import Client
 from asgi_comet.node.build import Node
-from asgi_comet.transports.access import TryAgain, admits, not_yet
+from asgi_comet.transports.access import TryAgain, admits, find_guard, not_yet
 from asgi_comet.transports.claiming import NOT_STARTED, claim
 
 __all__ = [
     "acknowledge",
+    "admit",
     "ask",
     "ending",
-    "find",
     "gap",
     "subscribe",
     "subscribe_rest",
@@ -109,7 +110,7 @@ async def subscribe_rest(
     notices: list[Notice | None] = []
     own = {name: start for name, start in channels.items() if name[:1] == "~"}
     if own and process is not None:
-        found = await claim(node, process, listener, own)
+        found = await claim(node, exchange, process, listener, own)
         if process.reader is listener:  # else the client is told only that another one reads
             notices += [_join(node, process, listener, one, found[one[0]]) for one in own.items()]
     for name, start in channels.items():
@@ -124,8 +125,7 @@ async def _subscribe_site(
     """Subscribe to a site channel that is guarded, has still to start, or is elsewhere."""
     notice: Notice | None
     try:
-        admitted = await admits(node, exchange, listener, name)
-        feed = await find(node, listener, name) if admitted else None
+        admitted, feed = await admit(node, exchange, listener, name)
     except CometError as error:
         node.declarations.report(name, error)
         notice = Notice(name, "closed", reason="failed")
@@ -150,18 +150,37 @@ def _missing(node: Node, name: str) -> Notice:
     return Notice(name, "closed", reason="ended" if declared else "unknown")
 
 
-async def find(node: Node, listener: Listener, name: str) -> Feed | None:
-    """Return the feed of a site channel that `admits` was asked for; a declared one starts now.
+async def admit(
+    node: Node, exchange: Exchange, listener: Listener, name: str
+) -> tuple[bool, Feed | None]:
+    """Return whether a connection may read a site channel, and the feed; a declared one starts now.
 
     Args:
         node: The parts of the Comet.
-        listener: The connection that asks for it.
+        exchange: The request.
+        listener: The connection.
         name: The channel.
 
     Raises:
         CometError: There are too many channels.
-        TryAgain: The broker cannot be reached.
+        TryAgain: The application or the broker could not tell; or the rule changes all the time.
     """
+    feed: Feed | None = None
+    for _ in range(2):
+        guard = await find_guard(node, name)
+        if not await admits(node, exchange, listener, name, guard):
+            return False, None
+        # When it has just ended, a worker may have made another one, which has another rule.
+        with suppress(ChannelClosed):
+            feed = await _find(node, listener, name)
+            if feed is None or node.guard.holds(guard, feed):
+                return True, feed
+    if feed is not None:
+        raise TryAgain("try again in a moment")
+    return True, None
+
+
+async def _find(node: Node, listener: Listener, name: str) -> Feed | None:
     with not_yet():
         feed = node.channels.find(name) or node.declarations.find(name, listener)
         if feed is None:
@@ -316,6 +335,7 @@ def _set_out(
     elif feed.kind.on_demand:
         feed.acknowledge(offset)  # only the store knows how far the client was before
     else:
+        feed.skip(offset)  # the client acknowledges this offset, but does not get what is before
         feed.mark_sent(offset)  # the client does not ask for older messages, so they may go
     if listener.stays or not relative:
         ask(node, feed)
@@ -359,6 +379,7 @@ def _begin(node: Node, listener: Listener, feed: Feed, start: Start) -> Notice |
     listener.cursors[feed] = offset
     relative = not isinstance(start, Position)
     if relative:
+        feed.skip(offset)
         feed.mark_sent(offset)  # the client does not ask for older messages, so they may go
     else:
         feed.acknowledge(offset)

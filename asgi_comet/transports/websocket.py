@@ -6,6 +6,7 @@ Source: docs/wire.md#websocket.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from starlette.types import Message
@@ -180,6 +181,8 @@ class Socket(Stream):
     async def _handle(self, text: str) -> None:
         node, most = self.node, self.node.settings.max_channels_per_request
         frame = decode_frame(text, most)
+        if node.broker.shared:
+            self._exchange.came = time.monotonic()  # as a new request for what it subscribes to
         unsubscribe(node, self, [*frame.unsubscribe, *frame.subscribe])
         count = len(self.cursors) + len(self.expected) + len(frame.subscribe)
         if count > most:

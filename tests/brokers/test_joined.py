@@ -9,7 +9,7 @@ from asgi_comet import BrokerUnavailable
 from asgi_comet.brokers.logs import ChannelSpec
 from asgi_comet.core.aged import Dated
 from asgi_comet.core.messages import Now
-from asgi_comet.testing import ManualClock, join, joined
+from asgi_comet.testing import JoinedBroker, ManualClock, join, joined_outbox
 from asgi_comet.testing.party import Party, position
 from asgi_comet.testing.window import Window
 
@@ -32,7 +32,7 @@ async def test_a_window_that_missed_too_much_begins_anew() -> None:
 
 
 async def test_what_waits_for_the_store_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(joined, "WAITING", 2)
+    monkeypatch.setattr(joined_outbox, "WAITING", 2)
     (one,) = (Party(broker) for broker in join(1))
     async with one.running():
         log = await one.make("a")
@@ -192,6 +192,6 @@ async def test_a_member_ends_with_the_last_worker_that_follows() -> None:
         await two.until(lambda: other.closed == "ended")
 
 
-def joined_broker(party: Party) -> joined.JoinedBroker:
-    assert isinstance(party.broker, joined.JoinedBroker)
+def joined_broker(party: Party) -> JoinedBroker:
+    assert isinstance(party.broker, JoinedBroker)
     return party.broker

@@ -21,8 +21,8 @@ from asgi_comet.testing._inspect import (
     WAIT_FOR_STORE,
     acknowledged_by,
     shared_tables_of,
-    shorten_patience,
 )
+from asgi_comet.testing._inspect_redis import shorten_patience
 from tests.kit.cluster import PLACES, Cluster, Make, Store, make_brokers, running
 from tests.kit.turns import settle
 

@@ -95,9 +95,10 @@ def test_it_carries_messages_and_has_chosen_our_protocol(
 
 
 def test_1012_when_the_server_stops(tab: Page, site: str, server: Server) -> None:
+    """Whether it counts as clean is chance: the server may be gone before the answer is there."""
     socket = listen(tab, site, "news")
     server.stop(signal.SIGTERM)
-    assert socket.next() == [1012, True]
+    assert socket.next()[0] == 1012
 
 
 def test_1006_when_the_server_is_killed(tab: Page, site: str, server: Server) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import json
 import random
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -28,6 +30,7 @@ from asgi_comet.brokers.logs import Unknown
 from asgi_comet.brokers.people import Found
 from asgi_comet.channels.feed import Feed, Listener
 from asgi_comet.core.messages import First, Position
+from asgi_comet.http.exchange import Exchange
 from asgi_comet.identity import used
 from asgi_comet.testing import wait_for_listeners
 from asgi_comet.testing._inspect import feed_of, inside
@@ -37,6 +40,7 @@ from tests.kit.clients import Client, PollClient, SseClient, WebSocketClient
 from tests.kit.loop import in_loop, outcome, soon, wait_in_loop
 from tests.kit.own import OwnBroker, Worker, Workers, open_tab, serving
 from tests.kit.serving import Tab, serve
+from tests.kit.streams import Ws
 from tests.kit.workers import own_workers
 
 pytestmark = own_workers("three workers on a store in memory, whose frames the tests hold back")
@@ -56,6 +60,12 @@ def tab(workers: Workers) -> Tab:
 
 
 Follow = Callable[..., Client]
+
+
+@pytest.fixture
+def inbox(workers: Workers, tab: Tab) -> Channel[Any]:
+    """A channel of the tab, which the first worker has made."""
+    return workers[0].make(tab, "inbox")
 
 
 async def never(process: ClientProcess) -> AsyncIterator[str]:
@@ -97,9 +107,8 @@ def test_what_any_worker_publishes_reaches_the_tab_at_any_worker(
 
 
 def test_a_tab_that_changes_the_worker_gets_every_message_once_in_order(
-    workers: Workers, tab: Tab, follow: Follow
+    workers: Workers, inbox: Channel[Any], follow: Follow
 ) -> None:
-    inbox = workers[0].make(tab, "inbox")
     client = follow(0, {"~inbox": "new.0"})
     found = []
     for number in range(0, 24, 2):
@@ -114,9 +123,8 @@ def test_a_tab_that_changes_the_worker_gets_every_message_once_in_order(
 
 
 def test_the_newest_connection_reads_and_the_one_at_another_worker_is_told_so(
-    workers: Workers, tab: Tab, follow: Follow
+    workers: Workers, tab: Tab, inbox: Channel[Any], follow: Follow
 ) -> None:
-    inbox = workers[0].make(tab, "inbox")
     first = follow(1, {"~inbox": "now"})
     first.ensure_connected()
     wait_until_read(workers, 1, tab)
@@ -153,9 +161,8 @@ def wait_until_read(workers: Workers, number: int, tab: Tab) -> None:
 
 
 def test_what_was_acknowledged_at_any_worker_is_dropped(
-    workers: Workers, tab: Tab, follow: Follow
+    workers: Workers, tab: Tab, inbox: Channel[Any], follow: Follow
 ) -> None:
-    inbox = workers[0].make(tab, "inbox")
     client = follow(1, {"~inbox": "now"})
     positions = [workers[0].stored(inbox, number) for number in range(3)]
     assert client.data(3) == [0, 1, 2]
@@ -173,8 +180,9 @@ def tab_at(tab: Tab, workers: Workers, number: int) -> Tab:
     return tab
 
 
-def test_a_position_that_is_none_acknowledges_nothing(workers: Workers, tab: Tab) -> None:
-    inbox = workers[0].make(tab, "inbox")
+def test_a_position_that_is_none_acknowledges_nothing(
+    workers: Workers, tab: Tab, inbox: Channel[Any]
+) -> None:
     epoch = workers[0].stored(inbox, 1).partition(".")[0]
     record = workers[0].broker.store.find(f"{workers[0].process_of(tab).id}\n~inbox")
     assert record is not None
@@ -188,9 +196,8 @@ def test_a_position_that_is_none_acknowledges_nothing(workers: Workers, tab: Tab
 
 
 def test_what_a_worker_reports_as_skipped_is_kept_as_far_as_it_is_true(
-    workers: Workers, tab: Tab
+    workers: Workers, tab: Tab, inbox: Channel[Any]
 ) -> None:
-    inbox = workers[0].make(tab, "inbox")
     positions = [workers[0].stored(inbox, number) for number in range(4)]
     record = workers[0].broker.store.find(f"{workers[0].process_of(tab).id}\n~inbox")
     assert record is not None
@@ -291,9 +298,8 @@ def test_a_channel_made_between_two_requests_is_read_from_its_first_message(
 
 
 def test_a_channel_that_came_and_went_is_told_closed_and_another_unknown(
-    workers: Workers, tab: Tab, follow: Follow
+    workers: Workers, tab: Tab, inbox: Channel[Any], follow: Follow
 ) -> None:
-    inbox = workers[0].make(tab, "inbox")
     position = workers[0].stored(inbox, "bye")
     inbox.close()
     key = f"{workers[0].process_of(tab).id}\n~inbox"
@@ -321,9 +327,8 @@ def test_a_channel_that_came_and_went_is_told_closed_and_another_unknown(
 
 
 def test_a_place_in_one_answer_for_own_channels_and_for_those_of_the_site(
-    workers: Workers, tab: Tab, follow: Follow
+    workers: Workers, inbox: Channel[Any], follow: Follow
 ) -> None:
-    inbox = workers[0].make(tab, "inbox")
     site = workers[0].sites["news"]
     client = follow(1, {"~inbox": "now", "news": "now"})
     workers[0].stored(inbox, "own")
@@ -333,9 +338,8 @@ def test_a_place_in_one_answer_for_own_channels_and_for_those_of_the_site(
 
 
 def test_the_reader_is_told_that_a_channel_has_ended(
-    workers: Workers, tab: Tab, follow: Follow
+    workers: Workers, tab: Tab, inbox: Channel[Any], follow: Follow
 ) -> None:
-    inbox = workers[0].make(tab, "inbox")
     client = follow(1, {"~inbox": "now"})
     client.ensure_connected()
     wait_until_read(workers, 1, tab)
@@ -588,9 +592,8 @@ def test_a_name_that_is_taken_at_another_worker_is_refused(workers: Workers, tab
 
 
 def test_a_name_is_free_once_its_channel_has_ended_at_another_worker(
-    workers: Workers, tab: Tab, follow: Follow
+    workers: Workers, tab: Tab, inbox: Channel[Any], follow: Follow
 ) -> None:
-    inbox = workers[0].make(tab, "inbox")
     client = follow(1, {"~inbox": "now"})
     client.ensure_connected()
     wait_until_read(workers, 1, tab)
@@ -612,9 +615,8 @@ def test_a_name_is_free_once_its_channel_has_ended_at_another_worker(
 
 
 def test_a_channel_whose_namesake_is_being_closed_here_has_a_window_of_its_own(
-    workers: Workers, tab: Tab
+    workers: Workers, inbox: Channel[Any]
 ) -> None:
-    inbox = workers[0].make(tab, "inbox")
     feed, host = feed_of(inbox), workers[0].broker.host
     windows: list[Any] = []
 
@@ -632,9 +634,8 @@ def test_a_channel_whose_namesake_is_being_closed_here_has_a_window_of_its_own(
 
 
 def test_a_reference_is_exact_where_the_tab_reads_and_loses_nothing_elsewhere(
-    workers: Workers, tab: Tab, follow: Follow
+    workers: Workers, tab: Tab, inbox: Channel[Any], follow: Follow
 ) -> None:
-    inbox = workers[0].make(tab, "inbox")
     assert inbox.reference()["position"] == "new.0"
     client = follow(0, {"~inbox": inbox.reference("now")["position"]})
     first = workers[0].stored(inbox, 1)
@@ -660,9 +661,8 @@ def test_a_reference_is_exact_where_the_tab_reads_and_loses_nothing_elsewhere(
 
 @pytest.mark.parametrize("worker", [0, 1])
 def test_the_outcome_is_known_whichever_worker_hears_the_acknowledgement(
-    workers: Workers, tab: Tab, worker: int
+    workers: Workers, tab: Tab, inbox: Channel[Any], worker: int
 ) -> None:
-    inbox = workers[0].make(tab, "inbox")
 
     def acknowledge() -> None:
         client = PollClient(tab, workers[worker].address)
@@ -806,9 +806,8 @@ def test_a_tab_whose_process_closes_while_it_asks_is_told_so(
 
 
 def test_a_tab_that_comes_back_after_the_end_is_told_of_it(
-    workers: Workers, tab: Tab, follow: Follow
+    workers: Workers, inbox: Channel[Any], follow: Follow
 ) -> None:
-    inbox = workers[0].make(tab, "inbox")
     client = follow(1, {"~inbox": "new.0"})
     workers[0].stored(inbox, "last")
     assert client.data(1) == ["last"]
@@ -820,8 +819,9 @@ def test_a_tab_that_comes_back_after_the_end_is_told_of_it(
     assert client.error() == ("closed", "ended")
 
 
-def test_no_listener_is_counted_by_workers_without_the_process(workers: Workers, tab: Tab) -> None:
-    inbox = workers[0].make(tab, "inbox")
+def test_no_listener_is_counted_by_workers_without_the_process(
+    workers: Workers, tab: Tab, inbox: Channel[Any]
+) -> None:
     wait_for_listeners(inbox, 0)
     client = WebSocketClient(tab, workers[0].address)
     client.follow({"~inbox": "now"})
@@ -830,9 +830,8 @@ def test_no_listener_is_counted_by_workers_without_the_process(workers: Workers,
 
 
 def test_a_process_that_closes_ends_its_channels_here_and_tells_no_other_worker(
-    workers: Workers, tab: Tab
+    workers: Workers, tab: Tab, inbox: Channel[Any]
 ) -> None:
-    inbox = workers[0].make(tab, "inbox")
     process = workers[0].process_of(tab)
     key = f"{process.id}\n~inbox"
     workers[1].process_of(tab).close()
@@ -897,8 +896,9 @@ def test_a_channel_without_a_name_that_is_dropped_ends_only_if_nobody_could_know
     assert store.why_closed(keys[1]) is None
 
 
-def test_frames_that_were_lost_are_made_up_for(workers: Workers, tab: Tab, follow: Follow) -> None:
-    inbox = workers[0].make(tab, "inbox")
+def test_frames_that_were_lost_are_made_up_for(
+    workers: Workers, tab: Tab, inbox: Channel[Any], follow: Follow
+) -> None:
     client = follow(1, {"~inbox": "now", "~later": "now"})
     client.ensure_connected()
     wait_until_read(workers, 1, tab)
@@ -919,9 +919,8 @@ def test_frames_that_were_lost_are_made_up_for(workers: Workers, tab: Tab, follo
 
 
 def test_a_socket_that_was_replaced_cannot_read_further_channels(
-    workers: Workers, tab: Tab
+    workers: Workers, tab: Tab, inbox: Channel[Any]
 ) -> None:
-    inbox = workers[0].make(tab, "inbox")
     first = WebSocketClient(tab, workers[1].address)
     first.follow({"~inbox": "now"})
     assert first.socket is not None
@@ -1012,6 +1011,92 @@ def test_a_tab_in_a_hurry_gets_every_message_once_whatever_it_does(
     assert found == list(range(len(found)))
 
 
+# When a connection came
+
+
+def make_request(tab: Tab, body: str, path: str = "poll") -> bytes:
+    head = (
+        f"POST {tab.url}/{path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+        f"Cookie: {tab.cookie}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode()
+
+
+def test_a_request_came_before_its_body(workers: Workers, tab: Tab) -> None:
+    workers[0].make(tab, "inbox")
+    body = json.dumps({"channels": {"~inbox": "new.0"}, "idle": True})
+    reading = inside(workers[1].comet).drain.reading
+    with workers[1].address.connect() as slow:
+        slow.sendall(make_request(tab, body))
+        assert soon_asked(workers[1], lambda: bool(reading))
+        later = time.monotonic()
+        slow.sendall(body.encode())
+        assert slow.recv(12) == b"HTTP/1.1 200"
+    (came,) = workers[1].broker.arrivals
+    assert came < later
+
+
+@pytest.mark.parametrize(("name", "status"), [("news", b"204"), ("~inbox", b"503")])
+def test_acknowledging_site_channels_does_not_wait_for_the_store(
+    workers: Workers, tab: Tab, name: str, status: bytes
+) -> None:
+    body = json.dumps({name: "outdated.1"})
+    reading = inside(workers[1].comet).drain.reading
+    with workers[1].address.connect() as slow:
+        slow.sendall(make_request(tab, body, "ack"))
+        assert soon_asked(workers[1], lambda: bool(reading))
+        workers[1].broker.disconnect()
+        slow.sendall(body.encode())
+        assert slow.recv(12) == b"HTTP/1.1 " + status
+
+
+def test_a_websocket_comes_for_channels_when_it_subscribes(workers: Workers, tab: Tab) -> None:
+    workers[0].make(tab, "inbox")
+    with Ws(workers[1].address, tab.url, tab.cookie) as socket:
+        later = time.monotonic()
+        socket.say(subscribe={"~inbox": "now"})
+        assert socket.next()["channel"] == "~inbox"
+    (came,) = workers[1].broker.arrivals
+    assert came > later
+
+
+def test_a_client_that_went_before_the_worker_was_free_reads_nothing(
+    workers: Workers, tab: Tab
+) -> None:
+    workers[0].make(tab, "inbox")
+    worker, body = workers[1], json.dumps({"channels": {"~inbox": "new.0"}})
+    busy, free = threading.Event(), threading.Event()
+    worker.broker.confirms = True
+
+    async def block() -> None:
+        busy.set()
+        assert free.wait(20)
+
+    blocking = threading.Thread(target=wait_in_loop, args=(worker.comet, block))
+    blocking.start()
+    assert busy.wait(20)
+    with worker.address.connect() as client:
+        client.sendall(make_request(tab, body) + body.encode())
+    free.set()
+    blocking.join()
+    assert soon_asked(worker, lambda: bool(worker.broker.arrivals))
+    process = worker.process_of(tab)
+    assert soon_asked(worker, lambda: not process.listeners)
+    assert worker.broker.claimed == 0
+
+
+def test_a_client_that_is_still_there_reads(workers: Workers, tab: Tab, follow: Follow) -> None:
+    inbox = workers[0].make(tab, "inbox")
+    workers[1].broker.confirms = True
+    client = follow(1, {"~inbox": "now"})
+    workers[0].stored(inbox, "x")
+    assert client.data(1) == ["x"]
+
+
+async def neither(*_: object) -> Any:
+    raise NotImplementedError
+
+
 class Lost(Listener):
     """A connection that has ended before it claims."""
 
@@ -1027,7 +1112,8 @@ def test_a_connection_that_has_ended_claims_nothing(workers: Workers, tab: Tab) 
     node, process, found = inside(workers[0].comet), workers[0].process_of(tab), list[Any]()
 
     async def ask() -> None:
-        found.append(await claim(node, process, Lost(), {"~inbox": First()}))
+        exchange = Exchange({"type": "http", "headers": []}, neither, neither, "", "/poll")
+        found.append(await claim(node, exchange, process, Lost(), {"~inbox": First()}))
 
     wait_in_loop(workers[0].comet, ask)
     assert found == [{"~inbox": Found(None, Unknown())}]
@@ -1039,7 +1125,7 @@ def test_what_is_over_changes_nothing_in_the_joined_store(workers: Workers, tab:
     store, claims = workers[0].broker.store, workers[0].broker.claims
 
     async def act() -> None:
-        claims.claim(process.id, 7, {})
+        claims.claim(process.id, 7, time.monotonic(), {})
         store.renew(f"{process.id}\n~inbox")
         claims.mark_sent(log, 1)
         assert not claims.save(process.id, 8, b"state")

@@ -16,6 +16,7 @@ from starlette.requests import HTTPConnection
 from asgi_comet import SITE, Channel, Comet, DeclaredChannel, Outcome, Settings
 from asgi_comet.channels.feed import Feed
 from asgi_comet.core.messages import Message
+from asgi_comet.identity.guard import Guard, Guards
 from asgi_comet.testing import wait_for_listeners
 from asgi_comet.testing._inspect import inside
 from tests.kit.clients import BROKEN, Client, MakeClient, PollClient, SseClient
@@ -25,7 +26,7 @@ from tests.kit.processes import process_of
 from tests.kit.serving import Address, Tab
 from tests.kit.stage import application
 from tests.kit.streams import PATIENCE, Sse, Ws
-from tests.kit.workers import Workers, one_worker
+from tests.kit.workers import Workers, one_worker, own_workers
 
 
 class Gate:
@@ -210,6 +211,75 @@ def unanswered(client: Client) -> bool:
     except BROKEN:
         return True
     return all(event.get("error") in ("restart", "deactivated") for event in events)
+
+
+# Made again
+
+
+def made_again(worker: Comet, former: Channel[Any], rule: Callable[..., bool]) -> Channel[Any]:
+    """Close a channel, and make another one of the name, which has a message."""
+    former.close()
+    again: Channel[Any] = worker.create(scope=SITE, name="guarded", authorize=rule)
+    again.publish("secret")
+    return again
+
+
+@own_workers("a channel again in the one worker that is asked, at once")
+def test_a_channel_that_is_made_again_while_the_former_rule_is_asked_has_its_own_rule(
+    guarded: Channel[Any], rule: Rule, client: Client
+) -> None:
+    made = [guarded]
+
+    def ask(worker: Comet, connection: HTTPConnection) -> bool:
+        made.append(made_again(worker, made[-1], lambda connection: False))
+        return True
+
+    rule.ask = ask
+    begin(client, {"guarded": "last:1"})
+    assert client.error() == client.told("forbidden")
+    _, again = made
+    wait_for_listeners(again, 0)
+
+
+@own_workers("a channel again in the one worker that is asked, at once")
+def test_a_client_comes_back_when_a_channel_is_made_again_all_the_time(
+    guarded: Channel[Any], rule: Rule, client: Client
+) -> None:
+    made = [guarded]
+
+    def ask(worker: Comet, connection: HTTPConnection) -> bool:
+        made.append(made_again(worker, made[-1], rule.of(worker)))
+        return True
+
+    rule.ask = ask
+    begin(client, {"guarded": "last:1"})
+    assert unanswered(client)
+    assert len(made) == 3
+    rule.ask = lambda *_: True
+    client.cut()
+    follow(client, made[-1])
+    made[-1].publish("then")
+    assert client.data(1) == ["then"]
+
+
+@own_workers("a channel again in the one worker that is asked, at once")
+def test_a_channel_without_a_rule_that_another_thread_makes_with_one_has_this_rule(
+    comet: Comet, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Channel[Any]] = []
+
+    def find(name: str) -> Guard | None:
+        found = Guards.find(guards, name)
+        if not made:
+            made.append(comet.create(scope=SITE, name=name, authorize=lambda connection: False))
+            made[0].publish("secret")
+        return found
+
+    guards = inside(comet).guard
+    monkeypatch.setattr(guards, "find", find)
+    begin(client, {"late": "last:1"})
+    assert client.error() == client.told("forbidden")
+    wait_for_listeners(made[0], 0)
 
 
 # Revoked

@@ -98,6 +98,52 @@ def test_what_was_skipped_at_one_worker_is_unknown_at_all(
         assert inbox.outcomes() == KNOWN
 
 
+def begin_late(inbox: Inbox, kind: type[Client], start: str) -> list[Outcome]:
+    """Let the client begin after two messages, and acknowledge two more; return all outcomes."""
+    inbox.publish(0, 1)
+    before = [2] if start == "last:1" else []
+    inbox.publish(*before)
+    client = inbox.follow(kind, start)
+    assert client.next()["channel"] == "~inbox"  # where it begins
+    assert client.data(len(before)) == before
+    inbox.acknowledge(client)
+    inbox.publish(3)
+    client = inbox.follow(kind, client.positions["~inbox"])
+    assert client.data(1) == [3]
+    inbox.acknowledge(client)
+    return inbox.outcomes()
+
+
+BEGUN = {
+    "now": [Outcome.UNKNOWN, Outcome.UNKNOWN, Outcome.SUCCESS],
+    "last:1": [Outcome.UNKNOWN, Outcome.UNKNOWN, Outcome.SUCCESS, Outcome.SUCCESS],
+}
+
+
+@pytest.mark.parametrize("start", BEGUN)
+def test_what_a_client_did_not_ask_for_is_not_taken_for_acknowledged(
+    comet: Comet, server: Address, tab: Tab, kind: type[Client], start: str
+) -> None:
+    channel = comet.create(scope=process_of(comet, tab), name="inbox", type=int)
+    inbox = Inbox(comet, channel, tab, [server] * 2)
+    assert begin_late(inbox, kind, start) == BEGUN[start]
+
+
+@own_workers("three workers on a store in memory")
+@pytest.mark.parametrize("publisher", [0, 1, 2])
+@pytest.mark.parametrize("start", BEGUN)
+def test_what_a_client_did_not_ask_for_is_not_acknowledged_at_any_worker(
+    publisher: int, kind: type[Client], start: str
+) -> None:
+    with ExitStack() as stack:
+        workers = stack.enter_context(serving(settings=Settings(jitter=0, timeout=0.3)))
+        tab = open_tab(workers)
+        worker = workers[publisher]
+        channel = worker.make(tab, "inbox", size=10)
+        inbox = Inbox(worker.comet, channel, tab, [one.address for one in workers])
+        assert begin_late(inbox, kind, start) == BEGUN[start]
+
+
 @pytest.mark.parametrize("kind", [SseClient, WebSocketClient], indirect=True)
 @one_worker("the store would give the message again")
 def test_what_a_stream_is_told_to_skip_is_no_failure(

@@ -18,8 +18,7 @@ from asgi_comet.brokers.people import People
 from asgi_comet.brokers.redis import RedisBroker
 from asgi_comet.core.messages import First
 from asgi_comet.testing import JoinedBroker, join
-from asgi_comet.testing.party import Party
-from asgi_comet.testing.people_contract import new_id
+from asgi_comet.testing.party import Party, new_id
 from asgi_comet.testing.window import Window
 from tests.kit.stage import ASYNC_BACKENDS, KEY, TOKEN
 

@@ -11,7 +11,7 @@ from starlette.middleware import Middleware
 
 from asgi_comet import Channel, Comet, CometMiddleware, Settings
 from asgi_comet.brokers.logs import Log, Opened
-from asgi_comet.brokers.people import Found, Moved
+from asgi_comet.brokers.people import Arrival, Found, Moved
 from asgi_comet.channels.kind import Kind
 from asgi_comet.core.messages import Start
 from asgi_comet.errors import ProcessClosed
@@ -19,6 +19,7 @@ from asgi_comet.identity.process import Client
 from asgi_comet.testing import JoinedBroker
 from asgi_comet.testing._inspect import client_of, feed_of, inside
 from asgi_comet.testing.joined_people import JoinedPeople
+from asgi_comet.testing.reading_contract import At
 from asgi_comet.testing.store import Store
 from tests.kit.loop import wait_in_loop
 from tests.kit.serving import Address, Tab, serve
@@ -35,14 +36,22 @@ class OwnPeople(JoinedPeople):
         self._broker = broker
 
     async def claim(
-        self, session: str, process: str, reader: int, starts: Mapping[str, Start]
+        self,
+        session: str,
+        process: str,
+        reader: int,
+        starts: Mapping[str, Start],
+        arrival: Arrival | None = None,
     ) -> dict[str, Found]:
         if process in self._broker.moved:
             raise Moved("another")
         if process in self._broker.gone:
             raise ProcessClosed(process)
+        if arrival is not None:
+            self._broker.arrivals.append(arrival.came)
+            arrival = arrival if self._broker.confirms else At(arrival.came)
+        found: dict[str, Found] = await super().claim(session, process, reader, starts, arrival)
         self._broker.claimed += 1
-        found: dict[str, Found] = await super().claim(session, process, reader, starts)
         if self._broker.claiming is not None:
             await self._broker.claiming()
         return found
@@ -60,6 +69,8 @@ class OwnBroker(JoinedBroker):
         gone: The client processes that have closed.
         claimed: How often connections of the worker have claimed.
         unclaimed: The readers that have left, in order.
+        arrivals: When the connections came whose claims were asked for.
+        confirms: Whether claims are refused of clients that have gone.
         opening: Waits before a channel is opened.
         claiming: Waits before a claim is answered.
     """
@@ -70,6 +81,8 @@ class OwnBroker(JoinedBroker):
         self.gone: set[str] = set()
         self.claimed = 0
         self.unclaimed: list[int] = []
+        self.arrivals: list[float] = []
+        self.confirms = False
         self.opening: Callable[[], Awaitable[object]] | None = None
         self.claiming: Callable[[], Awaitable[object]] | None = None
         self.shared_people = self._people = OwnPeople(self)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from asgi_comet.brokers.redis.calls import Log
 from asgi_comet.brokers.redis.keys import ChannelKeys, Keys
+from asgi_comet.brokers.redis.people_calls import Mark, Reader
 from asgi_comet.brokers.redis.people_replies import (
     Changed,
     Claimed,
@@ -27,7 +28,6 @@ from asgi_comet.brokers.redis.people_replies import (
     Unexpired,
     Visited,
 )
-from asgi_comet.brokers.redis.people_scripts import Mark, Reader
 from asgi_comet.brokers.redis.replies import Ended, Gone, Opened, Refused
 from asgi_comet.core.messages import NEXT_INCARNATION, Position, Start
 from tests.kit.redis_model import Model

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from asgi_comet.brokers.redis.address import Address, parse_address
@@ -88,6 +88,15 @@ class RedisProxy:
         """End all connections."""
         for writer in list(self._writers):
             writer.transport.abort()
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """End all connections, and hold back requests of others while the context lasts."""
+        self.harm.deaf = True
+        self.reset()
+        yield
+        self.harm.deaf = False
+        self.reset()
 
     async def release(self) -> None:
         """Let the requests go that were held back, also those of connections that have ended."""

@@ -1,4 +1,4 @@
-"""Workers on Redis that may die, for tests of what Redis knows of people."""
+"""Workers on Redis that may die."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import anyio
 from asgi_comet.brokers.people import Limits
 from asgi_comet.brokers.redis import RedisBroker
 from asgi_comet.brokers.redis.keys import Keys
-from asgi_comet.testing.party import Party
-from asgi_comet.testing.people_contract import new_id
-from tests.kit.redis import Client
+from asgi_comet.testing.party import Party, new_id
+from tests.kit.redis import Client, RedisServer
 
 KEYS = Keys()
 
@@ -38,18 +37,34 @@ class Worker(Party):
 
 
 @asynccontextmanager
-async def serving(*workers: Worker) -> AsyncIterator[None]:
-    with anyio.fail_after(60):
+async def living(*workers: Worker, seconds: float = 60) -> AsyncIterator[None]:
+    """Run workers, which may die, for so many seconds at most."""
+    with anyio.fail_after(seconds):
         async with anyio.create_task_group() as tasks:
             stop = anyio.Event()
             for worker in workers:
                 begun = anyio.Event()
                 tasks.start_soon(worker.serve, begun, stop)
                 await begun.wait()
-            for worker in workers:
-                await worker.store.visit([])  # once the worker has joined the others
             yield
             stop.set()
+
+
+@asynccontextmanager
+async def serving(*workers: Worker) -> AsyncIterator[None]:
+    """Run workers, of which each has joined the others."""
+    async with living(*workers):
+        for worker in workers:
+            await worker.store.visit([])
+        yield
+
+
+@asynccontextmanager
+async def workers_on(redis: RedisServer, count: int) -> AsyncIterator[list[Worker]]:
+    """Run so many workers on a Redis, of which each has joined the others."""
+    workers = [Worker(redis.url) for _ in range(count)]
+    async with serving(*workers):
+        yield workers
 
 
 async def answered(*workers: Worker) -> None:

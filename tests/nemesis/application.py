@@ -26,7 +26,7 @@ from pydantic import BaseModel
 from starlette.requests import HTTPConnection
 
 from asgi_comet import SITE, Channel, Comet, CometMiddleware, Delivery, Settings
-from asgi_comet.brokers.redis import caretaker, claims, presence
+from asgi_comet.brokers.redis import caretaker, presence, readings
 from asgi_comet.brokers.redis.broker import RedisBroker
 from asgi_comet.errors import CometError
 from asgi_comet.identity import used
@@ -232,7 +232,7 @@ async def be_loud(on: bool) -> None:
 @app.post("/hurry")
 async def hurry() -> None:
     """Keep nothing for clients that may come back, and no channel for workers that may."""
-    claims.KEPT = presence.LEFT = used.KEPT = 0.0
+    readings.KEPT = presence.LEFT = used.KEPT = 0.0
     caretaker.SETTLED = 0
 
 

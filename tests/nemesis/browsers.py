@@ -27,6 +27,7 @@ class Answer(NamedTuple):
     status: int
     cookies: tuple[str, ...]
     chunked: bool
+    length: int
 
 
 class Browser:
@@ -193,7 +194,9 @@ async def request(
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         cookies = [line[11:].strip() for line in head if line.lower().startswith("set-cookie:")]
         chunked = any(line.lower() == "transfer-encoding: chunked" for line in head)
-        yield Answer(int(head[0].split(" ", 2)[1]), tuple(cookies), chunked), reader
+        lengths = [line[15:] for line in head if line.lower().startswith("content-length:")]
+        status, length = int(head[0].split(" ", 2)[1]), int(*lengths)
+        yield Answer(status, tuple(cookies), chunked, length), reader
     finally:
         writer.transport.abort()
 
@@ -207,4 +210,6 @@ async def post(
         request(port, "POST", path, body, headers) as (answer, reader),
     ):
         found = await reader.read(-1)
+    if len(found) < answer.length:
+        raise EOFError("the worker was killed between the head of its answer and the body")
     return answer, found

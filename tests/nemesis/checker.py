@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from tests.nemesis.history import Event
 from tests.nemesis.known import (
     NEW,
+    TOLD,
     Calm,
     Channel,
     Place,
@@ -33,7 +34,6 @@ from tests.nemesis.names import process_of
 from tests.nemesis.orders import Found, check_notes, check_order, check_source
 from tests.nemesis.people_checker import STILL, PeopleChecker
 
-TOLD = 1.0  # seconds until a client tells what an answer held
 WITHIN = 5.0  # seconds in which a message reaches its readers when there is no fault
 
 LASTING = re.compile(r"[^:]*:\{\w+\}(lin|format|calm|names|act|log|logr|b:.*)")
@@ -235,7 +235,7 @@ class Checker(PeopleChecker):
             new = channel.seen.get(before[0], 0.0) > self._now - TOLD  # seen late, maybe over
             if not (new or channel.is_later(place[0], before[0])):
                 self.say("I9", f"{whom} was told `full` from {show(before)} back to {show(place)}")
-            elif place[1] < before[1] and channel.epochs[place[0]] == channel.epochs[before[0]]:
+            elif place[1] < before[1] and channel.of_one_age(place[0], before[0]):
                 self.say("I2", f"{whom} at {show(before)} is to get all after {show(place)} again")
         elif channel.known[place[0]] < before[1] + 1 + channel.size and not self.is_acknowledged(
             name, before

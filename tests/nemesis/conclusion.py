@@ -27,6 +27,9 @@ FORMER = re.compile(r"([sf]|li):|[ch]:runtime-")
 CLOSED = re.compile(r"p:")
 """The keys of pages, which expire if the page has closed."""
 
+FOREVER = -1
+"""The time to live of a key that does not expire; one that has gone has another."""
+
 SITE = {"members", "timers", "jobs", "redis bids"}
 """Tables of the site's channels, too, which one worker or another reads."""
 
@@ -149,10 +152,12 @@ def find_keys(client: Client) -> list[str]:
     """Return the keys, but for the records of members and pages that have ended, which expire."""
     keys = [key.decode() for key in client.keys("*")]
     members = [key for key in keys if f"}}c:{ROOM}" in key]
-    ended = {key for key in members if client.hexists(key, "c") and client.pttl(key) > 0}
+    ended = {key for key in members if client.hexists(key, "c") and client.pttl(key) != FOREVER}
     pages = [key for key in keys if CLOSED.match(key.partition("}")[2])]
-    ended |= {key for key in pages if client.hexists(key, "x") and client.pttl(key) > 0}
-    former = {key for key in keys if FORMER.match(key.partition("}")[2]) and client.pttl(key) > 0}
+    ended |= {key for key in pages if client.hexists(key, "x") and client.pttl(key) != FOREVER}
+    former = {
+        key for key in keys if FORMER.match(key.partition("}")[2]) and client.pttl(key) != FOREVER
+    }
     sessions = {key.rpartition("}s:")[2].encode() for key in former if "}s:" in key}
     users = [key for key in keys if "}u:" in key]  # of a login whose answer was lost
     former |= {key for key in users if sessions.intersection(client.zrange(key, 0, -1))}

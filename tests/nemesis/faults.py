@@ -18,6 +18,7 @@ Fault: TypeAlias = Callable[[Stage], None]
 
 EVERYTHING = ("*",)
 SOURCES = ("kind:source",)
+OWNED = (*SOURCES, "kind:declared")  # `died` tells the checker of those of a killed worker
 TAKEN_OVER = 15.0  # seconds until the sources of a dead worker are read again
 TAKEN_OVER_LATE = 30.0  # the same if its inheritor dies as well
 NOTICED = 7.0  # seconds that a worker may be away without losing what it owns
@@ -61,7 +62,7 @@ def stop_worker(stage: Stage) -> None:
     worker, seconds = stage.choose(), stage.chance.uniform(1, 20)
     away = seconds > NOTICED
     limit = TAKEN_OVER if away else None
-    with stage.fault("worker-stop", renews=SOURCES if away else (), within=limit):
+    with stage.fault("worker-stop", renews=OWNED if away else (), within=limit):
         stop_and_go_on(worker.send, lambda: stage.sleep(seconds))
 
 
@@ -239,7 +240,8 @@ def release_late_bytes(stage: Stage) -> None:
 
 
 def drop(script: str) -> None:
-    @named(f"drop-{script}", "proxy")
+    # No two faults of one kind overlap, and two that start the same worker must not.
+    @named(f"drop-{script}", "worker" if script == "open" else "proxy")
     def drop_reply(stage: Stage) -> None:
         with stage.fault(f"drop-{script}"):
             if script == "open":  # a worker that begins opens channels

@@ -13,6 +13,8 @@ Place: TypeAlias = tuple[str, int]
 NEW = "new"
 """The epoch of a channel that does not exist yet."""
 
+TOLD = 1.0  # seconds until a client tells what an answer held
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Violation:
@@ -78,6 +80,12 @@ class Channel:
 
     def lost_between(self, begin: float, end: float) -> bool:
         return any(begin <= at <= end for at in self.losses)
+
+    def of_one_age(self, epoch: str, before: str) -> bool:
+        """Tell whether no loss was between two epochs: one may be seen just after the loss."""
+        seen = self.seen.get(before, 0.0)
+        late = any(0 <= seen - lost < TOLD for lost in self.losses)
+        return self.epochs[epoch] == self.epochs[before] and not late
 
     def is_later(self, one: str, other: str) -> bool:
         if other == NEW:

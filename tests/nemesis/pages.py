@@ -22,7 +22,7 @@ from pydantic import BaseModel
 
 from asgi_comet import CLIENT_PROCESS, Channel, ClientProcess, Comet, Delivery, Notifier
 from asgi_comet.errors import CometError
-from asgi_comet.testing import _inspect
+from asgi_comet.testing import _inspect, _inspect_redis
 from tests.nemesis.names import (
     FEED,
     GUARDED,
@@ -195,7 +195,7 @@ class Pages:
         gc.collect()  # forgotten pages refer to themselves
         left = _inspect.left(self._comet)
         broker = _inspect.inside(self._comet).broker
-        redis = {} if not broker.shared else _inspect.redis_tables(broker)  # type: ignore[arg-type]
+        redis = {} if not broker.shared else _inspect_redis.redis_tables(broker)  # type: ignore[arg-type]
         return {**left, **{f"redis {name}": size for name, size in redis.items()}}
 
     def _values(self, name: str) -> Any:

@@ -26,6 +26,7 @@ from tests.nemesis.names import NEVER_CONNECTED, PROCESS_TIMEOUT, process_of
 STILL = 7.0  # seconds in which a worker that hears nothing may still deliver
 ANNOUNCED = 15.0  # seconds until a lost store knows all pages that are connected
 SLACK = 1.0  # seconds between what a client and a server take for the same time
+LATE = 5.0  # seconds in which a login or a logout without an answer may still be made
 SUCCESSION = 10.0  # seconds in which no answer but that to a login replaces a former cookie
 UNKNOWN = "?"
 UNTIL_ANSWERED = float("inf")
@@ -167,7 +168,7 @@ class PeopleChecker:
                     browser.user, browser.forgotten = user, False
                     browser.moves.append((event["generation"], self._now))
                 else:
-                    browser.doubtful = browser.changed = self._now
+                    browser.doubtful, browser.changed = self._now, self._now + LATE
             case "revoke" if done:
                 self._revoked[user] = self._now
             case "revoke":
@@ -176,7 +177,7 @@ class PeopleChecker:
                 self._refused[user] = self._now
 
     def take_emptied(self, event: Event) -> None:
-        """Take no browser's user for certain: the store has lost who has logged in."""
+        """Take no browser's user for certain: the store has lost the logins."""
         del event
         for browser in self._browsers.values():
             browser.forgotten = True

@@ -37,19 +37,24 @@ _numbers = itertools.count(1)
 @named("deactivation", "worker")
 def deactivate(stage: Stage) -> None:
     """Switch push off and on again: once `deactivate` has returned, no client gets anything."""
-    worker = stage.choose()
     with stage.fault("deactivation"):
-        answer = command(worker.port, "deactivate")
-        if answer.status == 200 and confirms_all(answer):
+        answer = command(stage, "deactivate")
+        if answer is not None and confirms_all(answer):
             stage.journal.write("deactivated")
         stage.sleep(1, 2)
         stage.journal.write("activated")
-        stage.until(lambda: command(stage.choose().port, "activate").status == 200, 20)
+        stage.until(lambda: command(stage, "activate") is not None, 20)
 
 
-def command(port: int, word: str) -> Answer:
+def command(stage: Stage, word: str) -> Answer | None:
+    """Give a worker a command; `None` if the worker refuses, or is away."""
     head = {"Authorization": f"Bearer {ADMIN}", "Content-Type": "application/json"}
-    return Address(HOST, port).request("POST", f"/comet/admin/{word}", "", head)
+    address = Address(HOST, stage.choose().port)
+    try:
+        answer = address.request("POST", f"/comet/admin/{word}", "", head)
+    except OSError:  # another fault has killed the worker
+        return None
+    return answer if answer.status == 200 else None
 
 
 def confirms_all(answer: Answer) -> bool:

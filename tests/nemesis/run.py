@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.nemesis.checker import Checker
 from tests.nemesis.conclusion import conclude
-from tests.nemesis.faults import FAULTS, KIND_OF, Fault
+from tests.nemesis.faults import FAULTS, KIND_OF, OWNED, Fault
 from tests.nemesis.history import Event, read_history
 from tests.nemesis.known import Violation
 from tests.nemesis.people_faults import IN_MEMORY, PEOPLE
@@ -23,6 +23,7 @@ OVERLAPS = 0.2  # the share of faults during which another one begins
 SHOWN = 12  # violations of each invariant in the report
 COUNTED = ("recv", "call", "ok", "fail", "full", "closed", "begin", "opened", "gone", "forbidden")
 LAGGING = ("promotion", "idle-promotion", "promotion-and-people")
+REPLICATED = (*LAGGING, "failback", "replica")
 INVARIANTS = [f"I{number}" for number in range(1, 17)]
 WRONG = ("I1", "I2", "I3")  # a client that goes on as if it had missed nothing, or twice
 
@@ -163,9 +164,16 @@ def possible(options: Options) -> list[str]:
     return [name for name in names if options.people or name not in PEOPLE]
 
 
+def begins(one: str, second: str) -> bool:
+    """Tell whether a worker may begin while another fault has attached a replica."""
+    return one in REPLICATED and KIND_OF[second] == "worker"
+
+
 def other(name: str, options: Options, chance: random.Random) -> str | None:
     """Choose a fault that may overlap with another one."""
     fitting = [one for one in possible(options) if KIND_OF[one] != KIND_OF[name]]
+    if options.durable:  # then no worker begins while there is a replica
+        fitting = [one for one in fitting if not (begins(one, name) or begins(name, one))]
     return chance.choice(fitting) if fitting else None
 
 
@@ -180,7 +188,7 @@ def both(stage: Stage, one: Fault, second: Fault) -> None:
             failures.append(error)
 
     thread = threading.Thread(target=act)
-    with stage.fault("overlap", renews=("kind:source",)):
+    with stage.fault("overlap", renews=OWNED):
         thread.start()
         stage.sleep(0, 1)
         try:

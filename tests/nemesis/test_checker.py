@@ -268,6 +268,14 @@ def test_a_full_that_repeats_what_the_client_has_is_found() -> None:
     assert story.found == ["I2"]
 
 
+def test_an_epoch_of_before_a_loss_may_be_seen_after_it() -> None:
+    story = following()
+    story.fault(renews=["*"], loses=True)
+    story.begin("x.9", client="d")
+    story.tell("full", client="d", channel="site", position="y.1")
+    assert "I2" not in story.found
+
+
 def test_a_full_without_a_position_is_found() -> None:
     story = following()
     story.full(None)

@@ -190,6 +190,18 @@ def test_a_page_may_close_as_long_as_a_logout_is_under_way() -> None:
     assert story.found == []
 
 
+@pytest.mark.parametrize(("seconds", "found"), [(4, []), (6, ["I9"])])
+def test_a_logout_without_an_answer_may_be_made_a_little_later(
+    seconds: float, found: list[str]
+) -> None:
+    story = reading_a_page()
+    story.act("logout", done=False)
+    story.now += seconds
+    story.connect(generation=1)
+    story.gone()
+    assert story.found == found
+
+
 def test_a_page_that_closes_long_after_a_logout_is_found() -> None:
     story = reading_a_page()
     story.act("logout")

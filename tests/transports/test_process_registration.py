@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from asgi_comet import SITE, Channel, Comet, Session, Settings
+from asgi_comet import SITE, Channel, Comet, Outcome, Session, Settings
 from asgi_comet.channels.directory import Directory
 from asgi_comet.channels.feed import Feed, Listener
 from asgi_comet.identity.process import Claim
 from asgi_comet.testing import ManualClock, wait_for_listeners
 from asgi_comet.testing._inspect import client_of, feed_of, inside
+from tests.kit.clients import PollClient
+from tests.kit.loop import outcome
 from tests.kit.registering import OldPage
 from tests.kit.serving import COMET, Address, Held, Tab
 
@@ -382,3 +384,23 @@ def test_a_channel_that_another_thread_makes_in_the_very_moment_is_read_at_once(
     monkeypatch.setattr(Directory, "expect", lambda self, name, listener: late(name, listener))
     assert page.register("~inbox", number=1).pairs == [b"~inbox:first"]
     assert page.tab.poll({"~later": "new.0"})[0]["data"] == "first"
+
+
+def test_messages_that_went_before_the_page_registered_are_not_taken_for_acknowledged(
+    comet: Comet, page: OldPage
+) -> None:
+    channel = comet.create(scope=page.process, name="inbox", size=2, type=int)
+    deliveries = [channel.publish(value) for value in (0, 1)]
+    client = PollClient(page.tab, page.tab.address)
+    client.begin({"~inbox": "new.0"})
+    assert client.data(2) == [0, 1]  # which are not acknowledged
+    client.cut()
+    deliveries += [channel.publish(value) for value in (2, 3)]
+    assert len(page.register("~inbox", number=1).pairs) == 2
+    held = page.hold("~inbox", number=2)
+    wait_for_listeners(channel, 1)
+    assert [outcome(comet, lambda one=one: one) for one in deliveries] == [  # type: ignore[misc]
+        *[Outcome.UNKNOWN] * 2, *[Outcome.SUCCESS] * 2
+    ]  # fmt: skip
+    channel.close()
+    held.answer()

@@ -547,7 +547,7 @@ def test_a_process_that_closes_elsewhere_is_told_before_the_end_of_its_channels(
     def close_as_a_thread_does_it_while_the_loop_is_at_work() -> None:
         process.closed = True
         for feed in client_of(process).place.directory.feeds():
-            inside(comet).channels.end(feed, "ended", keep=False)
+            inside(comet).channels.ending.end(feed, "ended", keep=False)
 
     in_loop(comet, close_as_a_thread_does_it_while_the_loop_is_at_work)
     site.publish("after the end of the other one was seen")

@@ -88,11 +88,12 @@ class Batch:
 
     Attributes:
         call: The call. It never changes, so Redis recognises a call that is sent again.
+        numbered: The worker and the number.
         groups: The messages of each group of the call.
         sent: When the call was first sent.
     """
 
-    __slots__ = ("call", "groups", "sent")
+    __slots__ = ("call", "groups", "numbered", "sent")
 
     def __init__(
         self, scripts: Scripts, worker: str, number: int, appends: Iterable[Append]
@@ -103,6 +104,7 @@ class Batch:
             number,
             [Group(run[0].log, [one.item for one in run], run[0].fence) for run in self.groups],
         )
+        self.numbered: tuple[str, int] = worker, number
         self.sent: float = math.inf
 
     @property

@@ -13,11 +13,10 @@ from typing import TypeAlias, TypeVar
 
 from asgi_comet.brokers.audience import Progress
 from asgi_comet.brokers.redis import lua, replies
-from asgi_comet.brokers.redis.calls import Argument, Call, fresh
+from asgi_comet.brokers.redis.calls import Argument, Call, call_of, fresh
 from asgi_comet.brokers.redis.keys import Keys
-from asgi_comet.brokers.redis.lua import Script
 from asgi_comet.brokers.redis.people_replies import read_progress
-from asgi_comet.brokers.redis.replies import Reply, Stale
+from asgi_comet.brokers.redis.replies import Reply, Stale, read_stale
 from asgi_comet.core.messages import Position
 
 __all__ = ["SEPARATOR", "AudienceScripts", "Message", "Told", "split"]
@@ -74,7 +73,7 @@ class AudienceScripts:
             again: Whether the process listened before, and Redis may have lost that.
         """
         keys, name = self.keys.process(process), split(member)[0]
-        return _call(
+        return call_of(
             lua.LISTEN,
             [keys.process, keys.audiences, keys.channels, keys.channel(name).meta],
             [process, member, name, "PUBLISH", self.keys.inboxes, "1" if again else ""],
@@ -85,29 +84,40 @@ class AudienceScripts:
         """Remove a key from those of a client process; `unindex` and `settle` are to follow."""
         keys = self.keys.process(process)
         arguments: list[Argument] = [process, member, "PUBLISH", self.keys.inboxes]
-        return _call(lua.UNLISTEN, [keys.process, keys.audiences], arguments, bool)
+        return call_of(lua.UNLISTEN, [keys.process, keys.audiences], arguments, bool)
 
     def settle(self, process: str, member: str) -> Call[bool]:
         """Report that the set of a former key has not the client process any more."""
         key = self.keys.process(process).audiences
         return Call(("SREM", key, f"{SEPARATOR}{member}"), bool)
 
-    def attended(self, process: str) -> Call[frozenset[str]]:
-        """Return the keys of a client process."""
-        return Call(("SMEMBERS", self.keys.process(process).audiences), _read_members)
+    def attended(self, process: str, generation: str) -> Call[frozenset[str] | None]:
+        """Return the keys of a client process; `None` from data of another generation."""
+        keys = [self.keys.process(process).audiences, self.keys.lineage]
+        arguments: list[Argument] = [generation, self.fresh(), "1" if self.durable else ""]
+        return call_of(lua.ATTENDED, keys, arguments, _read_members)
+
+    def listened(self, process: str) -> Call[frozenset[str]]:
+        """Return the keys of a client process, from data of any generation."""
+        return Call(("SMEMBERS", self.keys.process(process).audiences), _read_listened)
 
     def attending(self, processes: Sequence[str], member: str) -> Call[tuple[str, ...]]:
         """Return the sessions of the client processes that listen on a key; `""` for others."""
         found = [self.keys.process(process) for process in processes]
         keys = [key for one in found for key in (one.process, one.audiences)]
-        return _call(lua.ATTENDING, keys, [member], replies.read_texts)
+        return call_of(lua.ATTENDING, keys, [member], replies.read_texts)
 
     # The index: client processes of a key
 
     def index(self, process: str, member: str) -> Call[tuple[str, ...]]:
         """Add a client process to the set of a key."""
         key = self.keys.listeners(*split(member))
-        return _call(lua.INDEX, [key], [process, INDEXED, 0], replies.read_texts)
+        return call_of(lua.INDEX, [key], [process, INDEXED, 0], replies.read_texts)
+
+    def is_indexed(self, process: str, member: str) -> Call[bool]:
+        """Return whether the set of a key has a client process."""
+        key = self.keys.listeners(*split(member))
+        return Call(("ZSCORE", key, process), lambda reply: reply is not None)
 
     def keep_index(self, member: str) -> Call[int]:
         """Keep the set of a key for longer."""
@@ -116,7 +126,7 @@ class AudienceScripts:
     def unindex(self, member: str, processes: Sequence[str], since: int = LATELY) -> Call[bool]:
         """Remove client processes from the set of a key, unless they were added lately."""
         key = self.keys.listeners(*split(member))
-        return _call(lua.UNINDEX, [key], [since, *processes], bool)
+        return call_of(lua.UNINDEX, [key], [since, *processes], bool)
 
     def scan(self, member: str, cursor: str) -> Call[tuple[str, tuple[str, ...]]]:
         """Return a part of the set of a key, and the cursor of the next part."""
@@ -144,7 +154,7 @@ class AudienceScripts:
             arguments += [one.notifier, ends, data, len(one.processes), *one.processes]
             for process in one.processes:
                 keys += self._keys_of(process, one.notifier)
-        return _call(lua.TELL, keys, arguments, _read_told)
+        return call_of(lua.TELL, keys, arguments, _read_told)
 
     def _keys_of(self, process: str, notifier: str) -> tuple[str, ...]:
         keys = self.keys.process(process)
@@ -157,7 +167,7 @@ class AudienceScripts:
         The worker that has the reader reports soon what was sent.
         """
         keys = self.keys.process(process).channel(notifier)
-        return _call(lua.PROGRESS, [keys.meta], [keys.name, "PUBLISH"], read_progress)
+        return call_of(lua.PROGRESS, [keys.meta], [keys.name, "PUBLISH"], read_progress)
 
 
 def split(member: str) -> tuple[str, str]:
@@ -171,7 +181,11 @@ def _text(reply: Reply) -> str:
     return text
 
 
-def _read_members(reply: Reply) -> frozenset[str]:
+def _read_members(reply: Reply) -> frozenset[str] | None:
+    return None if reply is None else _read_listened(reply)
+
+
+def _read_listened(reply: Reply) -> frozenset[str]:
     return frozenset(one for one in replies.read_texts(reply) if one[0] != SEPARATOR)
 
 
@@ -185,17 +199,9 @@ def _read_user(reply: Reply) -> str | None:
 
 
 def _read_told(reply: Reply) -> tuple[Told, ...] | Stale:
-    if reply == b"stale":
-        return Stale()
-    return tuple(map(_read_line, reply.decode().split("\n")))
+    return read_stale(reply) or tuple(map(_read_line, reply.decode().split("\n")))
 
 
 def _read_line(line: str) -> Told:
     epoch, dot, offset = line.partition(".")
     return Position(epoch, int(offset)) if dot else line
-
-
-def _call(
-    script: Script, keys: Sequence[str], arguments: Sequence[Argument], read: Callable[[Reply], T]
-) -> Call[T]:
-    return Call(("EVALSHA", script.sha, len(keys), *keys, *arguments), read, script)

@@ -14,7 +14,7 @@ from asgi_comet.brokers.redis.keys import ChannelKeys
 from asgi_comet.brokers.redis.lua import Script
 from asgi_comet.brokers.redis.replies import Reply
 
-__all__ = ["IMPORTED", "Argument", "Call", "Group", "Item", "Log", "fresh"]
+__all__ = ["IMPORTED", "Argument", "Call", "Group", "Item", "Living", "Log", "call_of", "fresh"]
 
 T = TypeVar("T")
 Argument = str | bytes | int
@@ -102,6 +102,32 @@ class Group:
     fence: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Living:
+    """The workers that were alive at a heartbeat.
+
+    Attributes:
+        workers: The workers.
+        at: The time of Redis at the heartbeat, in milliseconds. A worker that was there before, and
+            is not among these, is dead for good.
+    """
+
+    workers: frozenset[str] = frozenset()
+    at: int = 0
+
+
 def fresh() -> str:
     """Return an unused name: of an epoch, a generation, or a making."""
     return secrets.token_urlsafe(6)
+
+
+def call_of(
+    script: Script,
+    keys: Sequence[str],
+    arguments: Sequence[Argument],
+    read: Callable[..., T],
+    *,
+    channel: str = "",
+) -> Call[T]:
+    """Return the call of a script; see `Call`."""
+    return Call(("EVALSHA", script.sha, len(keys), *keys, *arguments), read, script, channel)

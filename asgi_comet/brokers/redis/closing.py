@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 from asgi_comet.brokers.people import Moved
@@ -84,9 +85,14 @@ class Ending:
 
     async def _finish(self, process: str, closing: answers.Closing) -> None:
         """Run the second phase, in one write: tell the workers, then clean up."""
-        await self._asking.ask_all(list(self._list_rest(process, closing)))
+        mine = closing.mine and self._farewells.take(process)
+        with ExitStack() as failed:
+            if mine:
+                failed.callback(self._farewells.give_back, process)
+            await self._asking.ask_all(list(self._list_rest(process, closing)))
+            failed.pop_all()
         self._on_closed(process)
-        if closing.mine:
+        if mine:
             self._farewells.begin(process)
 
     def _list_rest(self, process: str, closing: answers.Closing) -> Iterator[Call[Any]]:

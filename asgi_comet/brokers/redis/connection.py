@@ -20,7 +20,7 @@ from asgi_comet.brokers.redis.dialing import Line
 from asgi_comet.brokers.redis.scripts import load
 from asgi_comet.errors import BrokerUnavailable
 
-__all__ = ["Connection", "ReplyError"]
+__all__ = ["NOT_NOW", "Connection", "ReplyError"]
 
 _logger = logging.getLogger(__name__)
 

@@ -94,6 +94,7 @@ class Control:
         self._connection: Connection  # the newest one, on which all frames come
         self._epoch = ""
         self._offset = 0
+        self._skipped: set[str] = set()  # the entries of before this worker came
         self._began = 0  # the time of Redis when this worker came, in ms
         self._now = 0  # the time of Redis when the log was last read, in ms
         self._reading = False
@@ -147,9 +148,18 @@ class Control:
         """
         self.read = False
         if not self._epoch:
-            page = await beginning.connection.send(self._scripts.hear("", 0, 0))
-            self._epoch, self._offset, self._now = page.epoch, page.top, page.now
-            self._began = page.now
+            await self._skip(beginning.connection)
+
+    async def _skip(self, connection: Connection) -> None:
+        """Skip what the log has; remember the entries, which other data may have, too."""
+        epoch, offset, top = "", 0, 1
+        while offset < top:
+            page = await connection.send(self._scripts.hear(epoch, offset, PAGE))
+            since = page.now - REMEMBERED * 1000
+            self._skipped.update(row.id for row in page.rows if row.at >= since)
+            epoch, offset, top = page.epoch, page.first + len(page.rows) - 1, page.top
+        self._epoch, self._offset = epoch, offset
+        self._began = self._now = page.now
 
     async def begin(self, beginning: Beginning) -> None:
         """Read what this worker has missed."""
@@ -232,8 +242,9 @@ class Control:
 
         The worker has admitted each of its clients later, and may have had a reason.
         """
-        again = row.sender == AGAIN and isinstance(entry, Told) and not entry.lasting
-        return again and row.at < self._began
+        if not isinstance(entry, Told) or entry.lasting:
+            return False  # other data may have undone it
+        return row.id in self._skipped or (row.sender == AGAIN and row.at < self._began)
 
 
 def _expect(waiting: _Waiting, reply: asyncio.Future[frozenset[str]]) -> None:

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from asgi_comet.brokers.redis import lua, replies
-from asgi_comet.brokers.redis.calls import Argument, Call, fresh
+from asgi_comet.brokers.redis.calls import Argument, Call, call_of, fresh
 from asgi_comet.brokers.redis.keys import Keys
-from asgi_comet.brokers.redis.lua import Script
 from asgi_comet.brokers.redis.replies import Reply
 
 __all__ = ["AGAIN", "ControlScripts", "Heard", "Row", "read_frame"]
@@ -87,7 +86,7 @@ class ControlScripts:
             event: The event.
         """
         keys = self.keys
-        return _call(
+        return call_of(
             lua.TELL_ALL,
             [
                 *(keys.control_record, keys.control, keys.workers, keys.lineage),
@@ -103,7 +102,7 @@ class ControlScripts:
     def hear(self, epoch: str, offset: int, most: int = PAGE) -> Call[Heard]:
         """Return the entries after a position; all that are held, if the epoch is another one."""
         keys = self.keys
-        return _call(
+        return call_of(
             lua.HEAR,
             [keys.control_record, keys.control, keys.lineage],
             [*self._generation(), epoch, offset, most],
@@ -127,7 +126,7 @@ class ControlScripts:
     def index(self, user: bytes, session: str) -> Call[tuple[str, ...]]:
         """Add a session to those of a user; return some of the user's sessions to look at."""
         arguments: list[Argument] = [session, INDEXED, CHECKED]
-        return _call(lua.INDEX, [self.keys.user(user)], arguments, replies.read_texts)
+        return call_of(lua.INDEX, [self.keys.user(user)], arguments, replies.read_texts)
 
     def keep_index(self, user: bytes) -> Call[int]:
         """Keep the sessions of a user for longer."""
@@ -135,7 +134,7 @@ class ControlScripts:
 
     def unindex(self, user: bytes, sessions: Sequence[str], since: int = LATELY) -> Call[bool]:
         """Remove sessions from those of a user, unless they were added lately."""
-        return _call(lua.UNINDEX, [self.keys.user(user)], [since, *sessions], bool)
+        return call_of(lua.UNINDEX, [self.keys.user(user)], [since, *sessions], bool)
 
     def indexed(self, user: bytes) -> Call[tuple[str, ...]]:
         """Return the sessions that may be a user's."""
@@ -168,9 +167,3 @@ def _read_lasting(reply: Reply) -> dict[str, str]:
 
 def _read_workers(reply: Reply) -> frozenset[str]:
     return frozenset(replies.read_texts(reply))
-
-
-def _call(
-    script: Script, keys: Sequence[str], arguments: Sequence[Argument], read: Callable[..., T]
-) -> Call[T]:
-    return Call(("EVALSHA", script.sha, len(keys), *keys, *arguments), read, script)

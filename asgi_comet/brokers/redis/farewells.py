@@ -45,10 +45,24 @@ class Farewells:
     def __len__(self) -> int:
         return len(self._running)
 
+    def take(self, process: str) -> bool:
+        """Reserve a client process for `begin`; return false if it was reserved already.
+
+        Call as soon as Redis has answered that the process closes: such an answer comes before the
+        one that the functions have ended, so they never run twice.
+        """
+        if process in self._running:
+            return False
+        self._running[process] = False
+        return True
+
+    def give_back(self, process: str) -> None:
+        """Leave a reserved client process to a sweeper."""
+        self._running.pop(process, None)
+
     def begin(self, process: str) -> None:
-        """Run the functions for a client process, unless they run already."""
-        if process not in self._running:
-            self._running[process] = False
+        """Run the functions for a reserved client process, unless this worker stops."""
+        if process in self._running:
             self._run(process, partial(self._end, process))
 
     def _end(self, process: str) -> None:

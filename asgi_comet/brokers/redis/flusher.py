@@ -21,7 +21,7 @@ from asgi_comet.brokers.redis.audience_scripts import AudienceScripts, Message, 
 from asgi_comet.brokers.redis.calls import Call, Item, Log
 from asgi_comet.brokers.redis.connection import Connection, ReplyError
 from asgi_comet.brokers.redis.queueing import REMEMBERED, Limits, Queue, Single
-from asgi_comet.brokers.redis.replies import Refused, Stale
+from asgi_comet.brokers.redis.replies import AppendReply, Refused, Stale
 from asgi_comet.brokers.redis.scripts import Scripts
 from asgi_comet.brokers.redis.tellings import Telling
 from asgi_comet.errors import BrokerUnavailable
@@ -205,12 +205,13 @@ class Flusher:
             if head is None:
                 await self._wait()
                 continue
+            again = head.sent < math.inf
             try:
                 await self._send(connection, head)
             except ReplyError as error:
                 if connection.closed is not None:
                     raise
-                self._refused(head, error)
+                await self._look_again(connection, head, error, again=again)
             self._less.set()
 
     @property
@@ -305,10 +306,12 @@ class Flusher:
         head.sent = min(head.sent, self._clock.now())
         if isinstance(head, Single):
             await self._send_single(connection, reply, head)
-            return
-        outcomes = await reply
+        else:
+            self._settle(connection, head, await reply)
+
+    def _settle(self, connection: Connection, head: Batch, outcomes: AppendReply) -> None:
         if isinstance(outcomes, Stale):
-            self._stale(connection, head)
+            self._stale(connection, head, outcomes)
             return
         self._head = None
         self._queue.settled(head.appends)
@@ -326,11 +329,46 @@ class Flusher:
             self._head = None
             head.fail(error)
         else:
-            if isinstance(value, Stale):
-                self._stale(connection, head)
-                return
+            self._settle_single(connection, head, value)
+
+    def _settle_single(self, connection: Connection, head: Single[T], value: T) -> None:
+        if isinstance(value, Stale):
+            self._stale(connection, head, value)
+        else:
             self._head = None
             head.succeed(value)
+
+    async def _look_again(
+        self, connection: Connection, head: Batch | Single[Any], error: ReplyError, *, again: bool
+    ) -> None:
+        """Take a refusal; first find out whether Redis has stored what was sent before."""
+        if not again or error.maybe_stored or not isinstance(head, Batch | Telling):
+            self._refused(head, error)
+            return
+        try:
+            reply = await connection.send(self._scripts.void(*head.numbered, head.call.read))
+        except ReplyError:
+            await self._clock.sleep_until(self._clock.now() + PAUSE)  # then it is sent again
+            return
+        if self._head is not head:  # given up meanwhile
+            return
+        if isinstance(reply, Stale) and reply.void:
+            self._refused(head, error)
+        elif isinstance(head, Single):
+            self._settle_single(connection, head, reply)
+        else:
+            self._settle(connection, head, reply)
+
+    def _renumber(self, head: Batch | Single[Any]) -> None:
+        """Have an entry sent under another number."""
+        if isinstance(head, Telling):
+            head.number(self.worker, next(self._numbers))
+            head.sent = math.inf
+        else:
+            assert isinstance(head, Batch)  # noqa: S101 - for the type checker: it has a number
+            left = [append for append in head.appends if append.outcome is None]
+            number = next(self._numbers)
+            self._head = Batch(self._scripts, self.worker, number, left) if left else None
 
     def _refused(self, head: Batch | Single[Any], error: ReplyError) -> None:
         """Redis has answered with an error."""
@@ -367,8 +405,12 @@ class Flusher:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _stale(self, connection: Connection, head: Batch | Single[Any]) -> None:
-        """Redis has stored a later batch of this worker before: a fault of this code."""
+    def _stale(self, connection: Connection, head: Batch | Single[Any], why: Stale) -> None:
+        """Redis never stores a batch under its number."""
+        if why.void:  # and the worker has not heard of that
+            self._renumber(head)
+            return
+        # A later batch of this worker was stored before: a fault of this code.
         _logger.error("a batch of worker %s came after a later one", self.worker)
         self._head = None
         error = BrokerUnavailable("batches were mixed up", maybe_stored=True)

@@ -113,6 +113,7 @@ class Following:
         held = self._holding.find(window)
         keys = held.log.keys if held else keys_of(self._scripts.keys, window)
         replica = self._make(window, keys)
+        replica.strict = held is None
         self._by_topic[keys.topic.encode()] = replica
         if connection is not None:
             connection.subscribe([keys.topic])

@@ -6,19 +6,19 @@ channels a worker owns.
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Callable
 
 from asgi_comet._runtime.clock import Clock
 from asgi_comet.brokers.base import Host
-from asgi_comet.brokers.redis.calls import fresh
+from asgi_comet.brokers.redis.calls import Living, fresh
 from asgi_comet.brokers.redis.connection import Connection
 from asgi_comet.brokers.redis.mixture import Mixture
 from asgi_comet.brokers.redis.probing import Inbox
 from asgi_comet.brokers.redis.replies import Beat
 from asgi_comet.brokers.redis.scripts import Scripts
 from asgi_comet.brokers.redis.serving import Beginning
+from asgi_comet.brokers.redis.timing import RedisTime
 from asgi_comet.errors import BrokerUnavailable
 
 __all__ = ["Heartbeat"]
@@ -42,7 +42,9 @@ class Heartbeat:
         mixed: Whether the workers declare different names: a deployment is under way.
         calm: Whether unused channels may be ended: no heartbeats were missing lately.
         elsewhere: How many members of families the other workers own.
-        living: The workers whose heartbeats lasted at the last one of this worker.
+        census: The workers whose heartbeats lasted at the last one of this worker.
+        losses: At how many heartbeats of this worker others were no longer alive.
+        time: Tells the time of Redis; asked at each heartbeat.
         on_beat: Called after each heartbeat.
         departed: Whether the worker has left the others, because the server stops.
     """
@@ -60,7 +62,9 @@ class Heartbeat:
         self.calm: bool = False
         self.mixed: bool = False
         self.elsewhere: int = 0
-        self.living: frozenset[str] = frozenset()
+        self.census: Living = Living()
+        self.losses: int = 0
+        self.time: RedisTime = RedisTime()
         self.on_beat: Callable[[], None] = _ignore
         self.departed: bool = False
         self._scripts = scripts
@@ -68,8 +72,6 @@ class Heartbeat:
         self._host = host
         self._mixture = mixture
         self._clock = clock
-        # Between these is how far the clock of Redis is ahead of the loop's, in milliseconds.
-        self._least_ahead, self._most_ahead = -math.inf, math.inf
         self._sent = -math.inf  # when the last answered heartbeat was sent
 
     @property
@@ -77,12 +79,10 @@ class Heartbeat:
         """Whether the other workers surely take this one for alive; they wait for it."""
         return self._clock.now() - self._sent <= STILL * self._host.heartbeat
 
-    def tell_time(self, at: float) -> tuple[float, float]:
-        """Return between which times of Redis, in milliseconds, a time of the event loop was.
-
-        The quickest replies to heartbeats count.
-        """
-        return at * 1000 + self._least_ahead, at * 1000 + self._most_ahead
+    @property
+    def living(self) -> frozenset[str]:
+        """The ids of these workers."""
+        return self.census.workers
 
     async def begin(self, beginning: Beginning) -> None:
         """Send a heartbeat on a new connection, before all other calls that name the worker.
@@ -91,7 +91,7 @@ class Heartbeat:
         taken the worker for dead, the worker joins under another id, and owns no channel any more.
         """
         connection = beginning.connection
-        self._least_ahead, self._most_ahead = -math.inf, math.inf
+        self.time.forget()
         joins = not self.worker
         if joins:
             self._join()
@@ -110,9 +110,9 @@ class Heartbeat:
         return beat
 
     async def _send(self, connection: Connection, *, joins: bool) -> Beat:
-        members, sent, loop = self.members(), self._clock.now(), asyncio.get_running_loop()
-        began = loop.time()
+        members, sent = self.members(), self._clock.now()
         life, digest = int(self._host.heartbeat * 1000), self._host.digest
+        connection.send(self.time.ask())
         beat = await connection.send(
             self._scripts.beat(self.worker, joins=joins, life=life, members=members, digest=digest)
         )
@@ -120,9 +120,8 @@ class Heartbeat:
         self._mixture.look(mixed=beat.mixed)
         self.elsewhere = max(beat.members - members, 0)
         if beat.status == "alive":
-            self._least_ahead = max(self._least_ahead, beat.now - loop.time() * 1000)
-            self._most_ahead = min(self._most_ahead, beat.now + 1 - began * 1000)
-            self._sent, self.living = sent, beat.living
+            self.losses += not self.living <= beat.living
+            self._sent, self.census = sent, Living(beat.living, beat.now)
             self.on_beat()
         return beat
 

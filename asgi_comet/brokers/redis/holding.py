@@ -155,6 +155,15 @@ class Holding:
         if held is not None and self._by_name.get(held.log.keys.name) is held:
             del self._by_name[held.log.keys.name]
 
+    def rejoin(self, window: Window) -> bool:
+        """Hold the channel of a window again that `leave` has left; return whether it had."""
+        held = self._by_window.get(window)
+        if held is None or held.closed is not None or held.log.keys.name in self._by_name:
+            return False
+        with self._lock:
+            self._by_name[held.log.keys.name] = held
+        return True
+
     def close(self, window: Window, reason: str) -> None:
         """Refuse messages from now on: the channel has ended."""
         self.leave(window)

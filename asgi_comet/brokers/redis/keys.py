@@ -9,7 +9,7 @@ from __future__ import annotations
 import binascii
 import hashlib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from itertools import count
 
@@ -139,9 +139,7 @@ class ProcessKeys:
             name: The name without the `~` that clients write.
         """
         full = f"~{self.id}~{name}"
-        return replace(
-            _channel(full, self.root), topic=full, process=self.process, siblings=self.channels
-        )
+        return _channel(full, self.root, topic=full, process=self.process, siblings=self.channels)
 
 
 class Keys:
@@ -163,6 +161,7 @@ class Keys:
         _check_partitions(partitions)
         self.prefix: str = prefix
         self.partitions: int = partitions
+        self._roots: dict[str, str] = {}  # by the first two characters of ids
         root = self._root(0)
         self.lineage: str = f"{root}lin"
         self.format: str = f"{root}format"
@@ -233,12 +232,12 @@ class Keys:
 
     def session(self, id_: str) -> SessionKeys:
         """Return the keys of a session; see `partition_of`."""
-        root = self._root(self.partition_of(id_))
+        root = self._root_of(id_)
         return SessionKeys(id_, f"{root}s:{id_}", f"{root}sp:{id_}", f"{root}f:{id_}", root)
 
     def process(self, id_: str) -> ProcessKeys:
         """Return the keys of a client process; see `partition_of`."""
-        root = self._root(self.partition_of(id_))
+        root = self._root_of(id_)
         return ProcessKeys(
             id=id_,
             process=f"{root}p:{id_}",
@@ -263,11 +262,19 @@ class Keys:
             raise ValueError(f"expected an id that begins with its partition, got {id_!r:.80}")
         return (high * 64 + low) % self.partitions
 
+    def _root_of(self, id_: str) -> str:
+        root = self._roots.get(id_[:2])
+        if root is None:
+            root = self._roots[id_[:2]] = self._root(self.partition_of(id_))
+        return root
+
     def _root(self, partition: int) -> str:
         return f"{self.prefix}:{{{tag_of(partition, self.partitions)}}}"
 
 
-def _channel(name: str, root: str) -> ChannelKeys:
+def _channel(
+    name: str, root: str, *, topic: str = "", process: str = "", siblings: str = ""
+) -> ChannelKeys:
     return ChannelKeys(
         name=name,
         meta=f"{root}c:{name}",
@@ -275,9 +282,11 @@ def _channel(name: str, root: str) -> ChannelKeys:
         ids=f"{root}d:{name}",
         positions=f"{root}dp:{name}",
         state=f"{root}k:{name}",
-        topic=f"{root}t:{name}",
+        topic=topic or f"{root}t:{name}",
         names=f"{root}names",
         root=root,
+        process=process,
+        siblings=siblings,
     )
 
 

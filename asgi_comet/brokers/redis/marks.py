@@ -9,21 +9,26 @@ Must not know connections of clients.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from weakref import WeakKeyDictionary
 
 from asgi_comet.brokers.logs import Log as Window
 from asgi_comet.brokers.redis.connection import Connection, ReplyError
-from asgi_comet.brokers.redis.keys import ChannelKeys
-from asgi_comet.brokers.redis.people_scripts import Mark, PeopleScripts
+from asgi_comet.brokers.redis.keys import ChannelKeys, ProcessKeys
+from asgi_comet.brokers.redis.people_calls import Mark
+from asgi_comet.brokers.redis.people_scripts import PeopleScripts
 from asgi_comet.brokers.redis.records import keys_of
 from asgi_comet.brokers.redis.serving import Beginning
+from asgi_comet.core.messages import Position
+from asgi_comet.errors import BrokerUnavailable
 
 __all__ = ["Marks"]
 
 SHARE = 4  # the unsent part of a channel, as the record knows it, is at most one of so many parts
 MOST = 500  # channels in one call
+
+_Reply = tuple[bool | str, ...]
 
 
 class _Progress:
@@ -63,6 +68,13 @@ class _Progress:
             unsent * SHARE >= self.size or window.held_bytes * SHARE >= self.max_bytes
         )
 
+    def forget(self) -> None:
+        """Report everything again with the next report."""
+        self.told_sent = self.told_got = self.told_skipped = 0
+
+
+_Part = Sequence[tuple[Window, _Progress]]
+
 
 class Marks:
     """The progress of the readers in this worker. Call in the loop's thread.
@@ -82,9 +94,11 @@ class Marks:
         self._run_soon = run_soon
         self._progress: WeakKeyDictionary[Window, _Progress] = WeakKeyDictionary()
         self._due: dict[Window, _Progress] = {}  # to report
+        self._failed: dict[Window, _Progress] = {}  # to report once Redis takes a report
+        self._reports: dict[asyncio.Future[_Reply], Sequence[Mark]] = {}  # under way
 
     def __len__(self) -> int:
-        return len(self._due)
+        return len(self._due) + len(self._failed)
 
     def begin(self, window: Window, *, sent: int, got: int) -> None:
         """Record what the store knows of the reader of a channel at least."""
@@ -105,6 +119,34 @@ class Marks:
         if offset > progress.told_got:
             progress.got = max(progress.got, offset)
             self._report(window, progress)
+
+    def tell(self, process: ProcessKeys, positions: Mapping[str, Position]) -> None:
+        """Report what a client has of channels on which this worker has no window."""
+        connection = self._connection
+        if connection is None or connection.closed is not None:
+            return  # the client acknowledges by its next request
+        marks = [
+            Mark(process.channel(name[1:]), at.epoch, acknowledged=at.offset)
+            for name, at in positions.items()
+        ]
+        self._send(connection, marks, ())
+
+    async def settle(self, process: ProcessKeys) -> None:
+        """Return once the store has what was reported so far of the channels of a client process.
+
+        Raises:
+            BrokerUnavailable: Redis cannot be reached, or refuses the report.
+        """
+        self._flush()
+        if self._connection is None or self._connection.closed is not None:
+            raise BrokerUnavailable("what readers have is told later")
+        reports = [one for one in self._reports.items() if _is_about(process, one[1])]
+        if reports:
+            await asyncio.wait([reply for reply, _ in reports])
+        for reply, marks in reports:
+            for mark, known in zip(marks, reply.result(), strict=True):
+                if isinstance(known, str) and mark.keys.process == process.process:
+                    raise ReplyError(known)
 
     def skip(self, window: Window, after: int, upto: int) -> None:
         """Record that a reader lacks messages, see `Broker.skip`."""
@@ -140,6 +182,7 @@ class Marks:
     async def resume(self, beginning: Beginning) -> None:
         """Report on a new connection what the last one may have lost."""
         self._connection = beginning.connection
+        self._repeat()
         self._flush()
 
     def _flush(self) -> None:
@@ -149,18 +192,32 @@ class Marks:
         due, self._due = list(self._due.items()), {}
         for begin in range(0, len(due), MOST):
             part = due[begin : begin + MOST]
-            call = self._scripts.mark([_mark(progress) for _, progress in part])
-            connection.send(call).add_done_callback(partial(self._reported, part))
+            self._send(connection, [_mark(progress) for _, progress in part], part)
 
-    def _reported(
-        self, part: Sequence[tuple[Window, _Progress]], reply: asyncio.Future[tuple[bool, ...]]
-    ) -> None:
-        error = reply.exception()
-        if error is None or isinstance(error, ReplyError):
+    def _send(self, connection: Connection, marks: Sequence[Mark], part: _Part) -> None:
+        sent = connection.send(self._scripts.mark(marks))
+        self._reports[sent] = marks
+        sent.add_done_callback(partial(self._reported, part))
+
+    def _reported(self, part: _Part, reply: asyncio.Future[_Reply]) -> None:
+        del self._reports[reply]
+        if reply.exception() is not None:  # the store may lack all of this
+            for window, progress in part:
+                progress.forget()
+                self._failed[window] = progress
             return
-        for window, progress in part:  # reported again on the next connection
-            progress.told_sent = progress.told_got = progress.told_skipped = 0
-            self._due.setdefault(window, progress)
+        # `tell` has no windows.
+        for (_, progress), known in zip(part, reply.result(), strict=False):
+            if isinstance(known, str):  # a key is not ours: not repeated before the next report
+                progress.forget()
+        self._repeat()
+
+    def _repeat(self) -> None:
+        """Report again what Redis has refused, or a connection has lost."""
+        failed, self._failed = self._failed, {}
+        for window, progress in failed.items():
+            if window not in self._due:
+                self._report(window, progress)
 
 
 def _mark(progress: _Progress) -> Mark:
@@ -172,3 +229,7 @@ def _mark(progress: _Progress) -> Mark:
     progress.told_got = max(progress.told_got, progress.got)
     progress.told_skipped = progress.skipped[1]
     return Mark(progress.keys, progress.epoch, sent, got, skipped)
+
+
+def _is_about(process: ProcessKeys, marks: Sequence[Mark]) -> bool:
+    return any(one.keys.process == process.process for one in marks)

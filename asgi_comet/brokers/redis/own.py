@@ -82,8 +82,8 @@ class OwnChannels:
             lambda: heartbeat.worker,
             self._clock,
         )
-        self.claims.tell_time = heartbeat.tell_time
-        following.on_left = self.claims.forget
+        self.claims.tell_time = heartbeat.time.tell
+        following.on_left = self.claims.readings.forget
 
     def take_from(self, inbox: Inbox) -> None:
         """Take the frames about own channels from the inbox of the worker."""

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from asgi_comet._runtime.clock import Clock
 from asgi_comet.brokers.audience import Audience
 from asgi_comet.brokers.base import Host
-from asgi_comet.brokers.people import Found, Moved, People, SessionState, Visited
+from asgi_comet.brokers.people import Arrival, Found, Moved, People, SessionState, Visited
 from asgi_comet.brokers.redis import people_replies as answers
 from asgi_comet.brokers.redis.asking import Asking
 from asgi_comet.brokers.redis.attending import Attending
 from asgi_comet.brokers.redis.audience import RedisAudience
 from asgi_comet.brokers.redis.audience_scripts import AudienceScripts
 from asgi_comet.brokers.redis.calls import Call
-from asgi_comet.brokers.redis.claims import Claims
 from asgi_comet.brokers.redis.closing import Ending
 from asgi_comet.brokers.redis.connection import Connection
 from asgi_comet.brokers.redis.control import Control
@@ -33,7 +32,8 @@ from asgi_comet.brokers.redis.heard import REPEATED, Lately
 from asgi_comet.brokers.redis.heartbeat import Heartbeat
 from asgi_comet.brokers.redis.lasting import Lasting
 from asgi_comet.brokers.redis.moving import Moving
-from asgi_comet.brokers.redis.people_scripts import Mark, PeopleScripts
+from asgi_comet.brokers.redis.own import OwnChannels
+from asgi_comet.brokers.redis.people_scripts import PeopleScripts
 from asgi_comet.brokers.redis.presence import Presence
 from asgi_comet.brokers.redis.probing import Inbox
 from asgi_comet.brokers.redis.replies import Reply
@@ -80,20 +80,20 @@ class RedisPeople(People):
 
     Args:
         parts: The parts of the broker.
-        claims: The own channels.
+        own: The own channels.
     """
 
-    def __init__(self, parts: Parts, claims: Claims) -> None:
+    def __init__(self, parts: Parts, own: OwnChannels) -> None:
         self._host = parts.host
         self._people = people = parts.people
         self._heartbeat = parts.heartbeat
         self._clock = parts.clock
-        self._claims = claims
-        claims.sure = lambda: self.current
+        self._claims, self._marks = own.claims, own.marks
+        own.claims.sure = lambda: self.current
         self._parts = parts
         self._control = control = ControlScripts(people.keys, people.durable)
         self._asking = asking = Asking(parts.scripts, parts.serving)
-        claims.check_loss = asking.check
+        own.claims.check_loss = asking.check
         self._news: Lately[Change | None] = Lately(parts.clock)
         self.control: Control = Control(
             control, parts.serving, parts.flusher, parts.heartbeat, parts.inbox, parts.clock
@@ -116,8 +116,9 @@ class RedisPeople(People):
         serving, inbox = parts.serving, parts.inbox
         generation = lambda: serving.generation  # noqa: E731 - it changes
         self._audience = RedisAudience(scripts, self._asking, parts.flusher, generation)
-        attending = Attending(scripts, parts.clock)
+        attending = Attending(scripts, parts.clock, generation)
         self.attending: Attending = attending
+        attending.overflow = self._audience.overflow
         self.presence.on_forgotten = attending.forget
         inbox.on[b"l"], inbox.on[b"u"] = attending.take_listening, attending.take_unlistening
 
@@ -231,7 +232,11 @@ class RedisPeople(People):
 
     async def visit(self, sessions: Sequence[str], process: str = "") -> Visited:
         """Return the state of sessions, and of a client process."""
-        return await self._visiting.visit(sessions, process)
+        found = await self._visiting.visit(sessions, process)
+        if await self._sweeping.stocktaking.close_half_lost(found, process):
+            # The session may have named it as the default one.
+            found = await self._visiting.visit(sessions, process)
+        return found
 
     async def open(self, session: str, process: str, *, default: bool = False) -> str:
         """Open a client process in a session."""
@@ -311,7 +316,8 @@ class RedisPeople(People):
             if not held:
                 self.presence.drop(process)
             raise
-        self.attending.attend(process)
+        if process in self.presence:  # it may have closed since the answer came
+            self.attending.attend(process)
 
     async def _keep(self, session: str, process: str) -> None:
         keys = self._people.keys
@@ -335,10 +341,15 @@ class RedisPeople(People):
     # Own channels
 
     async def claim(
-        self, session: str, process: str, reader: int, starts: Mapping[str, Start]
+        self,
+        session: str,
+        process: str,
+        reader: int,
+        starts: Mapping[str, Start],
+        arrival: Arrival | None = None,
     ) -> dict[str, Found]:
         """Let a connection of this worker read own channels."""
-        found = await self._claims.claim(session, process, reader, starts)
+        found = await self._claims.claim(session, process, reader, starts, arrival)
         self.presence.enter(session, process, tell=False)
         self.attending.attend(process)
         return found
@@ -349,14 +360,11 @@ class RedisPeople(People):
 
     def acknowledge(self, process: str, positions: Mapping[str, Position]) -> None:
         """Record that a client process has all messages up to positions of own channels."""
-        connection = self._parts.serving.connection
-        if connection is not None:  # else the client acknowledges by its next request
-            keys = self._people.keys.process(process)
-            marks = [
-                Mark(keys.channel(name[1:]), at.epoch, acknowledged=at.offset)
-                for name, at in positions.items()
-            ]
-            connection.send(self._people.mark(marks))
+        self._marks.tell(self._people.keys.process(process), positions)
+
+    async def reported(self, process: str) -> None:
+        """Return once the store has what this worker has reported of a client process so far."""
+        await self._marks.settle(self._people.keys.process(process))
 
     async def load(self, process: str) -> bytes | None:
         """Return the state of the registration protocol."""

@@ -327,6 +327,6 @@ def read_scan(reply: Reply) -> tuple[str, tuple[str, ...]]:
     return cursor.decode(), read_texts(found[::2])
 
 
-def read_truths(reply: Reply) -> tuple[bool, ...]:
-    """Read answers of yes and no."""
-    return tuple(one == 1 for one in reply)
+def read_marked(reply: Reply) -> tuple[bool | str, ...]:
+    """Read which channels know the offsets, or the error of a channel."""
+    return tuple(one.decode() if isinstance(one, bytes) else one == 1 for one in reply)

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
 from asgi_comet.brokers.redis import lua, people_replies, replies
-from asgi_comet.brokers.redis.calls import Argument, Call, fresh
+from asgi_comet.brokers.redis.calls import Argument, Call, Living, call_of, fresh
 from asgi_comet.brokers.redis.keys import ChannelKeys, Keys, ProcessKeys, SessionKeys
-from asgi_comet.brokers.redis.lua import Script
+from asgi_comet.brokers.redis.people_calls import Announced, Mark, Reader
 from asgi_comet.brokers.redis.people_replies import (
     Changed,
     Claimed,
@@ -33,90 +33,18 @@ from asgi_comet.brokers.redis.people_replies import (
 from asgi_comet.brokers.redis.scripts import arguments_of_start
 from asgi_comet.core.messages import Start
 
-__all__ = ["Announced", "Mark", "PeopleScripts", "Reader"]
+__all__ = ["PeopleScripts"]
 
 T = TypeVar("T")
 Held: TypeAlias = Entered | Closed | Moved
 
+UNCOUNTED = Living()  # of which no worker is known to be dead
 MOST = 256  # messages of a page
 MOST_BYTES = 256 * 1024  # of the messages of one claim
 MOST_PROCESSES = 32  # of a session
 TIMEOUT = 600_000  # ms that a client process stays open without a connection
 LISTED = 100  # client processes that one sweep returns
 RESUMED = 60_000  # ms until another worker goes on with closing a client process
-
-
-@dataclass(frozen=True, slots=True)
-class Reader:
-    """The connection that reads the own channels of a client process.
-
-    Attributes:
-        worker: The worker that has the connection.
-        number: A number that rises in the worker.
-        again: Whether the connection has claimed the process before, and must not replace
-            another reader.
-        formerly: The id of the worker at that time; `""` for the same.
-        came: Between which times of Redis the connection came, in milliseconds; infinite for now.
-    """
-
-    worker: str
-    number: int
-    again: bool = False
-    formerly: str = ""
-    came: tuple[float, float] = (-math.inf, math.inf)
-
-    def __str__(self) -> str:
-        return f"{self.worker}:{self.number}"
-
-    @property
-    def former(self) -> str:
-        """The name of the reader at the claim before; `""` if there was none."""
-        return f"{self.formerly or self.worker}:{self.number}" if self.again else ""
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """The progress of the reader of an own channel.
-
-    Attributes:
-        keys: The channel.
-        epoch: The epoch of the offsets; offsets of another epoch change nothing.
-        sent: The highest offset sent; `None` if unchanged.
-        acknowledged: The highest offset that the client has; `None` if unchanged.
-        skipped: The highest offset that the client had when it was told `full`, and the one that
-            the client goes on after; `None` if unchanged.
-    """
-
-    keys: ChannelKeys
-    epoch: str
-    sent: int | None = None
-    acknowledged: int | None = None
-    skipped: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Announced:
-    """The copy of a client process in a worker.
-
-    Attributes:
-        worker: The worker.
-        connected: Whether the worker has a connection of the process.
-        held: Whether the worker keeps state of the process.
-        idle: For how many milliseconds the process is not connected.
-        user: The user of the session as JSON; `None` for a visitor.
-        default: Whether the process is the default one.
-        defaults: How many default client processes the session has had.
-        kept: Whether the session is kept without a client process.
-    """
-
-    worker: str
-    connected: bool
-    held: bool
-    idle: int = 0
-    user: bytes | None = None
-    default: bool = False
-    defaults: int = 0
-    kept: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +75,7 @@ class PeopleScripts:
         if process is not None:
             _check_partitions(session, process)
             keys.append(process.process)
-        return _call(lua.VISIT, keys, [], people_replies.read_visited)
+        return call_of(lua.VISIT, keys, [], people_replies.read_visited)
 
     def open_process(
         self,
@@ -169,7 +97,7 @@ class PeopleScripts:
         _check_partitions(session, process)
         victim = instead_of or process
         keys = [session.session, session.processes, process.process, process.deadlines]
-        return _call(
+        return call_of(
             lua.OPEN_PROCESS,
             [*keys, session.heir, process.closing, victim.process],
             [
@@ -183,24 +111,30 @@ class PeopleScripts:
         self, session: SessionKeys, process: ProcessKeys, worker: str
     ) -> Call[Entered | Closed | Moved]:
         """Report that a worker has a connection of a client process, which then stays open."""
-        return _call(
+        return call_of(
             lua.ENTER,
             [process.process, process.deadlines],
             [process.id, session.id, worker, self.timeout],
             people_replies.read_entered,
         )
 
-    def leave(self, process: ProcessKeys, worker: str, idle: int = 0) -> Call[bool]:
+    def leave(
+        self, process: ProcessKeys, worker: str, idle: int = 0, living: Living = UNCOUNTED
+    ) -> Call[bool]:
         """Report that a worker has had no connection of a process for `idle` milliseconds.
 
-        Returns false if the process has closed.
+        The connections of dead workers do not count any more. Returns false if the process has
+        closed.
         """
         arguments: list[Argument] = [process.id, worker, self.timeout, idle]
-        return _call(lua.LEAVE, [process.process, process.deadlines], arguments, bool)
+        arguments += (living.at, *living.workers)
+        return call_of(lua.LEAVE, [process.process, process.deadlines], arguments, bool)
 
     def hold(self, session: SessionKeys, process: ProcessKeys, worker: str) -> Call[Held]:
         """Report that a worker keeps state of a client process."""
-        return _call(lua.HOLD, [process.process], [session.id, worker], people_replies.read_entered)
+        return call_of(
+            lua.HOLD, [process.process], [session.id, worker], people_replies.read_entered
+        )
 
     def drop(self, process: ProcessKeys, worker: str) -> Call[bool]:
         """Report that a worker keeps no state of a client process any more."""
@@ -213,7 +147,7 @@ class PeopleScripts:
     def announce(self, session: SessionKeys, process: ProcessKeys, copy: Announced) -> Call[Held]:
         """Open a client process again, if Redis has lost it, that a worker uses."""
         user = b"" if copy.user is None else copy.user
-        return _call(
+        return call_of(
             lua.ANNOUNCE,
             [
                 *(session.session, session.processes, process.process),
@@ -236,7 +170,7 @@ class PeopleScripts:
             living: The workers whose connections count.
         """
         arguments: list[Argument] = [process.id, self.timeout, *living]
-        return _call(
+        return call_of(
             lua.IDLE, [process.process, process.deadlines], arguments, people_replies.read_idle
         )
 
@@ -259,12 +193,25 @@ class PeopleScripts:
 
         Call every minute, with at most 500 processes.
         """
-        keys = [self.keys.deadlines(partition)]
-        return _call(lua.TOUCH, keys, [self.timeout, *processes], replies.read_texts)
+        keys = [self.keys.process(one).process for one in processes]
+        return call_of(
+            lua.TOUCH,
+            [self.keys.deadlines(partition), *keys],
+            [self.timeout, *processes],
+            replies.read_texts,
+        )
+
+    def bury(self, processes: Sequence[str], living: Living) -> Call[int]:
+        """Forget the connections and the state that dead workers had of client processes.
+
+        All must be of one partition, at most 500.
+        """
+        keys = [self.keys.process(one).process for one in processes]
+        return call_of(lua.BURY, keys, [living.at, *living.workers], int)
 
     def late(self, partition: int) -> Call[tuple[str, ...]]:
         """Return client processes whose deadlines are over."""
-        return _call(lua.LATE, [self.keys.deadlines(partition)], [LISTED], replies.read_texts)
+        return call_of(lua.LATE, [self.keys.deadlines(partition)], [LISTED], replies.read_texts)
 
     def unfinished(self, partition: int, since: int = RESUMED) -> Call[tuple[str, ...]]:
         """Return client processes that another worker began to close, and has not finished.
@@ -272,7 +219,7 @@ class PeopleScripts:
         None of these is returned again for `since` milliseconds.
         """
         keys = [self.keys.closing(partition)]
-        return _call(lua.SWEEP, keys, [since, LISTED], replies.read_texts)
+        return call_of(lua.SWEEP, keys, [since, LISTED], replies.read_texts)
 
     def close(
         self,
@@ -295,7 +242,7 @@ class PeopleScripts:
             resumes: Whether the caller takes the farewell over, which `unfinished` has returned.
         """
         _check_partitions(session, process)
-        return _call(
+        return call_of(
             lua.CLOSE,
             [
                 *(process.process, session.processes, process.deadlines, process.closing),
@@ -318,11 +265,11 @@ class PeopleScripts:
         Call last, when nothing else remains to be done.
         """
         keys = [process.closing, process.process, *_keys_of(process, channels)]
-        return _call(lua.FINISH, keys, [process.id], bool)
+        return call_of(lua.FINISH, keys, [process.id], bool)
 
     def prolong(self, process: ProcessKeys) -> Call[int]:
         """Report that this worker still does what remains; see `unfinished`."""
-        return _call(lua.PROLONG, [process.closing], [process.id], int)
+        return call_of(lua.PROLONG, [process.closing], [process.id], int)
 
     def abandon(self, process: ProcessKeys) -> Call[int]:
         """Let another worker soon do what remains to be done for a closed client process."""
@@ -352,7 +299,7 @@ class PeopleScripts:
         """
         _check_partitions(session, new, *processes)
         root = session.root
-        return _call(
+        return call_of(
             lua.MOVE,
             [
                 *(session.session, new.session, session.processes, new.processes, session.heir),
@@ -399,21 +346,24 @@ class PeopleScripts:
         for one, start in channels:
             keys += [one.meta, one.log]
             arguments += (one.own_name, *arguments_of_start(start, own=True))
-        return _call(lua.CLAIM, keys, arguments, people_replies.read_claimed)
+        return call_of(lua.CLAIM, keys, arguments, people_replies.read_claimed)
 
-    def mark(self, marks: Sequence[Mark]) -> Call[tuple[bool, ...]]:
-        """Report what readers were sent and have; return which channels know the offsets."""
+    def mark(self, marks: Sequence[Mark]) -> Call[tuple[bool | str, ...]]:
+        """Report what readers were sent and have; return which channels know the offsets.
+
+        A text is the error of a channel of which another program uses a key.
+        """
         keys: list[str] = []
         arguments: list[Argument] = []
         for one in marks:
             keys += [one.keys.meta, one.keys.log]
             arguments += [one.epoch, _optional(one.sent), _optional(one.acknowledged)]
             arguments += one.skipped or ("", "")
-        return _call(lua.MARK, keys, arguments, people_replies.read_truths)
+        return call_of(lua.MARK, keys, arguments, people_replies.read_marked)
 
     def save(self, process: ProcessKeys, reader: Reader, state: bytes) -> Call[bool]:
         """Store the state of the registration protocol if a connection still reads."""
-        return _call(lua.SAVE, [process.process, process.registered], [str(reader), state], bool)
+        return call_of(lua.SAVE, [process.process, process.registered], [str(reader), state], bool)
 
     def load(self, process: ProcessKeys) -> Call[bytes | None]:
         """Return the state of the registration protocol."""
@@ -443,9 +393,3 @@ def _whole(number: float) -> Argument:
 
 def _optional(number: int | None) -> Argument:
     return "" if number is None else number
-
-
-def _call(
-    script: Script, keys: Sequence[str], arguments: Sequence[Argument], read: Callable[..., T]
-) -> Call[T]:
-    return Call(("EVALSHA", script.sha, len(keys), *keys, *arguments), read, script)

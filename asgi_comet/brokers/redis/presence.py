@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -24,8 +24,9 @@ from asgi_comet.brokers.redis.control_scripts import ControlScripts
 from asgi_comet.brokers.redis.entries import Change
 from asgi_comet.brokers.redis.foreign import passing_over
 from asgi_comet.brokers.redis.heartbeat import Heartbeat
+from asgi_comet.brokers.redis.people_calls import Announced
 from asgi_comet.brokers.redis.people_replies import Closed, Entered, Moved
-from asgi_comet.brokers.redis.people_scripts import Announced, Held, PeopleScripts
+from asgi_comet.brokers.redis.people_scripts import Held, PeopleScripts
 from asgi_comet.brokers.redis.scripts import load
 from asgi_comet.brokers.redis.serving import Beginning
 
@@ -50,6 +51,8 @@ class _Copy:
         left: When the last connection ended, or the copy was made.
         told: Whether Redis has confirmed that the worker has left.
         dropping: Whether Redis has not confirmed that the worker keeps no state.
+        buried: The count of `Heartbeat.losses` up to which Redis has forgotten dead workers; -1
+            if any may be left.
     """
 
     session: str
@@ -59,6 +62,7 @@ class _Copy:
     left: float = 0.0
     told: bool = True
     dropping: bool = False
+    buried: int = -1
 
 
 class Presence:
@@ -103,6 +107,9 @@ class Presence:
 
     def __len__(self) -> int:
         return len(self._copies)
+
+    def __contains__(self, process: str) -> bool:
+        return process in self._copies
 
     # What this worker knows of sessions
 
@@ -218,7 +225,7 @@ class Presence:
 
     def _send_leave(self, connection: Connection, process: str, copy: _Copy) -> None:
         keys = self._people.keys.process(process)
-        call = self._people.leave(keys, copy.worker, self._idle(copy))
+        call = self._people.leave(keys, copy.worker, self._idle(copy), self._heartbeat.census)
 
         def confirm(reply: asyncio.Future[bool]) -> None:
             if reply.exception() is None:
@@ -254,6 +261,7 @@ class Presence:
 
     def _report(self, connection: Connection, process: str, copy: _Copy, *, lost: bool) -> None:
         worker, keys = self._heartbeat.worker, self._people.keys.process(process)
+        copy.buried = -1  # a worker may have died while this one was away
         if copy.worker != worker:  # the other workers have taken this one for dead
             connection.send(self._people.forget(keys, copy.worker))
             copy.worker = worker
@@ -335,6 +343,16 @@ class Presence:
         for process in await connection.send(self._people.touch(partition, list(copies))):
             self._doubts.append((process, copies[process], Closed()))
             self._work.set()
+        await self._bury(connection, copies)
+
+    async def _bury(self, connection: Connection, copies: Mapping[str, _Copy]) -> None:
+        """Have Redis forget the workers that have died, once for each client process."""
+        losses, census = self._heartbeat.losses, self._heartbeat.census
+        left = [process for process, copy in copies.items() if copy.buried != losses]
+        if left:
+            await connection.send(self._people.bury(left, census))
+            for process in left:
+                copies[process].buried = losses
 
     def _keep_indexes(self, connection: Connection) -> None:
         """Let the indexes of users last, which end if they are not used for a month."""
@@ -348,7 +366,7 @@ class Presence:
         for process, copy in self._copies.items():
             keys = self._people.keys.process(process)
             idle = 0 if copy.connected else self._idle(copy)
-            connection.send(self._people.leave(keys, worker, idle))
+            connection.send(self._people.leave(keys, worker, idle, self._heartbeat.census))
             if copy.held:
                 connection.send(self._people.drop(keys, worker))
         self._copies.clear()

@@ -69,6 +69,7 @@ class Replica:
         bytes: How many bytes the window held at the last call of `weigh`.
         adopted: Whether the worker holds the channel only because the worker follows it.
         pinned: Whether the worker needs the messages of the window, which `Log.drop` removes.
+        strict: Whether the channel ends for this worker if it has another guard than the window.
     """
 
     __slots__ = (
@@ -91,6 +92,7 @@ class Replica:
         "pinned",
         "quiet",
         "stopped",
+        "strict",
     )
 
     def __init__(
@@ -112,6 +114,7 @@ class Replica:
         self.bytes: int = 0
         self.adopted: bool = False
         self.pinned: bool = False
+        self.strict: bool = False
         self._owner = owner
         self._scripts = scripts
         self._reopen = reopen
@@ -125,7 +128,7 @@ class Replica:
     def stop(self) -> None:
         """Stop reading; the waiters of `catch_up` get `ChannelClosed`."""
         self.stopped = True
-        self._finish(ChannelClosed(self.log.name, "ended"))
+        self._finish(ChannelClosed(self.log.name, "ended") if self._waiting else None)
 
     def proves(self, start: Position) -> bool:
         """Return whether the window has all messages after a position, which is one of its own."""
@@ -231,11 +234,17 @@ class Replica:
         if isinstance(page, Gone):
             self._take_loss(connection)
             return
-        if self.making not in (None, page.making):
-            self._end("ended")  # another channel of the same name
+        if self._is_another(page):
+            self._end("ended")
             return
         self._note(page)
         self._go_on(connection, page, more=self._take_run(page))
+
+    def _is_another(self, page: Page) -> bool:
+        """Return whether a page is of another channel of the same name."""
+        if self.making is None:
+            return self.strict and page.guard != self.log.spec.guard
+        return self.making != page.making
 
     def _note(self, page: Page) -> None:
         self._aged, self.making, self._reopened = page.aged, page.making, False

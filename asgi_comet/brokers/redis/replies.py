@@ -66,7 +66,13 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Stale:
-    """Redis has stored a batch of a higher number, and never stores this batch."""
+    """Redis never stores this batch.
+
+    Attributes:
+        void: Whether that is by `Scripts.void`; else Redis has stored a batch of a higher number.
+    """
+
+    void: bool = False
 
 
 Outcome = Stored | Refused
@@ -256,9 +262,12 @@ class Beat:
 
 def read_append(reply: Reply) -> AppendReply:
     """Read the outcome of each group of a batch."""
-    if reply == b"stale":
-        return Stale()
-    return tuple(_read_outcome(line) for line in reply.decode().split("\n"))
+    return read_stale(reply) or tuple(_read_outcome(line) for line in reply.decode().split("\n"))
+
+
+def read_stale(reply: Reply) -> Stale | None:
+    """Read whether Redis never stores a batch."""
+    return Stale(void=not reply) if reply in {b"stale", b""} else None
 
 
 def _read_outcome(line: str) -> Outcome:
@@ -288,7 +297,7 @@ def read_owned(reply: Reply) -> Owned | Gone | Ended | Refused:
     """Read whether the caller owns a channel; `taken` names the owner, `stale` is a late call."""
     match reply:
         case [b"ok", epoch, top, first, left, aged, newest]:
-            message = read_message(top, newest, aged=bool(aged)) if newest else None
+            message = read_run(top, [newest], aged=bool(aged))[0] if newest else None
             return Owned(epoch.decode(), top, first, left.decode(), message)
         case [b"gone" | b"unknown"]:
             return Gone()
@@ -350,11 +359,6 @@ def read_run(first: int, rows: Sequence[bytes], *, aged: bool) -> tuple[Message,
     """Read messages in the form of logs and frames."""
     texts = [row.partition(b" ")[2] for row in rows] if aged else rows
     return tuple(map(Message, count(first), texts))
-
-
-def read_message(offset: int, row: bytes, *, aged: bool) -> Message:
-    """Read one message in the form of logs and frames."""
-    return Message(offset, row.partition(b" ")[2] if aged else row)
 
 
 def read_age(row: bytes, now: int) -> float:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from asgi_comet.brokers.redis import lua, replies
-from asgi_comet.brokers.redis.calls import Argument, Call, Group, Item, Log, fresh
+from asgi_comet.brokers.redis.calls import Argument, Call, Group, Item, Log, call_of, fresh
 from asgi_comet.brokers.redis.keys import ChannelKeys, Keys
 from asgi_comet.brokers.redis.lua import Script
 from asgi_comet.brokers.redis.replies import (
@@ -34,6 +34,7 @@ from asgi_comet.core.messages import NEXT_INCARNATION, First, Last, Now, Positio
 __all__ = ["Scripts", "arguments_of_start", "load"]
 
 T = TypeVar("T")
+
 
 MOST = 256  # messages of a page
 MOST_BYTES = 256 * 1024  # of a page
@@ -61,7 +62,7 @@ class Scripts:
 
     def lineage(self) -> Call[str]:
         """Return the generation of the server's data; renewed if data may be lost."""
-        return _call(lua.LINEAGE, [self.keys.lineage], self._generation(), _text)
+        return call_of(lua.LINEAGE, [self.keys.lineage], self._generation(), _text)
 
     def open(
         self,
@@ -85,7 +86,7 @@ class Scripts:
                 that has ended meanwhile stays ended.
         """
         keys = log.keys
-        return _call(
+        return call_of(
             lua.OPEN,
             [
                 keys.meta,
@@ -120,7 +121,11 @@ class Scripts:
             ids = any(item.id for item in group.items)
             keys += _keys_of(group.log, ids=ids)
             arguments += _arguments_of(group, epoch, ids=ids)
-        return _call(lua.APPEND, keys, arguments, replies.read_append)
+        return call_of(lua.APPEND, keys, arguments, replies.read_append)
+
+    def void(self, worker: str, number: int, read: Callable[[Reply], T]) -> Call[T]:
+        """Have a batch never be stored under its number, unless it is; return its reply."""
+        return call_of(lua.VOID, [self.keys.batch(worker)], [number], read)
 
     def follow(
         self,
@@ -132,7 +137,7 @@ class Scripts:
         for_client: bool = False,
     ) -> Call[Page | Gone]:
         """Read a part of a log."""
-        return _call(
+        return call_of(
             lua.FOLLOW,
             [keys.meta, keys.log, self.keys.lineage],
             [
@@ -151,7 +156,7 @@ class Scripts:
     def tops(self, channels: Sequence[ChannelKeys]) -> Call[Tops]:
         """Return the states of logs."""
         keys = [self.keys.lineage, *(one.meta for one in channels)]
-        return _call(lua.TOPS, keys, self._generation(), replies.read_tops)
+        return call_of(lua.TOPS, keys, self._generation(), replies.read_tops)
 
     def own(
         self, log: Log, worker: str, fence: str, epoch: str, *, instead_of: str = "", keep: bool
@@ -169,7 +174,7 @@ class Scripts:
         keys = log.keys
         mine = keys.owned_by(worker)
         theirs = keys.owned_by(instead_of) if instead_of else mine
-        return _call(
+        return call_of(
             lua.OWN,
             [keys.meta, keys.log, self.keys.lineage, mine, theirs],
             [
@@ -183,7 +188,7 @@ class Scripts:
     def free(self, keys: ChannelKeys, worker: str, fence: str, *, clean: bool) -> Call[bool]:
         """Give up a channel; `clean` if all values of the source are stored."""
         arguments = [keys.name, fence, "1" if clean else "", keys.topic, "PUBLISH"]
-        return _call(
+        return call_of(
             lua.FREE, [keys.meta, keys.owned_by(worker)], arguments, bool, channel=keys.name
         )
 
@@ -192,7 +197,7 @@ class Scripts:
     ) -> Call[Renewed | Gone | Ended | Refused]:
         """Give a channel another epoch: the source has failed."""
         keys = log.keys
-        return _call(
+        return call_of(
             lua.RENEW,
             [keys.meta, self.keys.lineage],
             [keys.name, log.making, fence, epoch, *self._generation(), keys.topic, "PUBLISH"],
@@ -205,7 +210,7 @@ class Scripts:
     ) -> Call[Gone | Ended | Refused]:
         """End a channel; Redis keeps the messages for `linger` milliseconds."""
         keys = log.keys
-        return _call(
+        return call_of(
             lua.END,
             [
                 *(keys.meta, keys.log, keys.state, keys.names, keys.owned_by(owner)),
@@ -221,7 +226,7 @@ class Scripts:
 
     def unused(self, keys: ChannelKeys, linger: int, *, owner: str, fence: str) -> Call[bool]:
         """End a channel without subscribers that was not used for `linger` milliseconds."""
-        return _call(
+        return call_of(
             lua.UNUSED,
             [keys.meta, keys.log, keys.names, keys.owned_by(owner)],
             [keys.topic, keys.name, fence, "PUBLISH", "NUMSUB", linger],
@@ -232,7 +237,7 @@ class Scripts:
         """Let the record and the messages of a live channel last as after a new message."""
         aged = log.history_lives != log.lives  # messages have a time of their own
         arguments = [_optional(log.lives), "" if aged else _optional(log.history_lives)]
-        return _call(lua.KEEP, [log.keys.meta, log.keys.log], arguments, bool)
+        return call_of(lua.KEEP, [log.keys.meta, log.keys.log], arguments, bool)
 
     def want(self, keys: ChannelKeys, upto: Position) -> Call[int]:
         """Ask the owner of a channel for messages; return how many workers were told.
@@ -242,7 +247,7 @@ class Scripts:
         """
         arguments: list[Argument] = [keys.name, upto.epoch, upto.offset]
         arguments += [self.keys.inboxes, "PUBLISH"]
-        return _call(lua.WANT, [keys.meta], arguments, int)
+        return call_of(lua.WANT, [keys.meta], arguments, int)
 
     def beat(
         self, worker: str, *, joins: bool, life: int = LIFE, members: int = 0, digest: str = ""
@@ -258,7 +263,7 @@ class Scripts:
         """
         keys = [self.keys.workers, self.keys.dead, self.keys.calm, self.keys.members]
         times = [int(life * one) for one in (1, TURN, QUIET, CALM)]
-        return _call(
+        return call_of(
             lua.BEAT,
             keys,
             [worker, "1" if joins else "", *times, members, digest],
@@ -276,7 +281,7 @@ class Scripts:
 
     def inherit(self, keys: ChannelKeys, dead: str, linger: int) -> Call[bool]:
         """Free a channel of a dead worker, or end the channel if no other worker has the source."""
-        return _call(
+        return call_of(
             lua.INHERIT,
             [
                 *(keys.meta, keys.log, keys.state, keys.names, keys.owned_by(dead)),
@@ -289,7 +294,7 @@ class Scripts:
     def sweep(self, partition: int, unseen: int) -> Call[tuple[str, ...]]:
         """Return channels that may be unused, and were not returned for `unseen` milliseconds."""
         keys = [self.keys.names(partition)]
-        return _call(lua.SWEEP, keys, [unseen, SWEPT], replies.read_texts)
+        return call_of(lua.SWEEP, keys, [unseen, SWEPT], replies.read_texts)
 
     def others(self, channels: Sequence[ChannelKeys]) -> Call[tuple[int, ...]]:
         """Return how many connections are subscribed to each topic."""
@@ -298,12 +303,12 @@ class Scripts:
 
     def inherited(self, dead: str) -> Call[bool]:
         """Report that a dead worker owns no channel any more."""
-        return _call(lua.INHERITED, [self.keys.dead], [dead], bool)
+        return call_of(lua.INHERITED, [self.keys.dead], [dead], bool)
 
     def depart(self, worker: str, *, owning: bool) -> Call[bool]:
         """Report that a worker stops; if channels are left, another worker inherits at once."""
         keys = [self.keys.workers, self.keys.dead, self.keys.members]
-        return _call(lua.DEPART, keys, [worker, "1" if owning else ""], bool)
+        return call_of(lua.DEPART, keys, [worker, "1" if owning else ""], bool)
 
     def _generation(self) -> list[Argument]:
         return ["1" if self.durable else "", self.fresh()]
@@ -382,14 +387,3 @@ def _optional(number: int | None) -> Argument:
 def _text(reply: Reply) -> str:
     text: str = reply.decode()
     return text
-
-
-def _call(
-    script: Script,
-    keys: Sequence[str],
-    arguments: Sequence[Argument],
-    read: Callable[[Reply], T],
-    *,
-    channel: str = "",
-) -> Call[T]:
-    return Call(("EVALSHA", script.sha, len(keys), *keys, *arguments), read, script, channel)

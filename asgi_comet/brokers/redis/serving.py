@@ -77,19 +77,19 @@ class Serving:
     Args:
         primary: The primary.
         clock: The clock.
-        on_frame: Takes the frames of all topics.
 
     Attributes:
+        on_frame: Takes the frames of all topics; set before the first connection.
         connection: The serving connection, if there is one.
         generation: The generation of the data at the last connection; `""` before the first one.
         before: The steps before the queue is sent again: announcing channels.
         tasks: The tasks that then run as long as the connection lasts: the queue first.
         after: The steps before clients are served: subscribing, and reading missed messages.
         reopens: Whether Redis has lost a missing channel, which else may have ended meanwhile.
-        renewed: When a connection last found that Redis has lost data.
+        renewed: When the time began in which the others may report what Redis has lost.
     """
 
-    def __init__(self, primary: Primary, clock: Clock, on_frame: OnFrame) -> None:
+    def __init__(self, primary: Primary, clock: Clock) -> None:
         self.connection: Connection | None = None
         self.generation: str = ""
         self.before: list[Step] = []
@@ -99,7 +99,7 @@ class Serving:
         self.renewed: float = -math.inf
         self._primary = primary
         self._clock = clock
-        self._on_frame = on_frame
+        self.on_frame: OnFrame
         self._up = asyncio.Event()
         self._tried = asyncio.Event()
         self._unsuitable: Unsuitable | None = None
@@ -163,9 +163,10 @@ class Serving:
         Raises:
             BrokerUnavailable: There is no connection.
         """
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._primary.timeout):
-                await self._up.wait()
+        if not self._up.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._primary.timeout):
+                    await self._up.wait()
         if self.connection is None:
             raise BrokerUnavailable(f"no connection to {self._primary.address}")
         return self.connection
@@ -182,7 +183,7 @@ class Serving:
     async def _serve(self, pace: Pace) -> None:
         primary = self._primary
         line = await dial(primary.address, primary.timeout)
-        connection = Connection(line, self._on_frame, primary.timeout)
+        connection = Connection(line, self.on_frame, primary.timeout)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(connection.run())
@@ -200,7 +201,7 @@ class Serving:
         await self._replace_former(connection)
         generation = await connection.send(self._primary.scripts.lineage())
         renewed = self.generation not in ("", generation)
-        if renewed:
+        if renewed or self._left - self.renewed < RECOVERY:  # the others were away, too
             self.renewed = self._clock.now()
         self.reopens = renewed or self._clock.now() - self._left < REMEMBERED
         beginning = Beginning(connection, generation, renewed)

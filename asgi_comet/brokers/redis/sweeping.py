@@ -20,11 +20,14 @@ from asgi_comet.brokers.redis.connection import Connection, ReplyError
 from asgi_comet.brokers.redis.foreign import passing_over
 from asgi_comet.brokers.redis.heartbeat import Heartbeat
 from asgi_comet.brokers.redis.people_scripts import PeopleScripts
+from asgi_comet.brokers.redis.stock_scripts import StockScripts
+from asgi_comet.brokers.redis.stocktaking import Stocktaking
 from asgi_comet.errors import TooManyProcesses
 
 __all__ = ["Sweeping"]
 
 EVERY = 5.0  # seconds between two sweeps
+FIRST = 0  # the partition whose sweeper takes stock of all
 
 
 class Sweeping:
@@ -36,6 +39,9 @@ class Sweeping:
         ending: Closes client processes.
         heartbeat: Has the living workers.
         clock: The clock.
+
+    Attributes:
+        stocktaking: Finds client processes whose records are lost.
     """
 
     def __init__(
@@ -51,6 +57,8 @@ class Sweeping:
         self._ending = ending
         self._heartbeat = heartbeat
         self._clock = clock
+        scripts = StockScripts(people.keys, people.timeout)
+        self.stocktaking: Stocktaking = Stocktaking(scripts, asking, ending)
         self._counted = 0  # at the last sweep
         self._opened = 0  # by this worker, since then
         self._opening = 0
@@ -61,9 +69,12 @@ class Sweeping:
         while True:
             await self._count()
             if self._heartbeat.calm:
-                for partition in self._list_partitions():
+                partitions = self._list_partitions()
+                for partition in partitions:
                     with passing_over(partition):
                         await self._sweep(connection, partition)
+                if FIRST in partitions:
+                    await self.stocktaking.go_on()
             await self._clock.sleep_until(self._clock.now() + EVERY)
 
     @asynccontextmanager

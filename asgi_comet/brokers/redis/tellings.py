@@ -39,9 +39,12 @@ class Telling(Single[tuple[Told, ...] | Stale]):
         scripts: The scripts.
         message: The first message, to at most `MOST` channels.
         since: When the message was handed in.
+
+    Attributes:
+        numbered: The worker and the number under which the call is sent.
     """
 
-    __slots__ = ("_channels", "_parts", "_scripts", "_size")
+    __slots__ = ("_channels", "_parts", "_scripts", "_size", "numbered")
 
     def __init__(self, scripts: AudienceScripts, message: Message, since: float) -> None:
         super().__init__(scripts.tell("", 0, ()), since, patient=False, again=True)
@@ -50,6 +53,7 @@ class Telling(Single[tuple[Told, ...] | Stale]):
         self._parts = [part]
         self._channels = len(message.processes)
         self._size = part.bytes
+        self.numbered: tuple[str, int] = "", 0
 
     @property
     def first(self) -> asyncio.Future[tuple[Told, ...]]:
@@ -72,6 +76,7 @@ class Telling(Single[tuple[Told, ...] | Stale]):
         """Make the call, which from then on is repeated as it is."""
         messages = [part.message for part in self._parts]
         self.call: Call[Any] = self._scripts.tell(worker, number, messages)
+        self.numbered = worker, number
 
     def succeed(self, value: tuple[Told, ...] | Stale) -> None:
         """Tell the waiters."""

@@ -118,6 +118,8 @@ class OwnWindows:
         if self._holding.find(window) is None:
             self._naming.learn(window, keys, record.making)
             replica.adopted = True
+        else:  # the channel is this worker's own, or was left with the last reader here
+            replica.adopted = self._holding.rejoin(window)
         return replica
 
     def _find_window(self, keys: ChannelKeys, record: Record) -> Window | None:

@@ -13,13 +13,15 @@ import pytest
 from asgi_comet import BrokerUnavailable, ProcessClosed
 from asgi_comet.brokers.redis import attending, audience_scripts, farewells
 from asgi_comet.brokers.redis.audience_scripts import SEPARATOR, AudienceScripts
+from asgi_comet.brokers.redis.calls import Call
+from asgi_comet.brokers.redis.replies import Reply
 from asgi_comet.core.messages import First
-from asgi_comet.testing._inspect import attended, flusher_of, redis_tables, worker_of
-from asgi_comet.testing.people_contract import new_id
+from asgi_comet.testing._inspect_redis import attended, flusher_of, redis_tables, worker_of
+from asgi_comet.testing.party import new_id
 from asgi_comet.testing.window import Window
 from tests.kit.redis import Client, RedisServer
 from tests.kit.redis_proxy import RedisProxy
-from tests.kit.redis_workers import KEYS, Worker, answered, promoted, saved, serving
+from tests.kit.redis_workers import KEYS, Worker, answered, promoted, saved, serving, workers_on
 
 pytestmark = pytest.mark.anyio
 
@@ -78,8 +80,8 @@ async def test_an_emptied_redis_is_told_who_listens(
     redis: RedisServer, client: Client, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attending, "MOST", 2)
-    one, two, three = workers = [Worker(redis.url) for _ in range(3)]
-    async with serving(*workers):
+    async with workers_on(redis, 3) as workers:
+        one, two, three = workers
         session, process = await open_tab(three, KEY, "1", "2", "3")
         await seen(session, *workers)
         two.store.enter(session, process)
@@ -104,8 +106,7 @@ async def test_an_emptied_redis_is_told_who_listens(
 async def test_a_channel_that_redis_has_lost_still_listens(
     redis: RedisServer, client: Client
 ) -> None:
-    one, two = Worker(redis.url), Worker(redis.url)
-    async with serving(one, two):
+    async with workers_on(redis, 2) as (one, two):
         _, process = await open_tab(one, KEY)
         keys = KEYS.process(process)
         client.delete(keys.channel(NAME).meta)
@@ -117,11 +118,83 @@ async def test_a_channel_that_redis_has_lost_still_listens(
         assert await listeners(two) == set()
 
 
+@pytest.mark.parametrize("lost", ["keys", "set"])
+async def test_a_tab_that_would_listen_in_vain_is_told_full(
+    redis: RedisServer, client: Client, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    monkeypatch.setattr(attending, "LOOK", 0.01)
+    async with workers_on(redis, 2) as (one, two):
+        session, process = await open_tab(one, KEY, "1")
+        _, other = await open_tab(one, "1")
+        await seen(session, two)
+        window = await read(two, session, process)
+        two.store.enter(session, other)
+        await answered(two)
+        keys, index = KEYS.process(process), KEYS.listeners(NAME, KEY)
+        client.delete(keys.audiences if lost == "keys" else index)
+        try:
+            client.config_set("maxmemory", 1)
+            while not client.info("errorstats").get("errorstat_OOM"):  # until it cannot be told
+                await anyio.lowlevel.checkpoint()
+        finally:
+            client.config_set("maxmemory", 0)
+        await two.until(lambda: window.closed == "full")
+        assert await listeners(one) == set()
+        assert await listeners(one, "1") == {other}
+        await two.make_own(process, f"~{NAME}", adopt=True)
+        await two.store.audience.listen(process, NAME, KEY)
+        assert await listeners(one) == {process}
+
+
+async def test_a_process_that_listens_at_this_moment_is_not_told_full(
+    redis: RedisServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attending, "LOOK", 0.01)
+    looked = anyio.Event()
+    is_indexed = AudienceScripts.is_indexed
+
+    def late(self: AudienceScripts, process: str, member: str) -> Call[bool]:
+        call = is_indexed(self, process, member)
+
+        def read(reply: Reply) -> bool:
+            client.zadd(KEYS.listeners(NAME, KEY), {process: 1})  # by the worker that lets it
+            there = call.read(reply)
+            if there:
+                looked.set()
+            return there
+
+        return Call(call.command, read)
+
+    monkeypatch.setattr(AudienceScripts, "is_indexed", late)
+    async with workers_on(redis, 1) as (one,):
+        session, process = await open_tab(one, KEY)
+        window = await read(one, session, process)
+        client.delete(KEYS.listeners(NAME, KEY))
+        await looked.wait()
+        assert await tell(one, b"1", process) == [1]
+        assert window.closed is None
+
+
+async def test_a_set_of_another_program_is_not_taken_for_lost(
+    redis: RedisServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attending, "LOOK", 0.01)
+    async with workers_on(redis, 1) as (one,):
+        session, process = await open_tab(one, KEY)
+        client.set(KEYS.listeners(NAME, KEY), "theirs")
+        connection = one.redis.serving.connection
+        window = await read(one, session, process)
+        while not client.info("errorstats").get("errorstat_WRONGTYPE"):
+            await anyio.lowlevel.checkpoint()
+        await answered(one)
+        assert one.redis.serving.connection is connection
+        assert window.closed is None
+
+
 async def test_the_keys_of_a_process_are_known_after_a_lost_connection(
     redis: RedisServer, client: Client, quick: None
 ) -> None:
-    one, two = Worker(redis.url), Worker(redis.url)
-    async with serving(one, two):
+    async with workers_on(redis, 2) as (one, two):
         session, process = await open_tab(one, KEY)
         await seen(session, two)
         two.store.enter(session, process)
@@ -146,8 +219,7 @@ async def test_the_keys_of_a_process_are_known_after_a_lost_connection(
 async def test_the_keys_of_a_full_channel_are_not_told_again(
     redis: RedisServer, client: Client, quick: None
 ) -> None:
-    one, two = Worker(redis.url), Worker(redis.url)
-    async with serving(one, two):
+    async with workers_on(redis, 2) as (one, two):
         session, process = await open_tab(one, KEY)
         kept_session, kept = await open_tab(one, KEY)
         await seen(session, one, two)
@@ -164,11 +236,27 @@ async def test_the_keys_of_a_full_channel_are_not_told_again(
         assert (await two.store.visit([session], process)).owner == session
 
 
+async def test_the_keys_of_a_process_that_comes_back_to_an_emptied_redis_are_told_again(
+    redis: RedisServer, client: Client, quick: None
+) -> None:
+    """The tab comes back before its worker knows that Redis has lost the data."""
+    async with workers_on(redis, 1) as (one,):
+        session, process = await open_tab(one, KEY)
+        await seen(session, one)
+        await one.store.keep(session, process)
+        await answered(one)
+        one.store.leave(process, 0)
+        await answered(one)
+        client.flushall()
+        one.store.enter(session, process)
+        await until_listens(one, {process})
+        assert (await one.store.visit([session], process)).owner == session
+
+
 async def test_a_worker_forgets_the_keys_of_what_it_does_not_have(
     redis: RedisServer, client: Client
 ) -> None:
-    one, two = Worker(redis.url), Worker(redis.url)
-    async with serving(one, two):
+    async with workers_on(redis, 2) as (one, two):
         session, process = await open_tab(one, KEY)
         two.store.enter(session, process)
         two.store.enter(session, process)
@@ -191,8 +279,7 @@ async def test_the_listeners_of_another_generation_are_asked_anew(
     redis: RedisServer, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audience_scripts, "SCANNED", 10)
-    one = Worker(redis.url)
-    async with serving(one):
+    async with workers_on(redis, 1) as (one,):
         processes = {(await open_tab(one, KEY))[1] for _ in range(300)}
         found = list[str]()
         async for part in one.store.audience.listeners(NAME, KEY):
@@ -209,8 +296,7 @@ async def test_the_listeners_of_another_generation_are_asked_anew(
 async def test_entries_that_are_out_of_date_are_removed(
     redis: RedisServer, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = Worker(redis.url)
-    async with serving(one):
+    async with workers_on(redis, 1) as (one,):
         session, process = await open_tab(one, KEY)
         closed_session, closed = await open_tab(one, KEY)
         await one.store.close(closed_session, closed)
@@ -226,8 +312,7 @@ async def test_entries_that_are_out_of_date_are_removed(
 async def test_a_process_that_closes_while_it_begins_to_listen_leaves_nothing(
     redis: RedisServer, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = Worker(redis.url)
-    async with serving(one):
+    async with workers_on(redis, 1) as (one,):
         _, process = await open_tab(one)
         index = AudienceScripts.index
 
@@ -244,8 +329,7 @@ async def test_a_process_that_closes_while_it_begins_to_listen_leaves_nothing(
 async def test_the_user_is_that_of_the_session_which_the_process_has_by_then(
     redis: RedisServer, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = Worker(redis.url)
-    async with serving(one):
+    async with workers_on(redis, 1) as (one,):
         session, process = await open_tab(one, KEY)
         user, new = AudienceScripts.user, new_id(session)
 
@@ -263,9 +347,9 @@ async def test_the_user_is_that_of_the_session_which_the_process_has_by_then(
 async def test_the_sets_of_used_keys_last(
     redis: RedisServer, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attending, "KEEP", 0.01)
-    one = Worker(redis.url)
-    async with serving(one):
+    monkeypatch.setattr(attending, "LOOK", 0.01)
+    monkeypatch.setattr(attending, "KEEP", 2)
+    async with workers_on(redis, 1) as (one,):
         session, process = await open_tab(one, KEY)
         index = KEYS.listeners(NAME, KEY)
         client.pexpire(index, 100_000)
@@ -283,17 +367,18 @@ async def test_a_message_is_stored_once_if_the_reply_is_lost(redis: RedisServer)
         async with serving(one, two):
             session, process = await open_tab(two, KEY)
             window = await read(two, session, process)
+            assert await tell(two, b"1", process) == [1]  # Redis has the script from now on
             proxy.harm.mute = True
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(tell, one, b"1", process)
-                await two.until(lambda: window.top == 1)
-                proxy.harm.mute = False
-                proxy.reset()
                 tasks.start_soon(tell, one, b"2", process)
                 await two.until(lambda: window.top == 2)
-            assert await tell(two, b"3", process) == [3]
-            await two.until(lambda: window.top == 3)
-            assert window.seen == [b"1", b"2", b"3"]
+                proxy.harm.mute = False
+                proxy.reset()
+                tasks.start_soon(tell, one, b"3", process)
+                await two.until(lambda: window.top == 3)
+            assert await tell(two, b"4", process) == [4]
+            await two.until(lambda: window.top == 4)
+            assert window.seen == [b"1", b"2", b"3", b"4"]
 
 
 async def test_messages_that_wait_too_long_are_given_up(redis: RedisServer) -> None:
@@ -325,8 +410,7 @@ async def test_messages_that_wait_too_long_are_given_up(redis: RedisServer) -> N
 async def test_a_redis_that_is_full_refuses_listeners_and_takes_messages_later(
     redis: RedisServer, client: Client
 ) -> None:
-    one = Worker(redis.url)
-    async with serving(one):
+    async with workers_on(redis, 1) as (one,):
         session, process = await open_tab(one, KEY, "1")
         window = await read(one, session, process)
         client.config_set("maxmemory", 1)
@@ -350,8 +434,7 @@ async def test_a_redis_that_is_full_refuses_listeners_and_takes_messages_later(
 async def test_a_key_of_another_program_harms_no_other_message(
     redis: RedisServer, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    one = Worker(redis.url)
-    async with serving(one):
+    async with workers_on(redis, 1) as (one,):
         _, strange = await open_tab(one, KEY)
         _, process = await open_tab(one, KEY)
         key = KEYS.process(strange).channel(NAME).log
@@ -368,8 +451,7 @@ async def test_a_key_of_another_program_harms_no_other_message(
 async def test_the_messages_of_a_lost_generation_have_another_epoch(
     redis: RedisServer, client: Client, quick: None
 ) -> None:
-    one = Worker(redis.url)
-    async with serving(one):
+    async with workers_on(redis, 1) as (one,):
         session, process = await open_tab(one, KEY)
         window = await read(one, session, process)
         (before,) = await one.store.audience.tell(f"~{NAME}", [process], b"1")
@@ -389,8 +471,7 @@ async def test_the_messages_of_a_lost_generation_have_another_epoch(
 async def test_a_number_that_redis_has_passed_is_a_fault(
     redis: RedisServer, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    one = Worker(redis.url)
-    async with serving(one):
+    async with workers_on(redis, 1) as (one,):
         _, process = await open_tab(one, KEY)
         assert await tell(one, b"1", process) == [1]
         (batch,) = client.keys("*b:*")
@@ -404,8 +485,7 @@ async def test_a_number_that_redis_has_passed_is_a_fault(
 async def test_a_message_to_more_than_one_call_may_be_stored_in_part(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = Worker(redis.url)
-    async with serving(one):
+    async with workers_on(redis, 1) as (one,):
         _, process = await open_tab(one, KEY)
         tell_ = flusher_of(one.redis).tell
         calls = iter([tell_])
@@ -424,8 +504,7 @@ async def test_a_message_to_more_than_one_call_may_be_stored_in_part(
 
 
 async def test_nothing_is_left_of_closed_processes(redis: RedisServer, client: Client) -> None:
-    one, two = Worker(redis.url), Worker(redis.url)
-    async with serving(one, two):
+    async with workers_on(redis, 2) as (one, two):
         tabs = [await open_tab(one, KEY, "1", "2") for _ in range(5)]
         for session, process in tabs:
             await read(two, session, process)
@@ -442,8 +521,7 @@ async def test_nothing_is_left_of_closed_processes(redis: RedisServer, client: C
 
 
 async def test_a_caller_that_is_gone_does_not_harm_the_others(redis: RedisServer) -> None:
-    one = Worker(redis.url)
-    async with serving(one):
+    async with workers_on(redis, 1) as (one,):
         _, process = await open_tab(one, KEY)
         scripts = AudienceScripts(KEYS)
         message = audience_scripts.Message(NAME, [process], b"1")
@@ -457,8 +535,7 @@ async def test_a_caller_that_is_gone_does_not_harm_the_others(redis: RedisServer
 async def test_another_worker_bids_farewell_if_one_dies(
     redis: RedisServer, client: Client, quick: None
 ) -> None:
-    one, two = Worker(redis.url), Worker(redis.url)
-    async with serving(one, two):
+    async with workers_on(redis, 2) as (one, two):
         one.people.withheld = []
         session = new_id()
         process = await one.store.open(session, new_id(session))
@@ -489,12 +566,43 @@ async def test_another_worker_bids_farewell_if_one_stops(
         await two.until(lambda: two.people.farewells == [process])
 
 
+@pytest.mark.parametrize("turns_between", range(12))
+async def test_a_process_that_is_closed_twice_at_once_gets_one_farewell(
+    redis: RedisServer, turns_between: int
+) -> None:
+    async with workers_on(redis, 1) as (one,):
+        for _ in range(5):
+            session = new_id()
+            process = await one.store.open(session, new_id(session))
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(one.store.close(session, process))
+                for _ in range(turns_between):
+                    await asyncio.sleep(0)
+                tasks.create_task(one.store.close(session, process))
+            await answered(one, one)
+            assert one.people.farewells.count(process) == 1
+        assert redis_tables(one.redis)["farewells"] == 0
+
+
+async def test_a_farewell_follows_a_closing_that_has_failed_before(
+    redis: RedisServer, client: Client
+) -> None:
+    async with workers_on(redis, 1) as (one,):
+        session, process = await open_tab(one, KEY)
+        client.set(KEYS.listeners(NAME, KEY), "theirs")
+        with pytest.raises(BrokerUnavailable, match="WRONGTYPE"):
+            await one.store.close(session, process)
+        assert (one.people.farewells, redis_tables(one.redis)["farewells"]) == ([], 0)
+        client.delete(KEYS.listeners(NAME, KEY))
+        await one.store.close(session, process)
+        assert one.people.farewells == [process]
+
+
 async def test_a_slow_farewell_is_left_to_its_worker(
     redis: RedisServer, client: Client, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(farewells, "RENEW", 0.01)
-    one, two = Worker(redis.url), Worker(redis.url)
-    async with serving(one, two):
+    async with workers_on(redis, 2) as (one, two):
         one.people.withheld = []
         session = new_id()
         process = await one.store.open(session, new_id(session))
@@ -513,8 +621,7 @@ async def test_a_slow_farewell_is_left_to_its_worker(
 
 
 async def test_connections_of_dead_workers_do_not_count(redis: RedisServer, client: Client) -> None:
-    one = Worker(redis.url)
-    async with serving(one):
+    async with workers_on(redis, 1) as (one,):
         session = new_id()
         process = await one.store.open(session, new_id(session))
         keys = KEYS.process(process)

@@ -6,22 +6,24 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from asgi_comet import BrokerUnavailable, ChannelClosed, ChannelFull
 from asgi_comet._runtime.clock import MonotonicClock
 from asgi_comet.brokers.logs import Fenced
+from asgi_comet.brokers.redis import lua
 from asgi_comet.brokers.redis.address import Address, parse_address
 from asgi_comet.brokers.redis.appends import Append
+from asgi_comet.brokers.redis.audience_scripts import AudienceScripts, Message
 from asgi_comet.brokers.redis.calls import Call, Item, Log
 from asgi_comet.brokers.redis.connection import Connection, ReplyError
 from asgi_comet.brokers.redis.dialing import dial
 from asgi_comet.brokers.redis.flusher import FORGOTTEN, Flusher
 from asgi_comet.brokers.redis.keys import Keys
 from asgi_comet.brokers.redis.queueing import BATCH, Limits
-from asgi_comet.brokers.redis.replies import Ended, Opened, Refused
+from asgi_comet.brokers.redis.replies import Ended, Opened, Refused, Stale
 from asgi_comet.brokers.redis.scripts import Scripts
 from asgi_comet.core.messages import First, Position
 from asgi_comet.testing.clock import ManualClock
@@ -29,6 +31,8 @@ from tests.kit.redis import Client, RedisServer, run
 from tests.kit.redis_proxy import RedisProxy, turns
 
 pytestmark = pytest.mark.anyio
+
+T = TypeVar("T")
 
 SCRIPTS = Scripts(Keys())
 LOG = Log(SCRIPTS.keys.site("a"), "S", "-", 10_000, 2**24)
@@ -204,6 +208,185 @@ async def test_late_bytes_of_a_dead_connection_store_nothing_twice(
             await proxy.release()
             await flusher.append(LOG, Item(b"end"))()
     assert held(store) == [b"known", b"held back", b"0", b"1", b"end"]
+
+
+async def lose_replies(
+    proxy: RedisProxy, flusher: Flusher, *, patient: bool = False
+) -> list[Append]:
+    """Have two messages stored, and the reply lost."""
+    async with flushing(flusher, proxy.address) as connection:
+        await flusher.append(LOG, Item(b"known"))()  # Redis knows the script
+        proxy.harm.cut = 0
+        sent = [flusher.append(LOG, Item(b"%d" % n), patient=patient) for n in range(2)]
+        while connection.closed is None:
+            await turns(1)
+        proxy.harm.cut = None
+    return sent
+
+
+async def test_a_full_redis_tells_what_it_stored_before(redis: RedisServer, store: Client) -> None:
+    flusher = make()
+    async with RedisProxy(redis).run() as proxy:
+        sent = await lose_replies(proxy, flusher)
+    try:
+        store.config_set("maxmemory", 1)
+        async with flushing(flusher, address_of(redis)):
+            assert [await one() for one in sent] == [Position("e", 2), Position("e", 3)]
+            with pytest.raises(ReplyError, match="OOM"):
+                await flusher.append(LOG, Item(b"by hand"))()
+    finally:
+        store.config_set("maxmemory", 0)
+    assert held(store) == [b"known", b"0", b"1"]
+
+
+async def test_a_full_redis_tells_what_it_made_of_a_notification(
+    redis: RedisServer, store: Client
+) -> None:
+    flusher, scripts = make(), AudienceScripts(SCRIPTS.keys)
+    message = Message("notes", ["aa-closed"], b"1")
+    async with (
+        RedisProxy(redis).run() as proxy,
+        flushing(flusher, proxy.address) as connection,
+    ):
+        first = await flusher.tell(scripts, message)
+        proxy.harm.cut = 0
+        told = flusher.tell(scripts, message)
+        while connection.closed is None:
+            await turns(1)
+    try:
+        store.config_set("maxmemory", 1)
+        async with flushing(flusher, address_of(redis)):
+            assert await told == first
+    finally:
+        store.config_set("maxmemory", 0)
+
+
+async def test_what_a_full_redis_refuses_is_not_stored_by_late_bytes(
+    redis: RedisServer, store: Client
+) -> None:
+    clock = ManualClock()
+    flusher = make(clock)
+    try:
+        async with RedisProxy(redis).run() as proxy:
+            async with flushing(flusher, proxy.address):
+                await flusher.append(LOG, Item(b"known"))()
+                proxy.harm.deaf = True
+                by_hand = flusher.append(LOG, Item(b"by hand"))
+                of_source = flusher.append(LOG, Item(b"of a source"), patient=True)
+                await turns(20)
+            proxy.harm.deaf = False
+            store.config_set("maxmemory", 1)
+            async with flushing(flusher, proxy.address):
+                with pytest.raises(ReplyError, match="OOM") as caught:
+                    await by_hand()
+                assert not caught.value.maybe_stored
+                store.config_set("maxmemory", 0)
+                await proxy.release()
+                clock.advance(1)
+                assert await of_source() == Position("e", 2)
+    finally:
+        store.config_set("maxmemory", 0)
+    assert held(store) == [b"known", b"of a source"]
+
+
+async def lose_requests(proxy: RedisProxy, flusher: Flusher, send: Callable[[], T]) -> T:
+    """Send what does not reach Redis, nor does Redis store it later; the worker does not know."""
+    async with flushing(flusher, proxy.address):
+        await flusher.append(LOG, Item(b"known"))()  # the first batch
+        proxy.harm.deaf = True
+        sent = send()
+        await turns(20)
+    proxy.harm.deaf = False
+    return sent
+
+
+@pytest.mark.parametrize("logs", [[LOG], [LOG, OTHER]])
+async def test_a_batch_that_is_never_stored_is_sent_under_another_number(
+    redis: RedisServer, store: Client, logs: list[Log]
+) -> None:
+    flusher = make()
+    async with RedisProxy(redis).run() as proxy:
+        sent = await lose_requests(
+            proxy, flusher, lambda: [flusher.append(log, Item(b"late")) for log in logs]
+        )
+        assert run(store, SCRIPTS.void("W", 2, bytes)) == b""  # and the reply is lost
+        async with flushing(flusher, proxy.address):
+            assert [(await one()).epoch for one in sent] == ["e"] * len(logs)
+            await proxy.release()
+            await flusher.append(LOG, Item(b"last"))()
+    assert held(store) == [b"known", b"late", b"last"]
+    assert held(store, OTHER) == [b"late"] * (len(logs) - 1)
+    assert run(store, SCRIPTS.void("W", 2, bytes)) == b"stale"
+
+
+async def test_a_notification_that_is_never_stored_is_sent_under_another_number(
+    redis: RedisServer, store: Client
+) -> None:
+    flusher, scripts = make(), AudienceScripts(SCRIPTS.keys)
+    message = Message("notes", ["aa-closed"], b"1")
+    async with RedisProxy(redis).run() as proxy:
+        told = await lose_requests(proxy, flusher, lambda: flusher.tell(scripts, message))
+        run(store, SCRIPTS.void("W", 2, bytes))
+        async with flushing(flusher, proxy.address):
+            assert await told == await flusher.tell(scripts, message) == ("closed",)
+
+
+async def test_a_batch_that_is_given_up_while_redis_is_asked_is_over(
+    redis: RedisServer, store: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock()
+    flusher = make(clock, patience=1)
+    async with RedisProxy(redis).run() as proxy:
+        sent = await lose_replies(proxy, flusher)
+    asked, reply = asyncio.Event(), asyncio.get_running_loop().create_future()
+    store.config_set("maxmemory", 1)
+    try:
+        async with flushing(flusher, address_of(redis)) as connection:
+            send = connection.send
+
+            def hold(call: Call[Any]) -> asyncio.Future[Any]:
+                if call.script is not lua.VOID:
+                    return send(call)
+                asked.set()
+                return reply
+
+            monkeypatch.setattr(connection, "send", hold)
+            await asked.wait()
+            clock.advance(2)
+            flusher.give_up()
+            reply.set_result(Stale(void=True))
+            with pytest.raises(BrokerUnavailable) as caught:
+                await sent[0]()
+            assert caught.value.maybe_stored
+            store.config_set("maxmemory", 0)
+            assert await flusher.append(LOG, Item(b"new"))() == Position("e", 4)
+    finally:
+        store.config_set("maxmemory", 0)
+    assert held(store) == [b"known", b"0", b"1", b"new"]
+
+
+async def test_a_batch_that_redis_may_have_is_sent_until_redis_can_tell(
+    redis: RedisServer, store: Client
+) -> None:
+    clock = ManualClock()
+    flusher = make(clock)
+    async with RedisProxy(redis).run() as proxy:
+        sent = await lose_replies(proxy, flusher, patient=True)
+    try:
+        store.config_set("min-replicas-to-write", 1)  # so that Redis refuses all writes
+        async with flushing(flusher, address_of(redis)):
+            while store.info("errorstats").get("errorstat_NOREPLICAS", {"count": 0})["count"] < 4:
+                clock.advance(1)
+                await turns(1)
+            assert [one.outcome for one in sent] == [None, None]
+            store.config_set("min-replicas-to-write", 0)
+            while None in [one.outcome for one in sent]:
+                clock.advance(1)
+                await turns(1)
+            assert [await one() for one in sent] == [Position("e", 2), Position("e", 3)]
+    finally:
+        store.config_set("min-replicas-to-write", 0)
+    assert held(store) == [b"known", b"0", b"1"]
 
 
 async def test_a_lost_reply_to_a_script_is_answered_by_its_retry(

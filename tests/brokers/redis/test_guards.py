@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from asgi_comet import SITE, Comet, CometMiddleware
+from asgi_comet import SITE, Channel, Comet, CometMiddleware
 from asgi_comet.brokers.redis.broker import RedisBroker
 from asgi_comet.brokers.redis.keys import Keys
 from tests.kit.clients import SseClient
@@ -19,9 +21,17 @@ from tests.kit.redis import Client, RedisServer
 from tests.kit.serving import Address, Answer, serve
 from tests.kit.stage import KEY, application
 
+meanwhile: list[Callable[[], None]] = []  # what happens while the rule is asked
+
 
 def may_enter(connection: HTTPConnection) -> bool:
+    if meanwhile:
+        meanwhile.pop()()
     return "guest" in connection.cookies
+
+
+def keep_out(connection: HTTPConnection) -> bool:
+    return False
 
 
 def ask(address: Address, cookie: str) -> Answer:
@@ -32,19 +42,29 @@ def ask(address: Address, cookie: str) -> Answer:
 
 def worker(redis: RedisServer, *guards: Any) -> Starlette:
     comet = Comet(KEY, broker=RedisBroker(redis.url))
+    rooms: list[Channel[Any]] = []
     for guard in guards:
         comet.guard(guard)
 
     async def make(request: Request) -> JSONResponse:
-        room = comet.create(scope=SITE, name="room", authorize=may_enter)
+        rule = keep_out if "closed" in request.query_params else may_enter
+        room = comet.create(scope=SITE, name="room", authorize=rule)
         await room.publish("secret").stored()
+        rooms.append(room)
         reference = room.reference()
         if "end" in request.query_params:
             room.close()
         return JSONResponse(reference)
 
+    async def close(request: Request) -> Response:
+        rooms.pop().close()
+        return Response(status_code=204)
+
     middleware = [Middleware(CometMiddleware, comet=comet)]
-    return Starlette(routes=[Route("/make", make, methods=["POST"])], middleware=middleware)
+    return Starlette(
+        routes=[Route(f"/{call.__name__}", call, methods=["POST"]) for call in (make, close)],
+        middleware=middleware,
+    )
 
 
 def test_the_rule_of_a_channel_holds_in_every_worker(redis: RedisServer) -> None:
@@ -69,6 +89,48 @@ def test_the_rule_of_a_channel_that_has_ended_holds_in_every_worker(
             assert b"forbidden" in ask(address, "").body
             assert b"secret" in ask(address, "guest=1").body
         assert ask(old, "guest=1").status == 503
+
+
+def test_a_channel_that_was_made_again_has_its_new_rule(redis: RedisServer, client: Client) -> None:
+    rules = may_enter, keep_out
+    with serve(worker(redis, *rules)) as one, serve(worker(redis, *rules)) as two:
+        assert one.request("POST", "/make").status == 200
+        assert b"forbidden" in ask(two, "").body  # which remembers the rule for a while
+        assert one.request("POST", "/close").status == 204
+        while client.hget(Keys().site("room").meta, "c") is None:
+            pass
+        assert one.request("POST", "/make?closed").status == 200
+        assert b"secret" not in ask(two, "guest=1").body
+        assert b"forbidden" in ask(two, "guest=1").body
+
+
+@pytest.mark.parametrize("asked", [0, 1], ids=["here", "elsewhere"])
+def test_a_channel_that_is_made_again_while_its_rule_is_asked_has_its_new_rule(
+    redis: RedisServer, client: Client, asked: int
+) -> None:
+    def make_again() -> None:
+        assert one.request("POST", "/close").status == 204
+        while client.hget(Keys().site("room").meta, "c") is None:
+            pass
+        assert one.request("POST", "/make?closed").status == 200
+
+    rules = may_enter, keep_out
+    with serve(worker(redis, *rules)) as one, serve(worker(redis, *rules)) as two:
+        assert one.request("POST", "/make").status == 200
+        meanwhile.append(make_again)
+        assert b"forbidden" in ask((one, two)[asked], "guest=1").body
+
+
+def test_a_channel_that_is_gone_for_good_is_unknown(redis: RedisServer, client: Client) -> None:
+    with serve(worker(redis, may_enter)) as one, serve(worker(redis, may_enter)) as two:
+        assert one.request("POST", "/make").status == 200
+        assert b"forbidden" in ask(two, "").body  # which remembers the channel for a while
+        assert one.request("POST", "/close").status == 204
+        keys = Keys().site("room")
+        while client.hget(keys.meta, "c") is None:
+            pass
+        client.delete(keys.meta, keys.log)
+        assert b"unknown" in ask(two, "guest=1").body
 
 
 def lose_entries(client: Client) -> None:

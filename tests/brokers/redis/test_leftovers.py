@@ -10,7 +10,7 @@ import pytest
 
 from asgi_comet.brokers.redis import RedisBroker
 from asgi_comet.brokers.redis.keys import Keys
-from asgi_comet.testing._inspect import redis_tables
+from asgi_comet.testing._inspect_redis import redis_tables
 from asgi_comet.testing.party import Party
 from tests.kit.clients import SseClient
 from tests.kit.redis import Client, RedisServer

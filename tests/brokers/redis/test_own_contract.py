@@ -9,7 +9,8 @@ from asgi_comet.brokers.redis.broker import RedisBroker
 from asgi_comet.brokers.redis.keys import Keys
 from asgi_comet.brokers.redis.people_scripts import PeopleScripts
 from asgi_comet.errors import NonUniqueChannelName
-from asgi_comet.testing.own_contract import PROCESS, Claiming, OwnContract
+from asgi_comet.testing.own_contract import OwnContract
+from asgi_comet.testing.reading_contract import PROCESS, Claiming
 from tests.kit.redis import RedisServer, run
 
 pytestmark = pytest.mark.anyio

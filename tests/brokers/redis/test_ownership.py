@@ -18,20 +18,22 @@ from asgi_comet.brokers.redis import RedisBroker, flusher
 from asgi_comet.brokers.redis.keys import Keys
 from asgi_comet.brokers.redis.queueing import BATCH
 from asgi_comet.brokers.redis.scripts import Scripts
-from asgi_comet.testing._inspect import redis_tables
+from asgi_comet.testing._inspect_redis import redis_tables
 from asgi_comet.testing.clock import ManualClock
 from asgi_comet.testing.party import Party, position
 from asgi_comet.testing.window import Window
+from tests.kit import redis_workers
 from tests.kit.redis import Client, RedisServer
 from tests.kit.redis_proxy import RedisProxy, turns
+from tests.kit.redis_workers import living
 
 pytestmark = pytest.mark.anyio
 
 KEYS = Keys()
 
 
-class Worker(Party):
-    """A party that can die: it then neither hands over nor says good-bye.
+class Worker(redis_workers.Worker):
+    """A worker that may stand still.
 
     Attributes:
         clock: What its heartbeats follow; they stand still until it is advanced.
@@ -39,18 +41,7 @@ class Worker(Party):
 
     def __init__(self, url: str, *, stalled: bool = False) -> None:
         self.clock = ManualClock() if stalled else None
-        self.redis = RedisBroker(url, clock=self.clock, timeout=20)
-        super().__init__(self.redis)
-        self.life = anyio.CancelScope()
-
-    async def serve(self, begun: anyio.Event, stop: anyio.Event) -> None:
-        with self.life:
-            async with self.running():
-                begun.set()
-                await stop.wait()
-
-    def die(self) -> None:
-        self.life.cancel()
+        super().__init__(url, clock=self.clock, timeout=20)
 
     async def drive(self, reached: Callable[[], bool]) -> None:
         """Let the time of a stalled worker pass, until a condition holds."""
@@ -67,19 +58,6 @@ class Worker(Party):
             for _ in range(5):
                 with suppress(BrokerUnavailable):  # the worker begins anew
                     await self.redis.find("nothing")  # whatever was asked before is answered
-
-
-@asynccontextmanager
-async def serving(*workers: Worker) -> AsyncIterator[None]:
-    with anyio.fail_after(60):
-        async with anyio.create_task_group() as tasks:
-            stop = anyio.Event()
-            for worker in workers:
-                begun = anyio.Event()
-                tasks.start_soon(worker.serve, begun, stop)
-                await begun.wait()
-            yield
-            stop.set()
 
 
 async def owner(workers: list[Worker], logs: list[Window]) -> int:
@@ -100,11 +78,24 @@ async def owner(workers: list[Worker], logs: list[Window]) -> int:
     return one
 
 
+@asynccontextmanager
+async def taken_over(redis: RedisServer) -> AsyncIterator[tuple[Worker, Worker, Window, Window]]:
+    """Have a worker own the channel of a worker that stands still; return both, and the windows."""
+    slow, quick = Worker(redis.url, stalled=True), Worker(redis.url)
+    async with living(slow, quick):
+        mine, theirs = [await one.make("a", adopt=True, sourced=True) for one in (slow, quick)]
+        slow.broker.bid(mine)
+        await slow.until(lambda: mine.owned == 1)
+        quick.broker.bid(theirs)
+        await quick.until(lambda: theirs.owned == 1)  # the other has not beaten for a second
+        yield slow, quick, mine, theirs
+
+
 async def test_channels_of_a_worker_that_dies_move_and_those_it_alone_could_read_fail(
     redis: RedisServer, client: Client
 ) -> None:
     workers = [Worker(redis.url) for _ in range(3)]
-    async with serving(*workers):
+    async with living(*workers):
         logs = [await worker.make("a", adopt=True, sourced=True) for worker in workers]
         await workers[0].make("once", sourced=True)
         heard = await workers[1].join("once")
@@ -134,13 +125,7 @@ async def test_channels_of_a_worker_that_dies_move_and_those_it_alone_could_read
 async def test_a_worker_that_stalls_for_too_long_publishes_nothing_more_of_a_source(
     redis: RedisServer,
 ) -> None:
-    slow, quick = Worker(redis.url, stalled=True), Worker(redis.url)
-    async with serving(slow, quick):
-        mine, theirs = [await one.make("a", adopt=True, sourced=True) for one in (slow, quick)]
-        slow.broker.bid(mine)
-        await slow.until(lambda: mine.owned == 1)
-        quick.broker.bid(theirs)
-        await quick.until(lambda: theirs.owned == 1)  # the other has not beaten for a second
+    async with taken_over(redis) as (slow, quick, mine, theirs):
         stored = slow.broker.append(mine, b"late", sourced=True)
         with pytest.raises(Fenced):
             await position(mine, stored)
@@ -159,13 +144,7 @@ async def test_a_worker_that_stalls_for_too_long_publishes_nothing_more_of_a_sou
 async def test_a_worker_that_others_took_for_dead_owns_nothing_until_it_bids_anew(
     redis: RedisServer,
 ) -> None:
-    slow, quick = Worker(redis.url, stalled=True), Worker(redis.url)
-    async with serving(slow, quick):
-        mine, theirs = [await one.make("a", adopt=True, sourced=True) for one in (slow, quick)]
-        slow.broker.bid(mine)
-        await slow.until(lambda: mine.owned == 1)
-        quick.broker.bid(theirs)
-        await quick.until(lambda: theirs.owned == 1)
+    async with taken_over(redis) as (slow, quick, mine, theirs):
         await slow.drive(lambda: mine.disowned == 1)  # by its own heartbeat
         with pytest.raises(Fenced):
             slow.broker.append(mine, b"late", sourced=True)
@@ -177,7 +156,7 @@ async def test_an_owner_that_no_worker_knows_is_inherited(
     redis: RedisServer, client: Client
 ) -> None:
     gone, one, two = Worker(redis.url), Worker(redis.url), Worker(redis.url)
-    async with serving(gone, one, two):
+    async with living(gone, one, two):
         logs = [await worker.make("a", adopt=True, sourced=True) for worker in (gone, one, two)]
         gone.broker.bid(logs[0])
         await gone.until(lambda: logs[0].owned == 1)
@@ -192,14 +171,14 @@ async def test_a_channel_that_has_no_owner_is_bid_for_though_no_frame_said_so(
     redis: RedisServer, client: Client
 ) -> None:
     one, two = Worker(redis.url), Worker(redis.url)
-    async with serving(one, two):
+    async with living(one, two):
         logs = [await worker.make("a", adopt=True, sourced=True) for worker in (one, two)]
-        lost = await one.make("lost", adopt=True, sourced=True)
-        two.broker.bid(await two.make("lost", adopt=True, sourced=True))
-        one.broker.bid(lost)
-        one.broker.bid(logs[0])
-        await one.until(lambda: logs[0].owned == 1)
-        two.broker.bid(logs[1])
+        lost = [await worker.make("lost", adopt=True, sourced=True) for worker in (one, two)]
+        for mine in (lost[0], logs[0]):
+            one.broker.bid(mine)
+        await one.until(lambda: lost[0].owned == logs[0].owned == 1)
+        for theirs in (lost[1], logs[1]):
+            two.broker.bid(theirs)
         for _ in range(5):
             await two.redis.find("nothing")
         client.delete(KEYS.site("lost").meta)  # there is nothing to bid for
@@ -209,7 +188,7 @@ async def test_a_channel_that_has_no_owner_is_bid_for_though_no_frame_said_so(
 
 async def test_a_bid_is_withdrawn_before_redis_has_answered(redis: RedisServer) -> None:
     one, two = Worker(redis.url), Worker(redis.url)
-    async with serving(one, two):
+    async with living(one, two):
         logs = [await worker.make("a", adopt=True, sourced=True) for worker in (one, two)]
         one.broker.bid(logs[0])
         one.broker.release(logs[0], clean=False)
@@ -231,7 +210,7 @@ async def test_a_bid_that_is_withdrawn_while_the_worker_looks_for_owners_owns_no
     redis: RedisServer, client: Client
 ) -> None:
     one = Worker(redis.url, stalled=True)
-    async with serving(one):
+    async with living(one):
         log = await one.make("a", adopt=True, sourced=True)
         meta = KEYS.site("a").meta
         for count in range(100):
@@ -251,7 +230,7 @@ async def test_a_bid_that_is_withdrawn_while_the_worker_looks_for_owners_owns_no
 async def test_bids_are_repeated_on_a_new_connection(redis: RedisServer) -> None:
     async with RedisProxy(redis).run() as proxy:
         one, two = Worker(proxy.url), Worker(redis.url)
-        async with serving(one, two):
+        async with living(one, two):
             logs = [await worker.make("a", adopt=True, sourced=True) for worker in (one, two)]
             owned = await one.make("b", adopt=True, sourced=True)
             one.broker.bid(owned)
@@ -273,7 +252,7 @@ async def test_readers_are_told_full_if_a_value_of_a_source_may_not_be_stored(
     monkeypatch.setattr(flusher, "FORGOTTEN", 0)
     async with RedisProxy(redis).run() as proxy:
         one = Worker(proxy.url)
-        async with serving(one):
+        async with living(one):
             log = await one.make("a", adopt=True, sourced=True)
             one.broker.bid(log)
             await one.until(lambda: log.owned == 1)
@@ -301,7 +280,7 @@ async def test_a_fence_that_redis_knows_no_more_is_replaced(
 ) -> None:
     async with RedisProxy(redis).run() as proxy:
         one = Worker(proxy.url, stalled=True)
-        async with serving(one):
+        async with living(one):
             log = await one.make("a", adopt=True, sourced=True)
             one.broker.bid(log)
             await one.until(lambda: log.owned == 1)
@@ -327,7 +306,7 @@ async def test_a_reader_that_asks_before_there_is_an_owner_wakes_the_next_one(
     redis: RedisServer, client: Client
 ) -> None:
     one, two = Worker(redis.url), Worker(redis.url)
-    async with serving(one, two):
+    async with living(one, two):
         log = await one.make("a")
         two.broker.want(await two.join("a"), 7)
         record = Keys().site("a").meta
@@ -344,7 +323,7 @@ async def test_a_reader_wakes_the_owner_of_an_on_demand_source(
     one, two = Worker(redis.url), Worker(redis.url)
     window = Window(ChannelSpec(name="a", kind="site", size=1, max_bytes=1))
     two.broker.want(window, 1)  # there is no connection
-    async with serving(one, two):
+    async with living(one, two):
         log = await one.make("a", sourced=True)
         other = await two.join("a")
         two.broker.want(other, 7)
@@ -378,7 +357,7 @@ async def test_a_source_cannot_be_owned_while_redis_is_away(
 
 async def test_a_member_ends_once_no_worker_uses_it(redis: RedisServer, client: Client) -> None:
     one, two = Worker(redis.url, stalled=True), Worker(redis.url)
-    async with serving(one, two):
+    async with living(one, two):
         log = await one.make("a", adopt=True, sourced=True, reclaim=True)
         assert not one.broker.retire(log, 0.001)  # it is not the owner
         one.broker.bid(log)
@@ -404,7 +383,7 @@ async def test_a_member_that_its_owner_follows_no_more_ends_as_well(
     redis: RedisServer, client: Client
 ) -> None:
     one = Worker(redis.url, stalled=True)
-    async with serving(one):
+    async with living(one):
         log = await one.make("a", adopt=True, sourced=True, reclaim=True)
         kept = await one.make("b", adopt=True, sourced=True, reclaim=True)
         for window in (log, kept):
@@ -422,7 +401,7 @@ async def test_a_member_that_was_used_at_the_last_moment_stays(
     redis: RedisServer, client: Client
 ) -> None:
     one, two = Worker(redis.url, stalled=True), Worker(redis.url)
-    async with serving(one, two):
+    async with living(one, two):
         log = await one.make("a", adopt=True, sourced=True, reclaim=True)
         one.broker.bid(log)
         await one.until(lambda: log.owned == 1)
@@ -446,7 +425,7 @@ async def test_a_retired_member_that_another_worker_owns_by_now_ends_here(
     redis: RedisServer, client: Client
 ) -> None:
     one, two = Worker(redis.url, stalled=True), Worker(redis.url, stalled=True)
-    async with serving(one, two):
+    async with living(one, two):
         logs = [await w.make("a", adopt=True, sourced=True, reclaim=True) for w in (one, two)]
         one.broker.bid(logs[0])
         await one.until(lambda: logs[0].owned == 1)
@@ -465,7 +444,7 @@ async def test_a_member_in_place_of_which_another_is_made_ends_at_once(
     redis: RedisServer, client: Client
 ) -> None:
     one, two = Worker(redis.url, stalled=True), Worker(redis.url, stalled=True)
-    async with serving(one, two):
+    async with living(one, two):
         logs = {}
         for name in ("used", "unused", "used again"):
             logs[name] = await one.make(name, adopt=True, sourced=True, reclaim=True)
@@ -484,7 +463,7 @@ async def test_a_worker_that_leaves_a_member_of_another_owner_forgets_it(
     redis: RedisServer,
 ) -> None:
     one, two = Worker(redis.url), Worker(redis.url)
-    async with serving(one, two):
+    async with living(one, two):
         logs = [await w.make("a", adopt=True, reclaim=True) for w in (one, two)]
         one.broker.bid(logs[0])
         await one.until(lambda: logs[0].owned == 1)
@@ -501,7 +480,7 @@ async def test_a_member_ends_while_its_owner_gives_it_up(
     redis: RedisServer, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, unused = Worker(redis.url, stalled=True), Scripts.unused
-    async with serving(one):
+    async with living(one):
         log = await one.make("a", adopt=True, sourced=True, reclaim=True)
         one.broker.bid(log)
         await one.until(lambda: log.owned == 1)
@@ -520,7 +499,7 @@ async def test_a_member_ends_while_its_owner_gives_it_up(
 
 async def test_a_worker_that_leaves_beats_no_more(redis: RedisServer, client: Client) -> None:
     one = Worker(redis.url, stalled=True)
-    async with serving(one):
+    async with living(one):
         await one.make("a")
         await one.broker.hand_over()
         await one.beats(3)
@@ -531,7 +510,7 @@ async def test_a_message_that_is_fenced_after_the_worker_has_given_the_channel_u
     redis: RedisServer, client: Client
 ) -> None:
     one = Worker(redis.url)
-    async with serving(one):
+    async with living(one):
         log = await one.make("a", adopt=True, sourced=True)
         one.broker.bid(log)
         one.broker.bid(log)  # once is enough
@@ -547,7 +526,7 @@ async def test_a_message_that_is_fenced_after_the_worker_has_given_the_channel_u
 
 async def test_every_worker_knows_how_many_members_the_others_have(redis: RedisServer) -> None:
     one, two = Worker(redis.url), Worker(redis.url)
-    async with serving(one, two):
+    async with living(one, two):
         for name in "ab":
             log = await one.make(name, adopt=True, sourced=True, reclaim=True)
             one.broker.bid(log)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 import anyio
@@ -13,7 +13,7 @@ import anyio.to_thread
 import pytest
 
 from asgi_comet import BrokerUnavailable, ProcessClosed
-from asgi_comet.brokers.people import Moved
+from asgi_comet.brokers.people import Moved, SessionState, Visited
 from asgi_comet.brokers.redis import (
     control,
     control_scripts,
@@ -21,10 +21,11 @@ from asgi_comet.brokers.redis import (
     lua,
     people,
     presence,
+    stock_scripts,
 )
 from asgi_comet.brokers.redis.asking import Asking
 from asgi_comet.brokers.redis.calls import Call
-from asgi_comet.brokers.redis.connection import ReplyError
+from asgi_comet.brokers.redis.connection import Connection, ReplyError
 from asgi_comet.brokers.redis.control_scripts import ControlScripts, Row
 from asgi_comet.brokers.redis.entries import Change, write_entry
 from asgi_comet.brokers.redis.foreign import passing_over
@@ -32,9 +33,9 @@ from asgi_comet.brokers.redis.heartbeat import Heartbeat
 from asgi_comet.brokers.redis.lua import Script
 from asgi_comet.brokers.redis.people_scripts import PeopleScripts
 from asgi_comet.brokers.redis.serving import Beginning
-from asgi_comet.testing._inspect import redis_tables
+from asgi_comet.testing._inspect_redis import redis_tables
 from asgi_comet.testing.clock import ManualClock
-from asgi_comet.testing.people_contract import new_id
+from asgi_comet.testing.party import new_id
 from tests.kit.redis import Client, RedisServer, milliseconds, run
 from tests.kit.redis_proxy import RedisProxy, turns
 from tests.kit.redis_workers import KEYS, Worker, answered, promoted, saved, serving
@@ -43,6 +44,7 @@ pytestmark = pytest.mark.anyio
 
 ANN = '"ann"'
 TIMEOUT, LATE, NEW = 600_000, 90_000, 30_000  # ms
+HOUR, MONTH = 3_600_000, 30 * 24 * 3_600_000
 MakeRedis = Callable[..., RedisServer]
 
 
@@ -115,7 +117,11 @@ async def test_a_connected_process_is_postponed_every_minute(
         client.zadd(KEYS.process(process).deadlines, {process: 1})
         while remaining(client, process) < TIMEOUT:
             await anyio.lowlevel.checkpoint()
-        client.zrem(KEYS.process(process).deadlines, process)
+        client.delete(KEYS.process(process).deadlines)
+        while not client.exists(KEYS.process(process).deadlines):
+            await anyio.lowlevel.checkpoint()
+        assert one.people.ended == []
+        client.delete(KEYS.process(process).process)
         await one.until(lambda: process in one.people.ended)
 
 
@@ -146,6 +152,48 @@ async def test_the_processes_of_a_worker_that_was_killed_expire(
         client.zadd(KEYS.process(process).deadlines, {process: 1})
         while await owner(two, process):
             await anyio.lowlevel.checkpoint()
+
+
+async def killed(redis: RedisServer, client: Client, session: str, process: str) -> None:
+    """Have three workers die, one after the other, that have a connection of a process."""
+    for _ in range(3):
+        one = Worker(redis.url)
+        async with serving(one):
+            one.store.enter(session, process)
+            await one.store.keep(session, process)
+            await answered(one)
+            one.die()
+    assert len(client.hkeys(KEYS.process(process).process)) == 2 + 3 * 2  # their fields stay
+
+
+async def test_a_connected_process_forgets_the_workers_that_were_killed(
+    redis: RedisServer, client: Client, quick: None
+) -> None:
+    last = Worker(redis.url)
+    async with serving(last):
+        session, process = await opened(last)
+        await killed(redis, client, session, process)
+        last.store.enter(session, process)
+        keys = KEYS.process(process).process
+        while len(fields := client.hkeys(keys)) > 3:
+            await anyio.lowlevel.checkpoint()
+        assert [field[:2] for field in fields] == [b"s", b"se", b"k:"]
+
+
+async def test_no_killed_worker_postpones_the_end_of_a_process(
+    redis: RedisServer, client: Client
+) -> None:
+    last = Worker(redis.url)
+    async with serving(last):
+        session, process = await opened(last)
+        await killed(redis, client, session, process)
+        while client.zcard(KEYS.workers) > 1 or client.exists(KEYS.dead):
+            await anyio.lowlevel.checkpoint()
+        last.store.enter(session, process)
+        last.store.leave(process, 0)
+        await answered(last)
+        assert set(client.hkeys(KEYS.process(process).process)) == {b"s", b"seen"}
+        assert remaining(client, process) == about(TIMEOUT)
 
 
 async def test_a_closing_that_a_dead_worker_began_is_finished(
@@ -209,6 +257,258 @@ async def test_keys_of_another_program_end_no_connection_and_stop_no_sweep(
         assert one.redis.serving.connection is connection
         connection.close("the test ends it")
         while one.redis.serving.connection in (None, connection):
+            await anyio.lowlevel.checkpoint()
+
+
+# Lost keys
+
+
+async def test_the_next_visit_notices_that_a_record_is_lost(
+    redis: RedisServer, client: Client
+) -> None:
+    one = Worker(redis.url)
+    async with serving(one):
+        session, process = await opened(one, default=True)
+        client.delete(KEYS.process(process).process)
+        found = await one.store.visit([session], process)
+        assert found == Visited((SessionState(id=session, defaults=1),), "")
+        _, next_ = await opened(one, session, default=True)
+        assert (await one.store.visit([session])).sessions[0].default == next_
+
+
+@pytest.mark.parametrize("user", [ANN, None])
+async def test_a_process_that_no_login_or_logout_can_find_is_closed(
+    redis: RedisServer, client: Client, user: str | None
+) -> None:
+    one, two = Worker(redis.url), Worker(redis.url)
+    async with serving(one, two):
+        session, process = await opened(one)
+        if user is None:
+            before, session = session, new_id(session)
+            await one.store.move(before, session, user=ANN, keep=True)
+        two.store.enter(session, process)
+        await answered(two)
+        client.delete(KEYS.session(session).processes)
+        new = new_id(session)
+        await one.store.move(session, new, user=user, keep=user is not None)
+        for asked in (new, session):
+            assert (await one.store.visit([asked], process)).owner == ""
+            with pytest.raises(ProcessClosed):
+                await one.store.claim(asked, process, 1, {})
+        await two.until(lambda: process in two.people.ended)
+
+
+async def test_all_processes_of_a_lost_list_are_found_among_all_keys(
+    redis: RedisServer, client: Client, quick: None
+) -> None:
+    one = Worker(redis.url)
+    async with serving(one):
+        session, first = await opened(one, default=True)
+        _, second = await opened(one, session)
+        client.delete(KEYS.session(session).processes, KEYS.calm)
+        await one.until(lambda: {first, second} <= {*one.people.farewells})
+        assert 0 < client.pttl(KEYS.session(session).session) <= HOUR
+
+
+@pytest.mark.parametrize("all_lost", [True, False])
+async def test_a_lost_record_leaves_nothing(
+    redis: RedisServer, client: Client, quick: None, all_lost: bool
+) -> None:
+    one = Worker(redis.url)
+    async with serving(one):
+        session, process = await opened(one, default=True)
+        keys = KEYS.process(process)
+        await one.make_own(process, "~news")
+        await one.store.audience.listen(process, "news", "key")
+        client.set(keys.registered, "state")
+        client.delete(keys.process, *([keys.deadlines] if all_lost else []))
+        if not all_lost:
+            client.zadd(keys.deadlines, {process: 1})
+        client.delete(KEYS.calm)
+        rest = [keys.channels, keys.audiences, keys.registered, keys.deadlines]
+        rest += [keys.channel("~news").meta, KEYS.listeners("news", "key")]
+        of = KEYS.session(session)
+        while client.exists(*rest, of.processes, keys.closing):
+            await anyio.lowlevel.checkpoint()
+        assert 0 < client.pttl(of.session) <= HOUR  # how many default processes there were
+        assert one.people.farewells == [process]
+
+
+async def test_what_nothing_leads_to_is_found_among_all_keys(
+    redis: RedisServer, client: Client, quick: None
+) -> None:
+    one = Worker(redis.url)
+    async with serving(one):
+        session, process = await opened(one)
+        keys = KEYS.process(process)
+        await one.make_own(process, "~news")
+        client.delete(keys.process, keys.deadlines, KEYS.session(session).processes, KEYS.calm)
+        while client.exists(keys.channels, keys.channel("~news").meta):
+            await anyio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("lost", ["list", "list and records"])
+async def test_channels_that_no_list_names_are_found_among_all_keys(
+    redis: RedisServer, client: Client, quick: None, lost: str
+) -> None:
+    one = Worker(redis.url)
+    async with serving(one):
+        session, process = await opened(one)
+        _, open_one = await opened(one)
+        keys, kept = KEYS.process(process), KEYS.process(open_one).channel("news")
+        of = keys.channel("news")
+        await one.make_own(process, "~news")
+        await one.make_own(open_one, "~news")
+        for key in (kept.state, of.log, of.ids, of.positions, of.state):
+            client.set(key, "of a lost channel")
+        client.delete(keys.channels)
+        if lost == "list and records":
+            client.delete(of.meta, keys.process, keys.deadlines, KEYS.session(session).processes)
+        else:
+            await one.store.close(session, process)
+            assert client.exists(of.meta, of.log) == 2
+        client.delete(KEYS.calm)
+        for _ in range(7):  # the keys lead there five times at once, so all keys were looked at
+            while client.exists(of.meta, of.log, of.ids, of.positions, of.state):
+                await anyio.lowlevel.checkpoint()
+            client.set(of.log, "of a lost channel")
+        assert client.exists(kept.meta, kept.state) == 2
+
+
+async def test_a_tab_that_closes_while_a_worker_begins_to_keep_it_leaves_nothing(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = Worker(redis.url), Worker(redis.url)
+    async with serving(one, two):
+        session, process = await opened(two)
+        send = Connection.send
+
+        def hear_of_the_end(connection: Connection, call: Any) -> Any:
+            """Let the report that the tab has closed come together with the reply."""
+            reply = send(connection, call)
+            reply.add_done_callback(lambda _: one.store.presence.forget(process))
+            return reply
+
+        monkeypatch.setattr(Connection, "send", hear_of_the_end)
+        await one.store.keep(session, process)
+        assert len(one.store.presence) == len(one.store.attending) == 0
+
+
+async def test_lost_deadlines_are_given_anew(
+    redis: RedisServer, client: Client, quick: None
+) -> None:
+    one = Worker(redis.url)
+    async with serving(one):
+        session, connected = await opened(one)
+        one.store.enter(session, connected)
+        _, idle = await opened(one, session)
+        _, closed = await opened(one, session)
+        await one.store.close(session, closed)
+        await answered(one)
+        client.delete(KEYS.process(idle).deadlines, KEYS.calm)
+        while client.zcard(KEYS.process(idle).deadlines) < 2:
+            await anyio.lowlevel.checkpoint()
+        for process in (idle, connected):
+            assert remaining(client, process) == about(TIMEOUT + LATE)
+        assert one.people.ended == [closed]
+        (state,) = (await one.store.visit([session])).sessions
+        assert set(state.processes) == {connected, idle}
+
+
+async def test_a_session_whose_list_is_lost_stays_for_a_month(
+    redis: RedisServer, client: Client, quick: None
+) -> None:
+    one = Worker(redis.url)
+    async with serving(one):
+        session, process = await opened(one, default=True)
+        keys = KEYS.session(session)
+        client.delete(keys.processes, KEYS.process(process).process, KEYS.calm)
+        while client.pttl(keys.session) < 0:
+            await anyio.lowlevel.checkpoint()
+        assert client.pttl(keys.session) == about(MONTH)
+
+
+async def test_keys_of_other_programs_are_looked_over(
+    redis: RedisServer, client: Client, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stock_scripts, "MOST", 1)
+    theirs = [b"comet:{10}p:\xff", b"comet:{10}p:A", b"comet:{x}p:AAx", b"comet:{10}sp:AAx"]
+    theirs += [b"comet:{x}c:~AAx~a", b"comet:{10}h:~A~a"]
+    for key in theirs:
+        client.set(key, "theirs")
+    client.set(KEYS.process("AAy").process, "theirs")
+    one = Worker(redis.url)
+    async with serving(one):
+        _, process = await opened(one)
+        connection = one.redis.serving.connection
+        client.delete(KEYS.process(process).deadlines, KEYS.calm)
+        while not client.exists(KEYS.process(process).deadlines):
+            await anyio.lowlevel.checkpoint()
+        assert one.redis.serving.connection is connection
+        assert client.mget(theirs) == [b"theirs"] * 6
+
+
+async def test_a_worker_that_may_not_look_at_all_keys_goes_on(
+    redis: RedisServer, client: Client, quick: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.acl_log_reset()
+    client.acl_setuser("default", enabled=True, commands=["-scan"])
+    try:
+        one = Worker(redis.url)
+        async with serving(one):
+            _, process = await opened(one)
+            connection = one.redis.serving.connection
+            client.delete(KEYS.calm)
+            while not client.acl_log():  # until the worker has tried
+                await anyio.lowlevel.checkpoint()
+            client.zadd(KEYS.process(process).deadlines, {process: 1})
+            await one.until(lambda: one.people.farewells == [process])
+            assert one.redis.serving.connection is connection
+            assert "NOPERM" in refusal_of_scan(caplog)
+    finally:
+        client.acl_setuser("default", enabled=True, commands=["+@all"])
+
+
+async def test_a_server_without_scan_is_asked_once(
+    redis: RedisServer,
+    client: Client,
+    quick: None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    renamed = Call(("SCANNED", "0"), bool)
+    monkeypatch.setattr(stock_scripts.StockScripts, "scan", lambda *_: renamed)
+    one = Worker(redis.url)
+    async with serving(one):
+        connection = one.redis.serving.connection
+        client.delete(KEYS.calm)
+        session = new_id()
+        for _ in range(3):  # sweeps, for all these are in one partition
+            _, process = await opened(one, session)
+            client.zadd(KEYS.process(process).deadlines, {process: 1})
+            await one.until(lambda gone=process: gone in one.people.farewells)  # type: ignore[misc]
+        assert one.redis.serving.connection is connection
+    assert "unknown command 'SCANNED'" in refusal_of_scan(caplog)
+
+
+def refusal_of_scan(caplog: pytest.LogCaptureFixture) -> str:
+    (line,) = [one for one in caplog.messages if "SCAN must be allowed" in one]
+    return line
+
+
+async def test_keys_that_cannot_be_looked_at_now_end_the_connection(
+    redis: RedisServer, client: Client, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Worker(redis.url)
+    async with serving(one):
+        connection = one.redis.serving.connection
+        busy = Call(("EVAL", "return redis.error_reply('BUSY for now')", 0), bool)
+        with monkeypatch.context() as patched:
+            patched.setattr(stock_scripts.StockScripts, "scan", lambda *_: busy)
+            client.delete(KEYS.calm)
+            while one.redis.serving.connection is connection:
+                await anyio.lowlevel.checkpoint()
+        while one.redis.serving.connection is None:
             await anyio.lowlevel.checkpoint()
 
 
@@ -484,22 +784,47 @@ async def test_entries_that_the_log_holds_no_longer_are_an_error_and_no_right_is
         assert one.people.gaps == 1
 
 
-async def test_a_worker_is_not_told_again_of_events_from_before_it_came(
-    redis: RedisServer, client: Client
-) -> None:
-    one, two = Worker(redis.url), Worker(redis.url)
+@asynccontextmanager
+async def latecomer(client: Client, one: Worker, two: Worker) -> AsyncIterator[int]:
+    """Serve, and have a worker come after an event and a login; the offset of the last event."""
     async with serving(one):
+        session, _ = await opened(one)
+        await one.store.move(session, new_id(session), user=ANN, keep=False)
         await one.store.tell_all("before")
         while milliseconds(client) <= int(client.lindex(KEYS.control, -1).partition(b" ")[0]):
             await anyio.lowlevel.checkpoint()
         async with serving(two):
             await one.store.tell_all("after")
-            client.flushall()
-            while client.llen(KEYS.control) < 2 or client.zcard(KEYS.workers) < 2:
-                await anyio.lowlevel.checkpoint()
-            assert await one.store.tell_all("next") == 2
-            assert one.people.events == ["before", "after", "next"]
-            assert two.people.events == ["after", "next"]
+            yield int(client.hget(KEYS.control_record, "s"))
+
+
+async def test_a_worker_is_not_told_again_of_events_from_before_it_came(
+    redis: RedisServer, client: Client
+) -> None:
+    one, two = Worker(redis.url), Worker(redis.url)
+    async with latecomer(client, one, two):
+        client.flushall()
+        while client.llen(KEYS.control) < 3 or client.zcard(KEYS.workers) < 2:
+            await anyio.lowlevel.checkpoint()
+        assert await one.store.tell_all("next") == 2
+        assert one.people.events == ["before", "after", "next"]
+        assert two.people.events == ["after", "next"]
+
+
+async def test_a_worker_that_came_later_hears_of_logins_when_the_data_are_others(
+    redis: RedisServer, client: Client
+) -> None:
+    one, two = Worker(redis.url), Worker(redis.url)
+    async with latecomer(client, one, two) as top:
+        assert two.people.moves == []
+        # The clock of the other data is behind.
+        row = b'%d new worker ["told", "behind"]' % (milliseconds(client) - 60_000)
+        client.rpush(KEYS.control, row)
+        client.hset(KEYS.control_record, mapping={"e": "other", "s": top + 1})
+        assert await one.store.tell_all("next") == 2
+        assert one.people.events == ["before", "after", "behind", "next"]
+        assert two.people.events == ["after", "behind", "next"]
+        assert two.people.moves == one.people.moves != []  # which the other data may have undone
 
 
 async def test_the_control_log_is_bounded(

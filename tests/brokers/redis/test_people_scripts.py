@@ -13,8 +13,9 @@ import pytest
 from redis.exceptions import OutOfMemoryError
 
 from asgi_comet.brokers.audience import Progress
-from asgi_comet.brokers.redis.calls import Group, Item, Log
+from asgi_comet.brokers.redis.calls import Group, Item, Living, Log
 from asgi_comet.brokers.redis.keys import Keys, ProcessKeys, SessionKeys
+from asgi_comet.brokers.redis.people_calls import Mark, Reader
 from asgi_comet.brokers.redis.people_replies import (
     Changed,
     Claimed,
@@ -32,11 +33,12 @@ from asgi_comet.brokers.redis.people_replies import (
     Visited,
     read_refusal,
 )
-from asgi_comet.brokers.redis.people_scripts import Mark, PeopleScripts, Reader
+from asgi_comet.brokers.redis.people_scripts import PeopleScripts
 from asgi_comet.brokers.redis.replies import Ended, Gone, Opened, Page, Refused, Stored
 from asgi_comet.brokers.redis.scripts import Scripts
+from asgi_comet.brokers.redis.stock_scripts import OWN, StockScripts
 from asgi_comet.core.messages import First, Last, Message, Now, Position, Start
-from tests.kit.redis import Client, RedisServer, run
+from tests.kit.redis import Client, RedisServer, milliseconds, run
 
 KEYS = Keys()
 SCRIPTS = Scripts(KEYS)
@@ -44,6 +46,7 @@ PEOPLE = PeopleScripts(KEYS)
 PARTITION = KEYS.partition_of("ab")
 S, NEW, OTHER = KEYS.session("abS"), KEYS.session("abNEW"), KEYS.session("abOTHER")
 P, Q = KEYS.process("abP"), KEYS.process("abQ")
+P_AS_SESSION = KEYS.session("abP")
 FIRST, LATE, TIMEOUT = 30_000, 90_000, 600_000
 HOUR, MONTH = 3_600_000, 30 * 24 * 3_600_000
 UNKNOWN_SESSION = Visited("", None, "", 0, False, "", False)
@@ -159,6 +162,8 @@ def test_a_visit_is_answered_when_redis_is_full(client: Client) -> None:
         assert twice(client, PEOPLE.touch(PARTITION, ["abP"])) == ()
         assert twice(client, PEOPLE.leave(P, "V"))
         assert isinstance(twice(client, PEOPLE.claim(S, P, Reader("V", 1), [])), Claimed)
+        assert twice(client, PEOPLE.save(P, Reader("V", 1), b"state"))
+        assert run(client, PEOPLE.bury([P.id], counted(client, "V"))) == 1
         with pytest.raises(OutOfMemoryError):
             run(client, PEOPLE.open_process(S, Q))
         assert move(client, P, user=b"1") == Changed(("abP",), closed=False)
@@ -341,6 +346,74 @@ def test_touch_postpones_and_never_hastens(client: Client) -> None:
     assert client.zscore(Q.deadlines, "abQ") == later
 
 
+def test_touch_puts_a_lost_deadline_back(client: Client) -> None:
+    opened(client, P, Q)
+    client.delete(P.deadlines)
+    assert twice(client, PEOPLE.touch(PARTITION, ["abP"])) == ()
+    assert remaining(client, P) == about(TIMEOUT + LATE)
+    assert remaining(client, Q) is None
+
+
+def test_a_lost_process_is_not_touched(client: Client) -> None:
+    opened(client, P)
+    connected(client, P)
+    client.delete(P.process)
+    assert twice(client, PEOPLE.touch(PARTITION, ["abP"])) == ("abP",)
+    assert not client.exists(P.process)
+
+
+# Dead workers
+
+
+def counted(client: Client, *workers: str) -> Living:
+    """Count the living workers a moment later."""
+    return Living(frozenset(workers), milliseconds(client) + 1)
+
+
+def workers_of(client: Client, process: ProcessKeys) -> set[bytes]:
+    return {name for name in client.hkeys(process.process) if name[1:2] == b":"}
+
+
+def test_the_last_living_worker_that_leaves_takes_the_dead_ones_along(client: Client) -> None:
+    opened(client, P)
+    for worker in "UVW":
+        connected(client, P, worker)
+        assert twice(client, PEOPLE.hold(S, P, worker)) == Entered()
+    assert twice(client, PEOPLE.leave(P, "V", 0, counted(client, "V", "W")))
+    assert workers_of(client, P) == {b"w:V", b"k:W", b"w:W"}
+    assert remaining(client, P) == about(TIMEOUT + LATE)
+    assert twice(client, PEOPLE.leave(P, "W", 0, counted(client, "V", "W")))
+    assert workers_of(client, P) == {b"w:V", b"w:W"}
+    assert remaining(client, P) == about(TIMEOUT)
+
+
+def test_a_worker_that_came_after_the_count_is_not_taken_for_dead(client: Client) -> None:
+    opened(client, P)
+    before = Living(frozenset("V"), milliseconds(client))
+    for worker in "UV":
+        connected(client, P, worker)
+        twice(client, PEOPLE.hold(S, P, worker))
+    all_ = {b"k:U", b"k:V", b"w:U", b"w:V"}
+    run(client, PEOPLE.bury([P.id], before))
+    assert workers_of(client, P) == all_
+    assert twice(client, PEOPLE.leave(P, "V", 0, before))
+    assert workers_of(client, P) == all_ - {b"k:V"}
+    assert remaining(client, P) == about(TIMEOUT + LATE)
+
+
+def test_processes_forget_dead_workers(client: Client) -> None:
+    opened(client, P, Q)
+    for process in (P, Q):
+        for worker in "UV":
+            connected(client, process, worker)
+            twice(client, PEOPLE.hold(S, process, worker))
+    assert twice(client, PEOPLE.bury(["abP", "abQ", "abX"], counted(client, "V"))) == 3
+    for process in (P, Q):
+        assert workers_of(client, process) == {b"k:V", b"w:V"}
+        assert client.hget(process.process, "s") == b"abS"
+    assert not client.exists(KEYS.process("abX").process)
+
+
 def test_late_processes_are_found(client: Client) -> None:
     opened(client, P, Q)
     assert twice(client, PEOPLE.late(PARTITION)) == ()
@@ -395,6 +468,42 @@ def test_a_closing_whose_process_is_lost_is_forgotten(client: Client) -> None:
     client.zadd(P.closing, {"abP": 1})
     assert twice(client, PEOPLE.close(S, P, resumes=True)) == Closed()
     assert not client.exists(P.closing)
+
+
+def test_a_process_whose_record_is_lost_is_closed_with_all_that_it_had(client: Client) -> None:
+    twice(client, PEOPLE.open_process(S, P, default=True))
+    log = own_channel(client, P)
+    client.delete(P.process)
+    assert twice(client, PEOPLE.close(P_AS_SESSION, P, if_late=True)) == Unexpired()
+    expired(client, P)
+    closing = Closing(frozenset(), {"a": "P,3"}, frozenset(), "")
+    assert twice(client, PEOPLE.close(P_AS_SESSION, P, if_late=True)) == closing
+    assert visit(client, S).processes == ("abP",)  # the sweeper does not know the session
+    run(client, PEOPLE.finish(P, [log.keys]))
+    assert not client.exists(log.keys.meta, P.channels, P.deadlines, P.closing)
+    assert twice(client, PEOPLE.close(S, P)) == Closed()
+    assert visit(client, S).processes == ()
+    assert not client.exists(S.processes)
+
+
+def test_a_session_forgets_a_process_whose_record_is_lost(client: Client) -> None:
+    twice(client, PEOPLE.open_process(S, P, default=True))
+    client.delete(P.process)
+    assert twice(client, PEOPLE.close(S, P)) == Closing(frozenset(), {}, frozenset(), "abS")
+    run(client, PEOPLE.finish(P, []))
+    assert visit(client, S) == Visited("", None, "", 1, False, "", False)
+    assert 0 < client.pttl(S.session) <= HOUR
+    assert not client.exists(S.processes)
+    assert twice(client, PEOPLE.close(S, P)) == Closed()
+    assert twice(client, PEOPLE.open_process(S, P)) == Closed()
+
+
+def test_a_login_does_not_make_a_lost_process_again(client: Client) -> None:
+    opened(client, P, Q)
+    client.delete(P.process)
+    assert move(client, P, Q, user=b'"ann"') == Changed(("abQ",), closed=False)
+    assert members(client, NEW) == ["abQ"]
+    assert not client.exists(P.process)
 
 
 def test_an_unknown_process_and_one_of_another_session_are_not_closed(client: Client) -> None:
@@ -686,6 +795,18 @@ def test_a_connection_that_surely_came_before_the_reader_is_not_let_in(
     assert isinstance(claim(client, 3, worker="X"), Claimed)  # now
 
 
+def test_a_connection_is_let_in_if_the_clock_was_set_back_since_the_reader_came(
+    client: Client,
+) -> None:
+    opened(client, P)
+    claim(client, 1, worker="V")
+    in_an_hour = int(client.hget(P.process, "ra") or 0) + 3_600_000_000
+    client.hset(P.process, "ra", in_an_hour)  # by the clock as it was then
+    assert isinstance(claim(client, 2, worker="W", came=(20, 30)), Claimed)
+    assert client.hget(P.process, "r") == b"W:2"
+    assert int(client.hget(P.process, "ra") or 0) == 20
+
+
 def test_a_connection_claims_again_what_was_lost(client: Client) -> None:
     opened(client, P)
     assert isinstance(claim(client, 1, again=True), Claimed)
@@ -919,3 +1040,12 @@ def test_workers_that_race_for_the_last_place(redis: RedisServer) -> None:
         found = run(other, PEOPLE.open_process(S, Q, instead_of=victim))
         assert found == Crowded("ab01")
         assert remaining(one, victim) == about(TIMEOUT + LATE)
+
+
+def test_keys_of_other_programs_are_recognised() -> None:
+    keys = KEYS.process("AAx")
+    ours = [keys.process, keys.channel("~news").meta]
+    theirs = ["comet:{x}p:AAx", "comet:{10}p:A", "other"]
+    call = StockScripts(KEYS, 60).scan("0")
+    found = call.read([b"7", [key.encode() for key in [*ours, *theirs]]])
+    assert found == ("7", (("p", "AAx"), (OWN, "~AAx~~news")))

@@ -11,8 +11,9 @@ import pytest
 
 from asgi_comet.brokers.redis.calls import Call, Group, Item, Log
 from asgi_comet.brokers.redis.keys import Keys, ProcessKeys, SessionKeys
+from asgi_comet.brokers.redis.people_calls import Mark, Reader
 from asgi_comet.brokers.redis.people_replies import Missing
-from asgi_comet.brokers.redis.people_scripts import Mark, PeopleScripts, Reader
+from asgi_comet.brokers.redis.people_scripts import PeopleScripts
 from asgi_comet.brokers.redis.scripts import Scripts
 from asgi_comet.core.messages import NEXT_INCARNATION, First, Last, Now, Position, Start
 from tests.kit.people_model import PeopleModel, Session

@@ -24,7 +24,7 @@ from asgi_comet.brokers.redis.notices import CHANNELS, Notices
 from asgi_comet.brokers.redis.scripts import Scripts
 from asgi_comet.core.messages import Last, Message, Now, Position
 from asgi_comet.errors import InvalidDeclaration
-from asgi_comet.testing._inspect import redis_tables
+from asgi_comet.testing._inspect_redis import redis_tables
 from asgi_comet.testing.clock import ManualClock
 from asgi_comet.testing.party import PATIENCE, Party, position
 from asgi_comet.testing.window import Window

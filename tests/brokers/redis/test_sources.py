@@ -19,6 +19,7 @@ from starlette.middleware import Middleware
 from asgi_comet import (
     SITE,
     BrokerUnavailable,
+    ClientProcess,
     Comet,
     CometMiddleware,
     Message,
@@ -31,10 +32,10 @@ from asgi_comet.brokers.redis.calls import IMPORTED, Log
 from asgi_comet.brokers.redis.keys import Keys
 from asgi_comet.brokers.redis.scripts import Scripts
 from asgi_comet.errors import ChannelClosed, NonUniqueChannelName
-from tests.kit.clients import SseClient
+from tests.kit.clients import PollClient, SseClient
 from tests.kit.loop import outcome, wait_in_loop
 from tests.kit.redis import Client, RedisServer, run
-from tests.kit.serving import Address, Answer, serve
+from tests.kit.serving import Address, Answer, Tab, serve
 from tests.kit.stage import KEY
 
 KEYS = Keys()
@@ -48,6 +49,7 @@ class Stream:
     def __init__(self) -> None:
         self.changed = threading.Condition()
         self.readers: list[tuple[asyncio.AbstractEventLoop, asyncio.Queue[Any]]] = []
+        self.asked = 0
         self.closed = 0
 
     async def read(self) -> AsyncIterator[Any]:
@@ -58,6 +60,9 @@ class Stream:
             self.changed.notify_all()
         try:
             while True:
+                with self.changed:
+                    self.asked += 1
+                    self.changed.notify_all()
                 value = await queue.get()
                 if isinstance(value, Exception):
                     raise value
@@ -92,6 +97,8 @@ class Worker:
         self.last_words: Callable[[], object] = lambda: None  # when the source of the news ends
         self.count = Stream()
         self.comet.channel("count", continues=True)(self._count)
+        self.steps = Stream()
+        self.comet.unlimited("steps")(self._steps)
         self.room_family = self.comet.channel("room:{room}")(self._room)
         self.given = Stream()
         self.comet.create(self.given.read, scope=SITE, name="given")
@@ -112,6 +119,10 @@ class Worker:
     async def _count(self, after: Message | None = None) -> AsyncIterator[Any]:
         async for value in self.count.read():
             yield value if after is None else [after.value, value]
+
+    async def _steps(self, process: ClientProcess) -> AsyncIterator[Any]:
+        async for value in self.steps.read():
+            yield value
 
     async def _nothing(self, place: str) -> AsyncIterator[Any]:
         async for value in Stream().read():
@@ -609,6 +620,27 @@ def test_a_name_that_another_worker_has_stays_that_channel_for_all_clients(
     made[0].publish("second")
     for reader in readers:
         assert reader.data(2) == ["first", "second"]
+
+
+@pytest.mark.parametrize("where", [0, 1], ids=["here", "elsewhere"])
+def test_a_source_on_demand_is_not_read_further_because_the_epoch_changes(
+    redis: RedisServer, workers: Workers, where: int
+) -> None:
+    steps, client = workers[0].steps, PollClient(Tab(workers[0].address), workers[0].address)
+    client.begin({"~steps": "new.0"})
+    for number in (1, 3):  # the second change is of a channel that was renewed before
+        steps.until(lambda: steps.asked == number)  # noqa: B023 - called at once
+        with redis.client() as store:
+            store.hset(KEYS.lineage, mapping={"id": "other", "run": "other"})
+        steps.put(number)
+        steps.put(number + 1)
+        full = client.next()
+        assert (full["error"], full["position"][-2:]) == ("full", f".{number - 1}")
+        wait_in_loop(workers[0].comet, workers[0].declared.publish("after all values").stored)
+        client.address = workers[where].address
+        assert client.data(2) == [number, number + 1]
+        client.resume()  # acknowledges
+    client.cut()
 
 
 def test_a_message_that_no_listener_of_this_worker_has_may_be_with_another_one(

@@ -21,7 +21,8 @@ from asgi_comet.brokers.redis import RedisBroker, probing
 from asgi_comet.brokers.redis.following import Following
 from asgi_comet.brokers.redis.keys import Keys
 from asgi_comet.brokers.redis.replicas import Replica
-from asgi_comet.testing._inspect import inside, lose_frames, redis_tables
+from asgi_comet.testing._inspect import inside
+from asgi_comet.testing._inspect_redis import lose_frames, redis_tables
 from tests.kit.clients import Client as Reader
 from tests.kit.clients import PollClient, SseClient, WebSocketClient
 from tests.kit.loop import wait_in_loop

@@ -5,13 +5,15 @@
 -- Returns per channel: page, kind, size, most bytes, max age, traits, k, a, ja, j; or 'unknown', 'past' if a channel of that name has ended
 local no = refused(KEYS[1], ARGV[2])
 if no then return no end
-local p, again = redis.call('HMGET', KEYS[1], 'r', 'i', 'rt'), ARGV[7] ~= ''
-local earliest, latest = tonumber(ARGV[14]) or now, tonumber(ARGV[15]) or now
+local p, again = redis.call('HMGET', KEYS[1], 'r', 'i', 'ra'), ARGV[7] ~= ''
+local present = t[1] * 1000000 + t[2]                                           -- these times are in microseconds
+local earliest, latest = tonumber(ARGV[14]) or present, tonumber(ARGV[15]) or present
 if p[1] and p[1] ~= ARGV[5] and p[1] ~= ARGV[7] then
-  if again or tonumber(p[3] or '0') > latest then return { 'replaced' } end             -- the other one came later
+  local ra = tonumber(p[3] or '0')
+  if again or ra > latest and ra <= present then return { 'replaced' } end                -- the other one came later; ra > present: the clock was set
   if p[2] ~= ARGV[6] then redis.call(ARGV[8], p[2], string.format('r%s %.0f', p[1], latest)) end  -- this worker knows its own connections
 end
-redis.call('HSET', KEYS[1], 'r', ARGV[5], 'i', ARGV[6], 'rt', string.format('%.0f', math.min(earliest, now)))
+redis.call('HSET', KEYS[1], 'r', ARGV[5], 'i', ARGV[6], 'ra', string.format('%.0f', math.min(earliest, present)))
 connect(KEYS[1], KEYS[2], ARGV[1], ARGV[3], ARGV[4])
 local gen = lineage(KEYS[3], ARGV[10], ARGV[9])
 local out, left, a = { 'ok' }, { bytes = tonumber(ARGV[13]) }, 16              -- one budget for all channels

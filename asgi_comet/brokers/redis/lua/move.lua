@@ -17,6 +17,10 @@ for i = 5, #ARGV do known[ARGV[i]] = KEYS[i + 3] end
 local same = #ids == #ARGV - 4
 for _, id in ipairs(ids) do same = same and known[id] end
 if not same then return { 'others', table.concat(ids, ' ') } end
+ids = {}
+for _, id in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
+  if redis.call('EXISTS', known[id]) == 1 then ids[#ids + 1] = id else redis.call('ZREM', KEYS[3], id) end  -- its record is lost
+end
 local s = redis.call('HMGET', KEYS[1], 'u', 'd', 'n')
 local closes = s[1] and s[1] ~= user
 retire(KEYS[1], s[3])

@@ -1,6 +1,6 @@
 -- What the scripts of people begin with, after `common`.
 -- Fields of a session: u user (JSON), d default process, n how many default processes there were, w '1' if kept without a process
--- Fields of a process: s session, r reader ('WORKER:n'), i inbox of the reader, seen ms of its last connection, x ms of its closing,
+-- Fields of a process: s session, r reader ('WORKER:n'), i inbox of the reader, ra when it came (µs), seen ms of its last connection, x ms of its closing,
 --   k:WORKER since when it is connected there, w:WORKER keeps state of it,
 --   b worker that says farewell, once closed,
 --   u user of the session that was left without a process by its closing, w '1' if that session is kept
@@ -20,6 +20,15 @@ end
 local function connect(p, exp, id, worker, timeout)
   redis.call('HSET', p, 'k:' .. worker, now, 'seen', now)
   redis.call('ZADD', exp, now + timeout + LATE, id)
+end
+local function bury(p, since, alive)                      -- forgets workers that were dead at `since`; returns whether another one is connected
+  local all, connected = redis.call('HGETALL', p), false
+  for i = 1, #all, 2 do
+    local has, worker = string.match(all[i], '^([kw]):(.*)$')
+    if worker and not alive[worker] and tonumber(all[i + 1]) < since then redis.call('HDEL', p, all[i])
+    elseif has == 'k' then connected = true end
+  end
+  return connected
 end
 local function close(p, exp, closing, id)                -- phase one; its session forgets it as well
   redis.call('HSET', p, 'x', now)
