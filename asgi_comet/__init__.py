@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from asgi_comet.channels.outcomes import Outcome
     from asgi_comet.channels.scope import CLIENT_PROCESS, SITE, Scope
     from asgi_comet.comet import Comet
-    from asgi_comet.core.messages import Message, Position
+    from asgi_comet.core.messages import Message
     from asgi_comet.core.view import View
     from asgi_comet.declare.declared import DeclaredChannel
     from asgi_comet.errors import (
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
         NotRunning,
         NotShared,
         ProcessClosed,
+        Refused,
+        Replaced,
         SeveralWorkers,
         TooManyFamilyChannels,
         TooManyProcesses,
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from asgi_comet.middleware import CometMiddleware
     from asgi_comet.notify.notifier import Notifier
     from asgi_comet.notify.receipts import Notification, Receipt
+    from asgi_comet.position import Position
     from asgi_comet.publishing.outlet import Publishing
     from asgi_comet.settings import Settings
 
@@ -92,6 +95,8 @@ __all__ = [
     "ProcessLocal",
     "Publishing",
     "Receipt",
+    "Refused",
+    "Replaced",
     "Scope",
     "Session",
     "Settings",
@@ -140,11 +145,13 @@ _MODULES = {  # the module of each public name
     "Notifier": "asgi_comet.notify.notifier",
     "NotifierFull": "asgi_comet.errors",
     "Outcome": "asgi_comet.channels.outcomes",
-    "Position": "asgi_comet.core.messages",
+    "Position": "asgi_comet.position",
     "ProcessClosed": "asgi_comet.errors",
     "ProcessLocal": "asgi_comet.identity.local",
     "Publishing": "asgi_comet.publishing.outlet",
     "Receipt": "asgi_comet.notify.receipts",
+    "Refused": "asgi_comet.errors",
+    "Replaced": "asgi_comet.errors",
     "Scope": "asgi_comet.channels.scope",
     "Session": "asgi_comet.identity.process",
     "Settings": "asgi_comet.settings",

@@ -7,7 +7,7 @@ endpoint is called, and the answers to refused requests. Must not know how an en
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 from weakref import WeakSet
@@ -177,8 +177,10 @@ class CometApp:
 
     Attributes:
         routes: All endpoints.
+        of: Returns the `Comet` that is served, for the test kit.
     """
 
+    of: Callable[[], object]  # set by `Comet`
     living: ClassVar[WeakSet[CometApp]] = WeakSet()
     """All instances in this program. With only one, no search for nested ones is needed."""
 

@@ -8,10 +8,11 @@ from collections.abc import Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, TypeVar
+from weakref import ref
 
 from starlette.types import ASGIApp
 
-from asgi_comet._runtime.clock import Clock, MonotonicClock
+from asgi_comet._runtime.clock import Clock, ExchangeableClock, MonotonicClock
 from asgi_comet._runtime.loop import LoopThread
 from asgi_comet._runtime.runtime import Runtime
 from asgi_comet._runtime.tasks import Background
@@ -99,7 +100,7 @@ class Comet(Declaring, Making, Notifying, People):
         settings: Settings | None = None,
         clock: Clock | None = None,
     ) -> None:
-        keys = load_keys(secret_key)
+        identity = Identity(load_keys(secret_key))
         joined = choose_broker(broker)
         self.prefix: str = _check_prefix(prefix)
         settings = settings if settings is not None else Settings()
@@ -109,7 +110,6 @@ class Comet(Declaring, Making, Notifying, People):
             settings, self._make_site(), broker=joined, fanout=fanout, runtime=runtime
         )
         self.channels: Channels = Channels(self._channels, settings.history_size)
-        identity = Identity(keys)
         self._siblings = Siblings(
             identity.name_application(self.prefix),
             None if joined.shared else settings.several_workers,
@@ -125,6 +125,7 @@ class Comet(Declaring, Making, Notifying, People):
         self._lifespan = Lifespan(self._node)
         self._publishing = Publishing(Outlet(self._node))  # here, as it watches for forks
         self._app = CometApp(self._node, admin)
+        self._app.of = ref(self)
         self.app: ASGIApp = self._app
         """The mountable ASGI application: `app.mount("/comet", comet.app)`."""
 
@@ -211,6 +212,8 @@ class Comet(Declaring, Making, Notifying, People):
             it.
 
         Raises:
+            BrokerUnavailable: As `Channel.reference`.
+            MustAwait: As `Channel.reference`.
             TypeError: An argument is not a client process or a channel, or a channel is a family:
                 write `rooms.channel(room=...)`.
         """
@@ -299,6 +302,7 @@ class Comet(Declaring, Making, Notifying, People):
         node.broker.bind(host)
         self._channels.sharing.settle = node.requests.settle
         self._channels.sharing.owner_known = node.clients.opened
+        self._channels.sharing.ask = node.requests.asking.block
 
     def _make_guards(
         self, society: Society, requests: Requests, declarations: Declarations, changes: Changes
@@ -346,7 +350,7 @@ def _spell_nothing(user: Any) -> Any:
 
 
 def _make_runtime(clock: Clock) -> Runtime:
-    loop = LoopThread()
+    loop, clock = LoopThread(), ExchangeableClock(clock)
     return Runtime(loop=loop, timers=Timers(clock), clock=clock, background=Background(loop))
 
 

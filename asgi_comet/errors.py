@@ -16,18 +16,23 @@
     ├── TooManyFamilyChannels   more live members of families than the settings allow
     ├── MessageTooLarge         a message over `message_limit`                 (also a ValueError)
     ├── InvalidMessage          a value that does not fit the channel's type   (also a ValueError)
-    ├── ChannelClosed           published on a channel that has ended
-    ├── ChannelFull             published on a process channel without a reader
+    ├── ChannelClosed           published on a channel that has ended; in a client: it has ended
+    ├── ChannelFull             published on a process channel without a reader; in a client:
+    │   │                       messages were missed
     │   └── NotifierFull        notified faster than notifications can be delivered
     ├── InvalidKey              a key that does not fit the notifier           (also a TypeError)
     ├── NoClientProcess         no current client process: outside a request, or an unknown one
     ├── ProcessClosed           an operation on a client process that has closed
     ├── TooManyProcesses        more client processes than a session, or the server, may have
+    ├── Replaced                in a client: another connection reads its channels
+    ├── Refused                 in a client: the server refuses a request
     ├── UnknownCommand          a line outside the command language            (also a ValueError)
     └── BadRequest              a body that violates the protocol              (also a ValueError)
 """
 
 from __future__ import annotations
+
+from asgi_comet.position import Position
 
 __all__ = [
     "BadRequest",
@@ -47,6 +52,8 @@ __all__ = [
     "NotShared",
     "NotifierFull",
     "ProcessClosed",
+    "Refused",
+    "Replaced",
     "SeveralWorkers",
     "TooManyFamilyChannels",
     "TooManyProcesses",
@@ -261,35 +268,74 @@ class MessageTooLarge(CometError, ValueError):
         self.size = size
 
 
+_ENDS = {
+    "failed": "has failed on the server, whose log says why",
+    "cancelled": "was cancelled",
+    "unknown": "is not there: nothing of that name lives or is declared on the server",
+    "forbidden": "may not be read by this client",
+}
+
+
 class ChannelClosed(CometError):
-    """The channel has ended. Nothing was published.
+    """The channel has ended.
+
+    On the server: nothing was published. In a client: no more messages come.
+
+    Args:
+        name: The channel.
+        reason: Why.
+        followed: Whether this is in a client.
 
     Attributes:
         name: The channel.
-        reason: `ended` or `failed`.
+        reason: `ended` or `failed`; in a client also `cancelled`, `unknown` and `forbidden`.
     """
 
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"expected a live channel, got {name!r}, which has {reason}")
+    def __init__(self, name: str, reason: str, *, followed: bool = False) -> None:
+        super().__init__(
+            f"no more messages of {name!r}: the channel {_ENDS.get(reason, 'has ended')}"
+            if followed
+            else f"expected a live channel, got {name!r}, which has {reason}; nothing was published"
+        )
         self.name = name
         self.reason = reason
 
 
 class ChannelFull(CometError):
-    """A process channel overflowed: a message that was never sent would be displaced.
+    """Messages are lost, and this says so.
 
-    Nothing was published, and the channel has ended; its reader is told `full`.
+    On the server: a process channel overflowed, for a message that was never sent would be
+    displaced. Nothing was published, the channel has ended, and its reader is told `full`.
+    In a client: messages were missed, because the server does not hold them any longer.
+
+    Args:
+        name: The channel.
+        position: Where to go on from.
+        missed: Whether this is in a client.
 
     Attributes:
         name: The channel.
+        position: In a client, where to go on from; `None` if no more messages come.
     """
 
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            f"expected channel {name!r} to be read, but as many messages as it may hold were "
-            "never asked for: it is full, and was emptied and ended"
-        )
+    def __init__(
+        self, name: str, position: Position | None = None, *, missed: bool = False
+    ) -> None:
+        super().__init__(_tell_missed(name, position) if missed else _tell_unread(name))
         self.name = name
+        self.position: Position | None = position
+
+
+def _tell_unread(name: str) -> str:
+    return (
+        f"expected channel {name!r} to be read, but as many messages as it may hold were "
+        "never asked for: nothing was published, the channel is full, was emptied and ended"
+    )
+
+
+def _tell_missed(name: str, position: Position | None) -> str:
+    then = "no more come" if position is None else f"go on from {position}"
+    return f"messages of {name!r} were missed; {then}"
 
 
 class NotifierFull(ChannelFull):
@@ -330,18 +376,24 @@ class InvalidKey(CometError, TypeError):
 
 
 class InvalidMessage(CometError, ValueError):
-    """A value does not fit the channel's type. Nothing was published.
+    """A value does not fit the channel's type.
+
+    On the server: nothing was published. In a client: such a value came.
 
     Attributes:
         name: The channel.
         problems: For each invalid field, the path and the expected value.
+        position: In a client, the position of the message; who starts there skips the message.
     """
 
-    def __init__(self, name: str, problems: list[tuple[str, str]]) -> None:
+    def __init__(
+        self, name: str, problems: list[tuple[str, str]], position: Position | None = None
+    ) -> None:
         told = "; ".join(f"{path or 'the value'}: {expected}" for path, expected in problems)
         super().__init__(f"expected a value that fits channel {name!r}; {told}")
         self.name = name
         self.problems = problems
+        self.position: Position | None = position
 
 
 class NoClientProcess(CometError):
@@ -355,12 +407,41 @@ class ProcessClosed(CometError):
     """The client process has closed.
 
     Attributes:
-        process: The identifier of the client process.
+        process: The identifier of the client process; empty in a client.
     """
 
-    def __init__(self, process: str) -> None:
-        super().__init__(f"expected an open client process, got {process[:6]}…, which has closed")
+    def __init__(self, process: str = "") -> None:
+        super().__init__(
+            f"expected an open client process, got {process[:6]}…, which has closed"
+            if process
+            else "the client process of this client has closed, as it does when it is without a "
+            "connection for too long or the server restarts: open another one"
+        )
         self.process = process
+
+
+class Replaced(CometError):
+    """Another connection reads the channels of this client process now; only one may."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "another connection reads the channels of this client process, and only one may: "
+            "follow all of them with one call, or let each reader open a client process"
+        )
+
+
+class Refused(CometError):
+    """The server refuses what a client asks for, and would refuse it again.
+
+    Attributes:
+        status: The HTTP status.
+        said: What the server said.
+    """
+
+    def __init__(self, status: int, said: str = "") -> None:
+        super().__init__(f"the server refuses with status {status}{said and ': '}{said:.300}")
+        self.status: int = status
+        self.said: str = said
 
 
 class TooManyProcesses(CometError):

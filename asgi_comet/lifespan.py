@@ -127,7 +127,7 @@ class Lifespan:
     async def _tasks(self) -> AsyncIterator[None]:
         node = self._node
         failure: BaseException | None = None
-        if node.channels.publisher is not None:
+        if node.channels.appending.publisher is not None:
             raise RuntimeError("expected publishing() to have ended before the server starts")
         node.loop.enter()
         try:

@@ -12,6 +12,8 @@ from abc import abstractmethod
 from collections.abc import Callable
 from urllib.parse import unquote
 
+from asgi_comet.protocol.events import decode_answer, encode_poll
+
 from .dialects import COOKIE, Answer, Dialect, span
 from .http import exchange, make_head, make_tail, split
 
@@ -52,16 +54,16 @@ class Ours(Poll):
         """Begin a session, and learn where the channel is."""
         head = make_head("POST", "/comet/poll", JSON, open_session(ask))
         _, body = ask(head + self.tail("now"))
-        return head, self.tail(json.loads(body)["events"][0]["position"])
+        return head, self.tail(decode_answer(body).events[0].position)
 
     def read(self, body: bytes) -> Answer:
         """Read events, of which the last tells where to go on."""
-        events = json.loads(body)["events"]
-        return span([event["data"] for event in events], self.tail(events[-1]["position"]))
+        events = decode_answer(body).events
+        return span([event.data for event in events], self.tail(events[-1].position))
 
     def tail(self, position: str) -> bytes:
         """Ask for what comes after a position."""
-        return make_tail(json.dumps({"channels": {"ticker": position}}))
+        return make_tail(encode_poll({"ticker": position}).decode())
 
 
 class Bare(Ours):

@@ -1,14 +1,15 @@
 """How the peers of server-sent events are spoken.
 
-Owns no connections and measures nothing. Reads fields as the HTML standard says, "Interpreting an
-event stream", but only from whole events: nothing else is ever kept of a stream.
+Owns no connections and measures nothing. Reads only whole events: nothing else is ever kept of a
+stream.
 """
 
 from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
+
+from asgi_comet.protocol.sse import Decoder
 
 from .dialects import COOKIE, Answer, Dialect, span
 from .http import join_chunks, make_head, make_tail, read_head
@@ -42,10 +43,11 @@ class EventStream(Dialect):
         body = join_chunks(raw) if self._chunked else raw
         if body is None:
             return None
-        text = body.decode().replace("\r\n", "\n")
-        if text and not text.endswith("\n\n"):
+        decoder = Decoder()
+        events = decoder.feed(body)
+        if not decoder.whole:
             return None
-        return span([m for name, data in read_events(text) for m in self.read(name, data)])
+        return span([m for event in events for m in self.read(event.name, event.data)])
 
     def read(self, name: str, data: str) -> list[str]:
         """Return the messages of an event."""
@@ -63,18 +65,3 @@ class OurEvents(EventStream):
     def read(self, name: str, data: str) -> list[str]:
         """Pass over the first event."""
         return [] if name == ":open" else super().read(name, json.loads(data))
-
-
-def read_events(text: str) -> Iterator[tuple[str, str]]:
-    """Yield the name and data of each event; comments are none."""
-    for block in text.split("\n\n"):
-        name = "message"
-        data = []
-        for line in block.split("\n"):
-            field, _, value = line.partition(":")
-            if field == "event":
-                name = value.removeprefix(" ")
-            elif field == "data":
-                data.append(value.removeprefix(" "))
-        if data:
-            yield name, "\n".join(data)

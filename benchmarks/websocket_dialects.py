@@ -8,6 +8,9 @@ from __future__ import annotations
 import json
 import socket
 
+from asgi_comet.protocol.events import NO_DATA
+from asgi_comet.protocol.frames import decode_heard, encode_asked
+
 from .dialects import Answer, Dialect, span
 from .frames import decode_texts, encode_text, shake_hands
 from .http import CHUNK
@@ -46,15 +49,15 @@ class OurFrames(Frames):
     def open(self, connection: socket.socket) -> tuple[bytes, bytes]:
         """Shake hands and subscribe."""
         opened = super().open(connection)
-        connection.sendall(encode_text('{"subscribe":{"ticker":"now"}}'))
+        connection.sendall(encode_text(encode_asked(subscribe={"ticker": "now"})))
         return opened
 
     def read(self, text: str) -> list[str]:
         """Return the data of events; an error has none either, but no position."""
-        events = json.loads(text)["events"]
-        if any("error" in event or event["channel"] != "ticker" for event in events):
+        events = decode_heard(text)
+        if any(event.error or event.channel != "ticker" for event in events):
             raise ValueError(f"expected events of the channel ticker, got {text!r:.300}")
-        return [event["data"] for event in events if "data" in event]
+        return [event.data for event in events if event.data is not NO_DATA]
 
 
 class SocketIOFrames(Frames):

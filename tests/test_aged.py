@@ -13,7 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from asgi_comet import CLIENT_PROCESS, SITE, Channel, Comet, InvalidDeclaration
 from asgi_comet.core.aged import AgedHistory, Dated
 from asgi_comet.core.history import Received
-from asgi_comet.core.messages import First, Last, Message, Now, Position
+from asgi_comet.core.messages import First, Last, Message, Now
+from asgi_comet.position import Position
 from asgi_comet.protocol.events import encode_messages
 from asgi_comet.testing import ManualClock
 from asgi_comet.testing._inspect import feed_of, inside

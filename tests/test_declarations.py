@@ -1198,10 +1198,10 @@ async def test_publishing_and_closing_as_a_source_is_started_again_reach_the_nex
 
         def publish(feed: Feed, data: bytes, id_: str | None = None) -> Delivery:
             new.succeed(old)
-            del inside(comet).channels.publish  # the real one again
-            return inside(comet).channels.publish(feed, data, id_)
+            del inside(comet).channels.appending.publish  # the real one again
+            return inside(comet).channels.appending.publish(feed, data, id_)
 
-        inside(comet).channels.publish = publish  # type: ignore[method-assign]  # in this very moment
+        inside(comet).channels.appending.publish = publish  # type: ignore[method-assign]  # in this very moment
         channel.publish("x")
         assert (old.history.top, new.history.top) == (0, 1)
 

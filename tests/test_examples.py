@@ -10,40 +10,30 @@ import shlex
 import subprocess
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import pytest
-from anyio import sleep
 
 from asgi_comet import SITE, Channel, Comet
 from asgi_comet.testing import wait_for_listeners
-from examples import eventsource, htmx, kinds, listen
-from examples import follow as example
+from examples import eventsource, follow, follow_once, htmx, kinds, listen
 from examples.fastapi_app import main
 from tests.kit.serving import Address, serve
-from tests.kit.stage import KEY, application
 
 ROOT = Path(__file__).parent.parent
 KINDS = ("py", "js", "conf")
 EXAMPLES = [path for kind in KINDS for path in ROOT.glob(f"examples/**/*.{kind}")]
-
-Events = AsyncIterator[dict[str, Any]]
+EXAMPLES.append(ROOT / "tests/test_examples_with_kit.py")
 
 
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses that were made; none takes long."""
     made: list[float] = []
-
-    async def pause(seconds: float) -> None:
-        made.append(seconds)
-        await sleep(0.01)
-
-    monkeypatch.setattr(example, "sleep", pause)
     monkeypatch.setattr(time, "sleep", made.append)
     return made
 
@@ -53,167 +43,37 @@ def news(comet: Comet) -> Channel[Any]:
     return comet.create(scope=SITE, name="news")
 
 
-async def take(events: Events, count: int) -> list[Any]:
-    """The next events: of a message its data, of others the whole."""
-    found: list[Any] = []
-    async for event in events:
-        found.append(event.get("data", event))
-        if len(found) == count:
-            break
-    return found
-
-
-@asynccontextmanager
-async def following(
-    url: str, positions: dict[str, str], transport: httpx.AsyncHTTPTransport | None = None
-) -> AsyncIterator[Events]:
-    async with (
-        httpx.AsyncClient(transport=transport) as client,
-        aclosing(cast(AsyncGenerator[Any, None], example.follow(client, url, positions))) as found,
-    ):
-        yield found
-
-
-def answering(*answers: httpx.Response | Exception) -> httpx.AsyncClient:
-    """A client whose server gives these answers, one after the other."""
-    left = list(answers)
-
-    def handle(request: httpx.Request) -> httpx.Response:
-        answer = left.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    return httpx.AsyncClient(transport=httpx.MockTransport(handle), base_url="http://test")
-
-
-def events(*found: dict[str, Any], **more: Any) -> httpx.Response:
-    return httpx.Response(200, json={"events": list(found), **more})
-
-
-ENDED = {"channel": "news", "error": "closed", "reason": "ended"}
-
-
 # follow.py
-
-
-async def test_follow_gets_every_message_in_order(server: Address, news: Channel[Any]) -> None:
-    positions = {"news": news.reference()["position"]}
-    async with following(f"{server.url}/comet", positions) as found:
-        for n in range(500):
-            news.publish(n)
-        assert await take(found, 500) == list(range(500))
-        news.publish("later")
-        assert await take(found, 1) == ["later"]
-    assert positions == {"news": news.reference()["position"]}
-
-
-async def test_follow_goes_on_from_where_it_was_left(server: Address, news: Channel[Any]) -> None:
-    positions = {"news": "last:2"}
-    for n in range(5):
-        news.publish(n)
-    for expected in ([3], [4]):  # each time anew, as a program that was started again
-        async with following(f"{server.url}/comet", positions) as found:
-            assert await take(found, 1) == expected
-
-
-async def test_follow_loses_nothing_when_answers_are_lost(
-    server: Address, news: Channel[Any], pauses: list[float]
-) -> None:
-    class Unreliable(httpx.AsyncHTTPTransport):
-        count = 0
-
-        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-            response = await super().handle_async_request(request)
-            await response.aread()
-            self.count += 1
-            if self.count % 2:
-                raise httpx.ReadError("the answer was lost")
-            return response
-
-    positions = {"news": news.reference()["position"]}
-    async with following(f"{server.url}/comet", positions, Unreliable()) as found:
-        for n in range(20):
-            news.publish(n)
-            assert await take(found, 1) == [n]
-    assert len(pauses) == 20
-
-
-async def test_follow_survives_a_restart_of_the_server_and_is_told_of_the_gap() -> None:
-    addresses: list[Address] = []
-
-    class Moving(httpx.AsyncHTTPTransport):
-        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-            request.url = request.url.copy_with(port=addresses[-1].port)
-            return await super().handle_async_request(request)
-
-    async with following("http://127.0.0.1/comet", {"news": "last:10"}, Moving()) as found:
-        before = Comet(KEY)
-        channel = before.create(scope=SITE, name="news")
-        with serve(application(before)) as address:
-            addresses.append(address)
-            channel.publish("before")
-            assert await take(found, 1) == ["before"]
-        after = Comet(KEY)
-        channel = after.create(scope=SITE, name="news")
-        channel.publish("missed")
-        position = channel.reference()["position"]
-        with serve(application(after)) as address:
-            addresses.append(address)
-            full = {"channel": "news", "error": "full", "position": position}
-            assert await take(found, 1) == [full]
-            channel.publish("after")
-            assert await take(found, 1) == ["after"]
-
-
-async def test_follow_ends_with_its_last_channel(server: Address, news: Channel[Any]) -> None:
-    assert server.request("GET", "/").status == 200  # it runs: what is closed now can be read
-    news.publish("last")
-    news.close()
-    positions = {"news": "last:1", "nobody": "now"}
-    unknown = {"channel": "nobody", "error": "closed", "reason": "unknown"}
-    async with following(f"{server.url}/comet", positions) as found:
-        assert await take(found, 99) == [unknown, "last", ENDED]
-    assert positions == {}
-
-
-@pytest.mark.parametrize("status", [429, 502, 503, 504])
-async def test_follow_comes_back_when_the_server_says(status: int, pauses: list[float]) -> None:
-    busy = httpx.Response(status, headers={"Retry-After": "7"})
-    async with answering(busy, events(ENDED)) as client:
-        assert await take(example.follow(client, "/comet", {"news": "now"}), 99) == [ENDED]
-    assert pauses == [7]
-
-
-async def test_follow_pauses_while_the_server_is_away(pauses: list[float]) -> None:
-    away = httpx.ConnectError("refused")
-    async with answering(away, away, events(ENDED)) as client:
-        assert await take(example.follow(client, "/comet", {"news": "now"}), 99) == [ENDED]
-    assert len(pauses) == 2
-    assert all(1 <= pause <= 3 for pause in pauses)
-
-
-async def test_follow_leaves_when_another_one_reads(pauses: list[float]) -> None:
-    async with answering(events(replaced=True)) as client:
-        assert await take(example.follow(client, "/comet", {"~inbox": "now"}), 99) == []
-
-
-async def test_follow_raises_when_its_client_process_is_closed(server: Address) -> None:
-    async with httpx.AsyncClient(base_url=server.url) as client:
-        opened = (await client.post("/comet/open")).json()
-        await client.post(f"{opened['url']}/close")
-        with pytest.raises(httpx.HTTPStatusError, match="410"):
-            await take(example.follow(client, opened["url"], {"~inbox": "now"}), 1)
 
 
 async def test_follow_prints_what_comes(
     server: Address, news: Channel[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert server.request("GET", "/").status == 200
+    assert server.request("GET", "/").status == 200  # it runs: what is closed now can be read
     news.publish({"price": 1.5})
     news.close()
-    await example.main(f"{server.url}/comet", ["news"])
-    assert capsys.readouterr().out == "news {'price': 1.5}\nnews closed\n"
+    await follow.main(f"{server.url}/comet", ["news"])
+    assert capsys.readouterr().out == "news {'price': 1.5}\n"
+
+
+# follow_once.py
+
+
+def test_follow_once_keeps_messages_and_positions(
+    server: Address, news: Channel[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert server.request("GET", "/").status == 200
+    for value in ({"price": 1.5}, "x"):
+        news.publish(value)
+    reference = news.reference()
+    news.close()
+    path = str(tmp_path / "news.sqlite")
+    follow_once.main(f"{server.url}/comet", "news", path)
+    with closing(follow_once.Database(path).connection) as connection:
+        values = [json.loads(value) for (value,) in connection.execute("SELECT * FROM messages")]
+        positions = [*connection.execute("SELECT * FROM positions")]
+    assert values == [{"price": 1.5}, "x"]
+    assert positions == [("news", reference["position"])]
 
 
 # listen.py

@@ -15,8 +15,9 @@ from asgi_comet.channels.directory import Directory
 from asgi_comet.channels.feed import Feed
 from asgi_comet.channels.kind import Kind
 from asgi_comet.core.history import History
-from asgi_comet.core.messages import NEXT_INCARNATION, Last, Message, Now, Position
+from asgi_comet.core.messages import NEXT_INCARNATION, Last, Message, Now
 from asgi_comet.core.runs import Encoder
+from asgi_comet.position import Position
 from asgi_comet.testing._inspect import encoded, encoded_bytes
 from asgi_comet.transports.subscribing import ending
 

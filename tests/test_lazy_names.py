@@ -70,7 +70,7 @@ def test_a_client_can_import_what_it_shares_with_the_server(module: str) -> None
 
 def test_an_error_is_imported_from_the_package_without_the_server() -> None:
     loaded = modules_after("from asgi_comet import ChannelClosed, CometError")
-    assert of_package(loaded) == {"asgi_comet.errors", *LAZY}
+    assert of_package(loaded) == {"asgi_comet.errors", "asgi_comet.position", *LAZY}
     assert loaded & LIBRARIES == set()
 
 
@@ -127,7 +127,7 @@ def test_an_unknown_name_is_refused_as_by_any_module() -> None:
 
 def test_a_module_of_the_package_is_still_found_by_from() -> None:
     loaded = modules_after("from asgi_comet import errors; errors.CometError")
-    assert of_package(loaded) == {"asgi_comet.errors", *LAZY}
+    assert of_package(loaded) == {"asgi_comet.errors", "asgi_comet.position", *LAZY}
 
 
 def test_dir_lists_the_public_names_before_they_are_used() -> None:

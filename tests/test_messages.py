@@ -9,11 +9,12 @@ from asgi_comet.core.messages import (
     Last,
     Notice,
     Now,
-    Position,
     Start,
+    parse_position,
     parse_start,
 )
 from asgi_comet.errors import BadRequest
+from asgi_comet.position import Position
 
 EPOCHS = st.text("ABCxyz019_-", min_size=1, max_size=32)
 
@@ -30,7 +31,7 @@ def test_a_position_reads_back_as_it_was_written(epoch: str, offset: int) -> Non
 )  # fmt: skip
 def test_anything_else_is_refused_with_what_came(text: str) -> None:
     with pytest.raises(BadRequest, match=r"expected a position like .* got"):
-        Position.parse(text)
+        parse_position(text)
 
 
 @pytest.mark.parametrize("text", ["a.0", "a" * 32 + ".1", "a." + "1" * 16])
@@ -69,7 +70,7 @@ def test_any_other_start_is_refused_with_what_came(text: str) -> None:
 
 
 def test_what_came_is_told_in_short() -> None:
-    for read in (parse_start, Position.parse):
+    for read in (parse_start, parse_position):
         with pytest.raises(BadRequest, match="got 'xxxxxxxxxx") as caught:
             read("x" * 10_000)
         assert len(str(caught.value)) < 200

@@ -44,13 +44,15 @@ from asgi_comet.testing._inspect import (
     NEXT_JOB,
     client_of,
     feed_of,
-    forget_subscription,
     inside,
-    is_handing_out,
     logins,
+    tables,
+)
+from asgi_comet.testing._inspect_notifiers import (
+    forget_subscription,
+    is_handing_out,
     queue_of,
     subscriptions,
-    tables,
     tables_of,
 )
 from tests.kit.notifying import House, housing, messages

@@ -14,8 +14,9 @@ from asgi_comet import ClientProcess, Notification, NotRunning, Receipt
 from asgi_comet._runtime import fairness
 from asgi_comet.brokers.logs import Stored
 from asgi_comet.channels.feed import Feed
-from asgi_comet.core.messages import Position
-from asgi_comet.testing._inspect import awaited, client_of, inside, notifiers, record, subscriptions
+from asgi_comet.position import Position
+from asgi_comet.testing._inspect import awaited, client_of, inside
+from asgi_comet.testing._inspect_notifiers import notifiers, record, subscriptions
 from tests.kit.notifying import House, housing
 from tests.kit.running import advance, make
 

@@ -11,7 +11,7 @@ import pytest
 
 from asgi_comet import SITE, BrokerUnavailable, Comet
 from asgi_comet.brokers.logs import Fenced, Log, Opened, Stored
-from asgi_comet.core.messages import Position
+from asgi_comet.position import Position
 from asgi_comet.testing import JoinedBroker
 from asgi_comet.testing.store import Store
 from tests.kit.stage import KEY

@@ -18,6 +18,7 @@ import anyio
 import pytest
 
 from asgi_comet import Comet, Settings, SeveralWorkers
+from asgi_comet._runtime.clock import ExchangeableClock
 from asgi_comet._runtime.loop import LoopThread
 from asgi_comet._runtime.runtime import Runtime
 from asgi_comet._runtime.tasks import Background
@@ -30,7 +31,7 @@ from asgi_comet.workers.lockfile import LockFile
 from asgi_comet.workers.siblings import Policy, Siblings
 from tests.kit.running import advance
 from tests.kit.serving import Tab
-from tests.kit.stage import KEY, Made
+from tests.kit.stage import KEY, Made, on_every_loop
 from tests.kit.turns import wait_all_tasks_blocked
 
 SINGLE = Launch(serves=True, supervised=False, told=False, endless=False)
@@ -39,6 +40,7 @@ TOLD = Launch(serves=True, supervised=False, told=True, endless=False)
 SCRIPT = Launch(serves=False, supervised=True, told=True, endless=False)
 
 pytestmark = pytest.mark.anyio
+anyio_backend = on_every_loop
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +65,8 @@ def make(
 ) -> Siblings:
     loop = LoopThread()
     timers = Timers(clock) if timers is None else timers
-    runtime = Runtime(loop=loop, timers=timers, clock=clock, background=Background(loop))
+    exchangeable = ExchangeableClock(clock)
+    runtime = Runtime(loop=loop, timers=timers, clock=exchangeable, background=Background(loop))
     return Siblings("app", policy, runtime)
 
 

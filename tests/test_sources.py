@@ -28,7 +28,7 @@ from asgi_comet.channels.feed import Feed
 from asgi_comet.channels.kind import Kind
 from asgi_comet.channels.source import Demand
 from asgi_comet.core.history import History
-from asgi_comet.core.messages import Position
+from asgi_comet.position import Position
 from asgi_comet.testing._inspect import client_of, feed_of, inside, tables
 from tests.kit.processes import open_in
 from tests.kit.running import advance, running

@@ -7,8 +7,10 @@ import pytest
 
 from asgi_comet._runtime.loop import LoopThread
 from asgi_comet.errors import NotRunning
+from tests.kit.stage import on_every_loop
 
 pytestmark = pytest.mark.anyio
+anyio_backend = on_every_loop
 
 
 async def test_in_its_own_thread_a_function_runs_at_once_and_from_another_soon() -> None:

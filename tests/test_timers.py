@@ -13,9 +13,11 @@ from asgi_comet._runtime.timers import BATCH, RESOLUTION, Timeout, Timer, Timers
 from asgi_comet.testing import ManualClock
 from asgi_comet.testing._inspect import buckets, sleepers
 from tests.kit.running import advance
+from tests.kit.stage import on_every_loop
 from tests.kit.turns import wait_all_tasks_blocked
 
 pytestmark = pytest.mark.anyio
+anyio_backend = on_every_loop
 
 
 class Note(Timer):

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import anyio
 
-__all__ = ["Clock", "MonotonicClock"]
+__all__ = ["Clock", "ExchangeableClock", "MonotonicClock"]
 
 
 class Clock(Protocol):
@@ -32,3 +32,22 @@ class MonotonicClock:
     async def sleep_until(self, moment: float) -> None:
         """Wait until that moment."""
         await anyio.sleep(max(moment - time.monotonic(), 0))
+
+
+class ExchangeableClock:
+    """The one clock that all parts read; the test kit exchanges what it shows.
+
+    Attributes:
+        source: The clock that it shows. Exchanged only while no lifespan runs.
+    """
+
+    def __init__(self, source: Clock) -> None:
+        self.source: Clock = source
+
+    def now(self) -> float:
+        """Return the time of the source."""
+        return self.source.now()
+
+    async def sleep_until(self, moment: float) -> None:
+        """Wait until that moment of the source."""
+        await self.source.sleep_until(moment)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from asgi_comet._runtime.clock import Clock
+from asgi_comet._runtime.clock import ExchangeableClock
 from asgi_comet._runtime.loop import LoopThread
 from asgi_comet._runtime.tasks import Background
 from asgi_comet._runtime.timers import Timers
@@ -25,5 +25,5 @@ class Runtime:
 
     loop: LoopThread
     timers: Timers
-    clock: Clock
+    clock: ExchangeableClock
     background: Background

@@ -139,16 +139,27 @@ class Timers:
             self._nap = None
 
     async def _sweep(self) -> None:
+        while self.expire(BATCH):
+            await checkpoint()
+
+    def expire(self, most: int) -> bool:
+        """Expire timers that are due.
+
+        Args:
+            most: How many at most.
+
+        Returns:
+            Whether others are due as well.
+        """
         now = self._clock.now() / RESOLUTION
-        done = 0
         while self._order and self._order[0] <= now:
-            number = heapq.heappop(self._order)
-            bucket = self._buckets[number]
+            bucket = self._buckets[self._order[0]]
             while bucket:
+                if not most:
+                    return True
+                most -= 1
                 timer = bucket.pop()
                 timer._bucket = None
                 timer.expire()
-                done += 1
-                if done % BATCH == 0:
-                    await checkpoint()
-            del self._buckets[number]
+            del self._buckets[heapq.heappop(self._order)]
+        return False

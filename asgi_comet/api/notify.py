@@ -8,7 +8,7 @@ from asgi_comet._runtime.functions import misfit
 from asgi_comet.core.names import check_own_name
 from asgi_comet.identity.copies import Copies
 from asgi_comet.node.build import Node
-from asgi_comet.notify.notifier import Notifier, Prepare
+from asgi_comet.notify.notifier import Notifier, Parts, Prepare
 from asgi_comet.notify.shared import Neighbourhood
 
 __all__ = ["Notifying"]
@@ -63,19 +63,20 @@ class Notifying:
         if problem is not None:
             raise TypeError(f"expected prepare to take a user and a value, got {problem}")
         node = self._node
-        notifier: Notifier[Any] = Notifier(
-            name,
-            key,
-            prepare,
-            channels=node.channels,
-            settings=node.settings,
-            runtime=node.runtime,
-            current=lambda instead: node.requests.current(instead=instead).process(),
-            near=_neighbourhood(node),
-        )
+        notifier: Notifier[Any] = Notifier(name, key, prepare, _parts_of(node))
         node.channels.reserved.add_own(name, None)
         node.notifiers[name] = notifier._forget_process
         return notifier
+
+
+def _parts_of(node: Node) -> Parts:
+    return Parts(
+        channels=node.channels,
+        settings=node.settings,
+        runtime=node.runtime,
+        current=lambda instead: node.requests.current(instead=instead).process(),
+        near=_neighbourhood(node),
+    )
 
 
 def _neighbourhood(node: Node) -> Neighbourhood | None:

@@ -10,8 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from asgi_comet.core.messages import Position
 from asgi_comet.errors import BrokerUnavailable
+from asgi_comet.position import Position
 
 __all__ = ["Audience", "Listening", "Progress"]
 

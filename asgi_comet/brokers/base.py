@@ -252,7 +252,7 @@ class Broker(ABC):
 
     @abstractmethod
     def unfollow(self, log: Log) -> None:
-        """Stop sending messages to the window."""
+        """Stop sending messages to the window. Idempotent; thread-safe."""
 
     @abstractmethod
     async def place(self, log: Log, start: Start) -> Placed | Full | Closed | Unknown:

@@ -40,7 +40,8 @@ def choose_broker(broker: Broker | str | None) -> Broker:
         raise ValueError(
             "expected the URL of a broker to begin with "
             + ", ".join(f"{known}://" for known in SCHEMES)
-            + f", got {_show(scheme) if separator else 'a text without ://'}"
+            + f", got {_show(scheme) if separator else 'a text without ://'}; pass a broker on "
+            "another store as an object"
         )
     return _make_redis(broker)
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from asgi_comet.core.history import Received
-from asgi_comet.core.messages import Message, Position, Start
+from asgi_comet.core.messages import Message, Start
 from asgi_comet.errors import BrokerUnavailable, CometError
+from asgi_comet.position import Position
 
 __all__ = [
     "ChannelSpec",

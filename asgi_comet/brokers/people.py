@@ -17,8 +17,9 @@ from typing import Protocol
 
 from asgi_comet.brokers.audience import Audience, Progress
 from asgi_comet.brokers.logs import ChannelSpec, Closed, Full, Log, Placed, Unknown
-from asgi_comet.core.messages import Position, Start
+from asgi_comet.core.messages import Start
 from asgi_comet.errors import CometError
+from asgi_comet.position import Position
 
 __all__ = ["Arrival", "Found", "Limits", "Moved", "People", "PeopleHost", "SessionState", "Visited"]
 
@@ -61,6 +62,8 @@ class SessionState:
         defaults: How many default client processes the session has had.
         kept: Whether the session is remembered without a client process.
         processes: The open client processes, the oldest first.
+        followed: For the store itself: the id that a login or a logout has given to the session
+            that had this id before; `""` if there was none, or if the store need not know.
     """
 
     id: str
@@ -69,6 +72,7 @@ class SessionState:
     defaults: int = 0
     kept: bool = False
     processes: tuple[str, ...] = ()
+    followed: str = ""
 
 
 @dataclass(frozen=True, slots=True)

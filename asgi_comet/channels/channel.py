@@ -148,7 +148,7 @@ class Channel(Referring, Generic[T]):
             feed = self._feed
             self._registry.touch(feed)
             try:
-                return self._registry.publish(feed, data, id)
+                return self._registry.appending.publish(feed, data, id)
             except ChannelClosed:
                 if feed.successor is None:  # else the channel was restarted at this moment
                     raise
@@ -176,8 +176,12 @@ class Channel(Referring, Generic[T]):
             In a request the URL includes the application's `root_path`.
 
         Raises:
+            BrokerUnavailable: In a worker thread: other workers may have the member of a family,
+                and the broker does not tell.
+            MustAwait: In an event loop: the same; write `await channel.ready()` before it.
             ValueError: `start` is none of these.
         """
+        self._registry.require_position(self._feed)
         feed = self._feed
         if start is not None:
             place = parse_relative(start)

@@ -126,7 +126,9 @@ class AllChannels(Adopting):
         pump = Pump(
             feed,
             source,
-            publish=lambda value: self.append_value(feed.latest, encode(feed.name, value)),
+            publish=lambda value: self.appending.append_value(
+                feed.latest, encode(feed.name, value)
+            ),
             ended=lambda reason: self._source_ended(feed.latest, right, reason),
             demand=demand,
             runtime=self._runtime,
@@ -155,7 +157,7 @@ class AllChannels(Adopting):
     def _open_source(self, source: Source[Any] | None) -> AsyncIterator[Any] | None:
         if source is None:
             return None
-        if self.publisher is not None:
+        if self.appending.publisher is not None:
             raise ValueError("expected no source: a process that only publishes reads none")
         made = source() if callable(source) and not isinstance(source, AsyncIterable) else source
         if not isinstance(made, AsyncIterable):

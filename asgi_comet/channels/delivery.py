@@ -15,8 +15,8 @@ from asgi_comet._runtime.timers import Timers
 from asgi_comet.brokers.logs import Stored
 from asgi_comet.channels.feed import Feed
 from asgi_comet.channels.outcomes import Awaited, Outcome
-from asgi_comet.core.messages import Position
 from asgi_comet.errors import BrokerUnavailable
+from asgi_comet.position import Position
 
 __all__ = ["Delivery"]
 

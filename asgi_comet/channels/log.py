@@ -20,9 +20,10 @@ from asgi_comet.brokers.logs import ChannelSpec
 from asgi_comet.channels.chunks import Chunks
 from asgi_comet.channels.kind import Kind
 from asgi_comet.core.history import History, Received
-from asgi_comet.core.messages import NEXT_INCARNATION, First, Last, Message, Now, Position, Start
+from asgi_comet.core.messages import NEXT_INCARNATION, First, Last, Message, Now, Start
 from asgi_comet.core.runs import Chunk, Encoder
 from asgi_comet.errors import ChannelClosed, ChannelFull
+from asgi_comet.position import Position
 
 __all__ = ["MessageLog"]
 

@@ -1,4 +1,4 @@
-"""The registry of all channels: makes, counts and publishes on their feeds.
+"""The registry of all channels: makes and counts their feeds.
 
 Owns how many channels live, and which of them outlive a lifespan. Must not know transports,
 requests, sessions or the wire.
@@ -14,11 +14,10 @@ from weakref import WeakValueDictionary
 
 from asgi_comet._runtime.runtime import Runtime
 from asgi_comet.brokers.base import Broker
-from asgi_comet.brokers.logs import ChannelSpec, Stored
+from asgi_comet.brokers.logs import ChannelSpec
 from asgi_comet.brokers.people import Limits
-from asgi_comet.brokers.unserved import Unserved
 from asgi_comet.channels.aged import make_feed
-from asgi_comet.channels.delivery import Delivery
+from asgi_comet.channels.appending import Appending
 from asgi_comet.channels.directory import Place
 from asgi_comet.channels.dropped import Dropped
 from asgi_comet.channels.ending import Ending
@@ -33,10 +32,7 @@ from asgi_comet.channels.sharing import Sharing
 from asgi_comet.channels.source import Demand
 from asgi_comet.core.names import check_name, fresh_name
 from asgi_comet.errors import (
-    ChannelClosed,
-    ChannelFull,
     CometError,
-    MessageTooLarge,
     NonUniqueChannelName,
     ProcessClosed,
     TooManyFamilyChannels,
@@ -45,8 +41,6 @@ from asgi_comet.errors import (
 from asgi_comet.settings import Settings
 
 __all__ = ["Registry"]
-
-Store = Broker | Unserved | Publisher
 
 _logger = logging.getLogger(__name__)
 
@@ -68,7 +62,7 @@ class Registry:
         dropped: The channels that the application has dropped.
         sharing: The channels that other workers have, too.
         ending: How a channel ends.
-        publisher: Stores messages while the process publishes and does not serve.
+        appending: Stores messages.
     """
 
     def __init__(
@@ -84,18 +78,17 @@ class Registry:
         self.reserved: Reserved = Reserved()
         self.guards: NamedGuards = NamedGuards()
         self.restarts: int = 0
-        self.publisher: Publisher | None = None
         self._settings = settings
-        self._settles = broker.shared and settings.settle == "all"
         self._broker = broker
-        self._unserved = Unserved(broker)
-        self._store: Store = self._unserved  # until the first lifespan
-        self._aside: tuple[bool, Store, frozenset[Feed]]  # while the process only publishes
+        self._aside: tuple[bool, frozenset[Feed]]  # while the process only publishes
         self._fanout = fanout
         self._runtime = runtime
         self.sharing: Sharing = Sharing(broker, runtime, self._lose)
         self.ending: Ending = Ending(
-            broker, self.sharing, fanout, runtime, self._uncount, lambda: self.publisher
+            broker, self.sharing, fanout, runtime, self._uncount, lambda: self.appending.publisher
+        )
+        self.appending: Appending = Appending(
+            settings, broker, fanout, runtime, self.sharing, self.ending
         )
         self.dropped: Dropped = Dropped(runtime, settings.linger, self.ending.end_unused)
         self._lock = site.directory.lock
@@ -168,7 +161,7 @@ class Registry:
             self._make_way(feed)
         elif self._broker.shared and place is self.site:
             feed.local = False
-            feed.adopt = family is not None or (name is not None and self._store is self._unserved)
+            feed.adopt = family is not None or (name is not None and self.appending.unserved)
             feed.reclaim = family or name is None
             feed.guard = self._name_guard(feed)
         self._add(feed, place)
@@ -184,8 +177,9 @@ class Registry:
 
     def share(self, feed: Feed, barred: CometError | None = None) -> None:
         """Announce a channel to the other workers."""
-        if self.publisher is not None:
-            self.publisher.open(feed)
+        publisher = self.appending.publisher
+        if publisher is not None:
+            publisher.open(feed)
         else:
             self.sharing.open(feed, barred)
 
@@ -217,23 +211,14 @@ class Registry:
         """
         directory = self.site.directory
         if publisher is not None:
-            self._aside = self._stopping, self._store, frozenset(directory.feeds())
-            self._stopping, self._store = False, publisher
+            self._aside = self._stopping, frozenset(directory.feeds())
+            self._stopping, self.appending.publisher = False, publisher
         else:
-            self._stopping, self._store, kept = self._aside
+            self._stopping, kept = self._aside
+            self.appending.publisher = None
             for feed in directory.feeds():
                 if feed not in kept:
                     self.ending.end(feed, "ended", keep=False, tell=False)
-        self.publisher = publisher
-
-    def note_unserved(self) -> None:
-        """Count a notification, if no client gets it until a lifespan starts."""
-        if self._store is self._unserved:
-            self._unserved.note()
-
-    def forked(self) -> None:
-        """Publish where no server runs: the parent process of this one serves."""
-        self._store = self._unserved
 
     def _add(self, feed: Feed, place: Place) -> None:
         self._add_within(self._settings.max_virtual_channels, feed, place)
@@ -283,50 +268,25 @@ class Registry:
             observe(0)
         return new
 
-    def publish(self, feed: Feed, data: bytes, id_: str | None = None) -> Delivery:
-        """Publish encoded data on a feed, see `Channel.publish`."""
-        if id_ is not None:
-            feed.check_open()  # a broker may find the id first
-        if len(data) > self._settings.message_limit:
-            raise MessageTooLarge(feed.name, self._settings.message_limit, len(data))
-        stored = self.append(feed, data, id_)
-        delivery = Delivery(self._runtime, feed, stored, self._settings.timeout)
-        if self._settles:
-            self.sharing.settle(partial(_wait_stored, delivery))
-        return delivery
-
-    def append_value(self, feed: Feed, data: bytes) -> Stored:
-        """Append an encoded value of a channel's source."""
-        if len(data) > self._settings.message_limit:
-            raise MessageTooLarge(feed.name, self._settings.message_limit, len(data))
-        return self.append(feed, data, sourced=True)
-
-    def append(
-        self, feed: Feed, data: bytes, id_: str | None = None, *, sourced: bool = False
-    ) -> Stored:
-        """Append encoded data to a feed, without an outcome to await. Thread-safe.
-
-        Args:
-            feed: The feed.
-            data: The value as JSON.
-            id_: A second message with the same id is not stored, see `Channel.publish`.
-            sourced: Whether the value is of the channel's source.
+    def require_position(self, feed: Feed) -> None:
+        """Wait in a worker thread until this worker knows where a member of a family ends.
 
         Raises:
-            ChannelClosed: The channel has ended.
-            ChannelFull: The channel is full, so it ends.
+            BrokerUnavailable: It takes too long.
+            MustAwait: This is an event loop.
         """
-        try:
-            if feed.closing is not None:
-                feed.check_open()
-                raise ChannelClosed(feed.name, feed.closing)
-            if sourced:
-                return self._broker.append(feed, data, sourced=True)
-            return self._store.append(feed, data, id=id_)
-        except ChannelFull:
-            self._fanout.mark(feed)  # so that the server tells its reader
-            self.ending.end(feed, "full")
-            raise
+        if self._is_unknown(feed):
+            ready = partial(self.sharing.ready, feed)
+            self.sharing.ask("channel.reference()", "await channel.ready() before it", ready)
+
+    def _is_unknown(self, feed: Feed) -> bool:
+        """Return whether another worker may have messages of a member that this one lacks."""
+        if feed.live or feed.owner is not None or feed.over or self.appending.publisher is not None:
+            return False
+        if not self._runtime.loop.running or (feed.local and not self._settings.strict_shared):
+            return False
+        declared = self.reserved.find(feed.name)
+        return declared is not None and bool(declared[1])
 
     def touch(self, feed: Feed) -> None:
         """Record that the application uses a channel now. Thread-safe."""
@@ -352,8 +312,7 @@ class Registry:
     def begin(self) -> None:
         """Start with the lifespan: sources are read from now on."""
         self._stopping = False
-        self._unserved.serve()
-        self._store = self._broker
+        self.appending.begin()
         self.dropped.collect()
         for feed in self.site.directory.feeds():
             feed.lasting = feed.closed is None
@@ -388,7 +347,3 @@ class Registry:
         else:
             self._broker.unfollow(feed)
             feed.live = False
-
-
-async def _wait_stored(delivery: Delivery) -> None:
-    await delivery.stored()

@@ -78,10 +78,12 @@ class Sharing:
     Attributes:
         settle: Delays the answer to the current request, if any, until a function has returned.
         owner_known: Waits until the workers know a client process, by its id.
+        ask: Runs a coroutine function from a worker thread, see `Asking.block`.
     """
 
     settle: Callable[[Callable[[], Awaitable[None]]], None]  # set by `Comet`
     owner_known: Callable[[str], Awaitable[None]]  # set by `Comet`
+    ask: Callable[[str, str, Callable[[], Awaitable[None]]], None]  # set by `Comet`
 
     def __init__(
         self, broker: Broker, runtime: Runtime, lost: Callable[[Feed, CometError], None]
@@ -126,6 +128,8 @@ class Sharing:
 
     async def ready(self, feed: Feed) -> None:
         """Return once all workers know a channel, see `Channel.ready`."""
+        if feed.local:
+            feed.live = True  # for `Settings.strict_shared`: the application has waited
         self._check(feed)
         await self.opened(feed)
 
@@ -173,6 +177,8 @@ class Sharing:
             if feed.owner is not None:
                 await self.owner_known(feed.owner)
             await self._broker.open(feed, make=opening.barred is None)
+            if feed.closed is not None:
+                self._broker.unfollow(feed)  # its client process has closed meanwhile
             if feed.owner is None:  # else the connection that reads it fills the window
                 await self._broker.follow(feed)
                 feed.latest.live = True

@@ -24,8 +24,8 @@ from asgi_comet._runtime.waiting import make_interrupt, pass_cancellation
 from asgi_comet.brokers.logs import Fenced, Stored
 from asgi_comet.channels.feed import Feed
 from asgi_comet.core.history import History, check_count
-from asgi_comet.core.messages import Position
 from asgi_comet.errors import ChannelClosed, ChannelFull, CometError
+from asgi_comet.position import Position
 
 __all__ = ["CLOSE_LIMIT", "Demand", "Pump", "check_ahead", "close_source"]
 

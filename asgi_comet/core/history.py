@@ -11,7 +11,8 @@ import secrets
 from collections.abc import Sequence
 from enum import Enum
 
-from asgi_comet.core.messages import Message, Position
+from asgi_comet.core.messages import Message
+from asgi_comet.position import Position
 
 __all__ = ["History", "Received", "check_count"]
 

@@ -1,6 +1,6 @@
-"""Message, Position and the other start positions, as frozen values.
+"""Messages, and where readers start, as frozen values.
 
-Owns the text form of a position. Must not know channels, histories or any framework.
+Must not know channels, histories or any framework.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from asgi_comet.errors import BadRequest
+from asgi_comet.position import POSITION, Position
 
 __all__ = [
     "NEXT_INCARNATION",
@@ -19,42 +20,13 @@ __all__ = [
     "Message",
     "Notice",
     "Now",
-    "Position",
     "Start",
+    "parse_position",
     "parse_relative",
     "parse_start",
 ]
 
-_POSITION = re.compile(r"([A-Za-z0-9_-]{1,32})\.(0|[1-9][0-9]{0,15})")
 _LAST = re.compile(r"last:(0|[1-9][0-9]{0,15})")
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """A place in a channel. Clients treat its text as opaque and send it back.
-
-    Attributes:
-        epoch: The incarnation of the channel: 1 to 32 of `A-Z a-z 0-9 _ -`.
-        offset: 1, 2, 3 …; 0 is before the first message. At most 16 digits.
-    """
-
-    epoch: str
-    offset: int
-
-    def __str__(self) -> str:
-        return f"{self.epoch}.{self.offset}"
-
-    @classmethod
-    def parse(cls, text: str) -> Position:
-        """Parse `epoch.offset`.
-
-        Raises:
-            BadRequest: `text` is anything else.
-        """
-        found = _POSITION.fullmatch(text)
-        if found is None:
-            raise BadRequest(f"expected a position like 'k3x9Qp.57', got {text!r:.80}")
-        return cls(found[1], int(found[2]))
 
 
 NEXT_INCARNATION = Position("new", 0)
@@ -102,12 +74,23 @@ def parse_start(text: str) -> Start:
     found = _LAST.fullmatch(text)
     if found is not None:
         return Last(int(found[1]))
-    found = _POSITION.fullmatch(text)
-    if found is None:
+    if POSITION.fullmatch(text) is None:
         raise BadRequest(
             f"expected 'now', 'first', 'last:10' or a position like 'k3x9Qp.57', got {text!r:.80}"
         )
-    return Position(found[1], int(found[2]))
+    return Position.parse(text)
+
+
+def parse_position(text: str) -> Position:
+    """Parse a position that a client sends.
+
+    Raises:
+        BadRequest: `text` is anything else.
+    """
+    try:
+        return Position.parse(text)
+    except ValueError as error:
+        raise BadRequest(str(error)) from None
 
 
 def parse_relative(text: str) -> Start:

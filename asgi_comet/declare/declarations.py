@@ -270,7 +270,7 @@ class Declarations(Opener):
                 if found is not None and (make is not None or found.closed is None):
                     self._shares.touch(found.name)
                     return found
-                bounded = declared.family and self._channels.publisher is None
+                bounded = declared.family and self._channels.appending.publisher is None
                 shares = self._shares.of(listener) if bounded else ()
                 rooms = (share.make_room() for share in shares)
                 longest: Member | None = next((member for member in rooms if member), None)
@@ -355,8 +355,8 @@ class Declarations(Opener):
 
     def _schedule(self, run: Job, look: Job) -> None:
         """Have a source read once the application runs; in a publisher, never."""
-        if self._channels.publisher is not None:
-            self._channels.publisher.start(look)
+        if self._channels.appending.publisher is not None:
+            self._channels.appending.publisher.start(look)
             return
         with self._lock:
             if not self._begun:

@@ -179,7 +179,7 @@ class Restarting:
 
     def _publish(self, value: Any) -> Stored:
         feed = self.feed
-        return self._channels.append_value(feed, self._script.encode(feed.name, value))
+        return self._channels.appending.append_value(feed, self._script.encode(feed.name, value))
 
     def _ask(self) -> None:
         if self.feed.kind.on_demand:

@@ -6,12 +6,13 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 
-from asgi_comet.core.messages import Position
+from asgi_comet.core.messages import parse_position
 from asgi_comet.errors import BrokerUnavailable, TooManyProcesses
 from asgi_comet.http.exchange import JSON, TEXT, Exchange, answer, read_body
 from asgi_comet.identity.current import CurrentRequest
 from asgi_comet.identity.process import Client
 from asgi_comet.node.build import Node
+from asgi_comet.position import Position
 from asgi_comet.protocol.events import decode_ack
 from asgi_comet.transports import subscribing
 from asgi_comet.transports.access import check_claim, not_yet, recognise, require_people, too_many
@@ -91,5 +92,5 @@ def acknowledged(node: Node, details: tuple[str, dict[str, str]]) -> None:
     id_, told = details
     process = node.clients.find(id_)
     if process is not None:
-        positions = {name: Position.parse(at) for name, at in told.items()}
+        positions = {name: parse_position(at) for name, at in told.items()}
         subscribing.acknowledge(node, process, positions, process.listeners)

@@ -33,6 +33,10 @@ class Asker(Protocol):
     def prefetches(self, *, named: bool) -> bool:
         """Return whether the server asks the other workers before it serves a request."""
 
+    @property
+    def may_block(self) -> bool:
+        """Whether this is a worker thread."""
+
     def block(self, called: str, instead: str, wait: Callable[[], Awaitable[None]]) -> None:
         """Wait for something in a worker thread; see `Requests`."""
 

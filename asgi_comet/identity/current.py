@@ -9,18 +9,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Hashable
 from contextvars import ContextVar
-from functools import partial
 from typing import Protocol
 
 from starlette.types import Scope
 
-from asgi_comet.brokers.people import Moved
 from asgi_comet.errors import BrokerUnavailable, NoClientProcess, ProcessClosed
 from asgi_comet.http.advice import advise
 from asgi_comet.http.headers import read_headers
-from asgi_comet.identity.announcing import Announcement
 from asgi_comet.identity.arrival import Arrival, Asker, is_part
 from asgi_comet.identity.clients import Claimed, new_session
+from asgi_comet.identity.logins import Login
 from asgi_comet.identity.process import Claim, Client, Session, Stale
 from asgi_comet.identity.users import Users
 
@@ -47,10 +45,6 @@ class Recogniser(Asker, Protocol):
 
     def require_people(self, called: str) -> None:
         """Check that client processes work with the broker; see `Requests`."""
-
-    @property
-    def may_block(self) -> bool:
-        """Whether this is a worker thread."""
 
 
 class CurrentRequest:
@@ -267,42 +261,6 @@ class CurrentRequest:
         if pending is not None:
             self.unsettled.append(pending.wait)
 
-    def _tell_change(self, session: Session, user: Hashable) -> None:
-        """Let the answer wait until all workers know of a login or logout; a thread waits now."""
-        pending = self.recogniser.clients.pending(session)
-        if pending is None:
-            return
-        if not self.recogniser.may_block:
-            self.unsettled.append(partial(self._settle_change, pending, user))
-            return
-        try:
-            pending.block()
-        except BrokerUnavailable as error:
-            follow = partial(self._follow, _heir_of(error, user), user, error)
-            self.recogniser.block("comet.login()", "", follow)
-
-    async def _settle_change(self, pending: Announcement, user: Hashable) -> None:
-        try:
-            await pending.wait()
-        except BrokerUnavailable as error:
-            await self._follow(_heir_of(error, user), user, error)
-
-    async def _follow(self, session: str, user: Hashable, error: BrokerUnavailable) -> None:
-        """Take over the login of this very user that another worker was first with.
-
-        The user has clicked twice on login.
-
-        Args:
-            session: The id that the session has by now.
-            user: The user.
-            error: Why the login was refused; raised if the other login is of another user.
-        """
-        await self.recogniser.clients.arrive([session])
-        claim = self.recogniser.clients.claim(session)
-        if claim.stale or claim.session.user != user:
-            raise error
-        self._renew(claim)
-
     def _look(self) -> Claim | None:
         """Return the claim of the request to a session, if it names one."""
         if self._claim is not None:
@@ -334,7 +292,7 @@ class CurrentRequest:
             claim = named or Claim.of(new_session())
         elif user is not None and named.session.user == user:  # the user has clicked twice on login
             self._renew(Claim.of(named.session))
-            self._tell_change(named.session, user)
+            Login(self.recogniser, user, self._renew).tell(named.session, self.unsettled)
             return
         else:  # the claim may be a stranger's
             claim = Claim.of(new_session())
@@ -346,7 +304,7 @@ class CurrentRequest:
             self._change(user)
             return
         self._renew(claim)
-        self._tell_change(claim.session, user)
+        Login(self.recogniser, user, self._renew).tell(claim.session, self.unsettled)
 
     def _renew(self, claim: Claim) -> None:
         """Let the answer's cookie name a session whose id has changed."""
@@ -407,18 +365,6 @@ class CurrentRequest:
         if claim.id != self.session_id():
             raise NoClientProcess("the request's Comet-Process header is of another session")
         return Claimed(process, claim)
-
-
-def _heir_of(error: BrokerUnavailable, user: Hashable) -> str:
-    """Return the id that another login has given to the session.
-
-    Raises:
-        BrokerUnavailable: The change was refused for another reason, or is a logout.
-    """
-    moved = error.__cause__
-    if user is None or not isinstance(moved, Moved):
-        raise error
-    return moved.session
 
 
 def current_process() -> Client:

@@ -188,7 +188,7 @@ class Users:
 
     def _tell(self, process: Client) -> None:
         try:
-            self._channels.publish(self._monitor(process), USER_CHANGED)
+            self._channels.appending.publish(self._monitor(process), USER_CHANGED)
         except NonUniqueChannelName:  # another thread has made it in this very moment
             self._tell(process)
         except (ChannelClosed, ChannelFull, ProcessClosed):

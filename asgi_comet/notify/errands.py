@@ -17,12 +17,12 @@ import anyio
 
 from asgi_comet._runtime.runtime import Runtime
 from asgi_comet.brokers.audience import Audience, Listening
-from asgi_comet.core.messages import Position
 from asgi_comet.errors import BrokerUnavailable, ChannelClosed, CometError
 from asgi_comet.identity.announcing import Announcement
 from asgi_comet.identity.process import Client, ClientProcess
 from asgi_comet.notify.jobs import Job, Outbox
 from asgi_comet.notify.queue import Queue
+from asgi_comet.position import Position
 
 __all__ = ["PAUSE", "Away", "Errand", "Sender", "SharedQueue", "Told"]
 

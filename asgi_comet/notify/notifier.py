@@ -14,6 +14,7 @@ Divergences from `Os_notif`:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -31,12 +32,31 @@ from asgi_comet.notify.shared import Neighbourhood, SharedSubscriptions
 from asgi_comet.notify.subscriptions import Subscriptions
 from asgi_comet.settings import Settings
 
-__all__ = ["Notifier", "Prepare"]
+__all__ = ["Notifier", "Parts", "Prepare"]
 
 K = TypeVar("K")
 
 Prepare = Callable[[Any, Any], Awaitable[Any] | Any]
 """Return the value for one user, given the user (`None` for a visitor) and the notified value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of a `Comet` that its notifiers use.
+
+    Attributes:
+        channels: Makes the channels.
+        settings: How long the history is, and how large a message may be.
+        runtime: Runs the delivery.
+        current: Returns the current client process; the argument is advice for the error.
+        near: The ways to the other workers; `None` if notifiers know this worker only.
+    """
+
+    channels: AllChannels
+    settings: Settings
+    runtime: Runtime
+    current: Callable[[str], Client]
+    near: Neighbourhood | None
 
 
 class Notifier(Generic[K]):
@@ -48,26 +68,15 @@ class Notifier(Generic[K]):
     Source: `Os_notif`.
     """
 
-    def __init__(  # noqa: PLR0913 - three are the application's, four are rooms
-        self,
-        name: str,
-        key: Any,
-        prepare: Prepare | None,
-        *,
-        channels: AllChannels,
-        settings: Settings,
-        runtime: Runtime,
-        current: Callable[[str], Client],
-        near: Neighbourhood | None,
-    ) -> None:
+    def __init__(self, name: str, key: Any, prepare: Prepare | None, parts: Parts) -> None:
         self.name: str = name
-        self._limit = settings.message_limit
-        self._current = current  # the current process; the argument is advice for the error
+        self._limit = parts.settings.message_limit
+        self._current = parts.current
         self._type = key
         self._validate, self._encode_key = _make_key(key)
         self._encode_value = make_encode(None)
         self._steps = () if prepare is None else (Step.prepare(prepare),)
-        self._subscriptions = self._subscribe(channels, settings, runtime, near)
+        self._subscriptions = self._subscribe(parts)
 
     def __len__(self) -> int:
         return len(self._subscriptions)
@@ -200,17 +209,11 @@ class Notifier(Generic[K]):
         """Remove a client process, which has closed. Thread-safe; idempotent."""
         self._subscriptions.forget_process(process)
 
-    def _subscribe(
-        self,
-        channels: AllChannels,
-        settings: Settings,
-        runtime: Runtime,
-        near: Neighbourhood | None,
-    ) -> Subscriptions | SharedSubscriptions:
-        size = settings.history_size
-        if near is None:
+    def _subscribe(self, parts: Parts) -> Subscriptions | SharedSubscriptions:
+        channels, size, runtime = parts.channels, parts.settings.history_size, parts.runtime
+        if parts.near is None:
             return Subscriptions(self.name, channels, size, runtime)
-        spell = self._spell_key
+        near, spell = parts.near, self._spell_key
         return SharedSubscriptions(self.name, channels, size, runtime, near=near, spell=spell)
 
     def _spell_key(self, key: Hashable) -> str:

@@ -184,7 +184,7 @@ class SharedSubscriptions:
     def send(self, key: Hashable, preparation: Preparation, not_for: Any) -> SharedNotification:
         """Notify the client processes that listen to a key; see `Notifier.notify`."""
         self._begin()
-        near, publisher = self._near, self._channels.publisher
+        near, publisher = self._near, self._channels.appending.publisher
         notification = SharedNotification(
             self._runtime, self._name, near.audience, near.client, publisher
         )
@@ -202,7 +202,7 @@ class SharedSubscriptions:
         with self._lock:
             errand.after = [one for one in self._changes if not one.done]
         self.queue.add(errand)
-        self._channels.note_unserved()
+        self._channels.appending.note_unserved()
         if publisher is not None:
             publisher.watch(notification._handed_out)
         return notification
@@ -214,7 +214,7 @@ class SharedSubscriptions:
         self._runtime.loop.run(partial(self.queue.drop, process.id))
 
     async def _ask(self, key: Hashable) -> list[ClientProcess]:
-        publisher = self._channels.publisher
+        publisher = self._channels.appending.publisher
         found = partial(self._find, key)
         return await (found() if publisher is None else publisher.carry(found))
 
@@ -233,4 +233,4 @@ class _Jobs(Background):
 
     def start(self, job: Callable[[], Awaitable[None]]) -> None:
         """Run a job soon."""
-        (self._channels.publisher or self._background).start(job)
+        (self._channels.appending.publisher or self._background).start(job)

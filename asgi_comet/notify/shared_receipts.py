@@ -17,10 +17,10 @@ from asgi_comet._runtime.runtime import Runtime
 from asgi_comet.brokers.audience import Audience, Listening, Progress
 from asgi_comet.brokers.logs import Stored
 from asgi_comet.channels.publisher import Publisher
-from asgi_comet.core.messages import Position
 from asgi_comet.errors import BrokerUnavailable, ChannelClosed, CometError
 from asgi_comet.identity.process import Client, ClientProcess
 from asgi_comet.notify.receipts import Notification, Receipt, Wait
+from asgi_comet.position import Position
 
 __all__ = ["SharedNotification"]
 

@@ -95,7 +95,7 @@ class LocalQueue(Queue[Subscription]):
             return
         # Without a `Delivery`, which would not be awaited. Measured: it costs a third more.
         try:
-            stored = self._channels.append(subscription.feed, data)
+            stored = self._channels.appending.append(subscription.feed, data)
         except (ChannelFull, ChannelClosed) as error:
             job.record(subscription, None)
             self._end(subscription, "is full" if isinstance(error, ChannelFull) else "has ended")

@@ -1,6 +1,6 @@
-"""Events, and the requests and answers of the JSON poll, as bytes.
+"""Events, and the requests and answers of the JSON poll, as bytes: both halves.
 
-Owns `comet.v1` in JSON. Must not know which channels live.
+Owns `comet.v1` in JSON, as the server and as a client speaks it. Must not know which channels live.
 
 Source: docs/wire.md#json-poll.
 """
@@ -8,30 +8,38 @@ Source: docs/wire.md#json-poll.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
-from asgi_comet.core.messages import Message, Notice, Position, Start, parse_start
+from asgi_comet.core.messages import Message, Notice, Start, parse_position, parse_start
 from asgi_comet.core.names import check_asked
 from asgi_comet.core.runs import Encoder
 from asgi_comet.errors import BadRequest
+from asgi_comet.position import Position
 
 __all__ = [
     "CONTENT_TYPES",
     "ENVELOPE",
+    "NO_DATA",
     "PROCESS_CLOSED",
     "REPLACED",
+    "Answer",
+    "Event",
     "Poll",
     "decode_ack",
+    "decode_answer",
+    "decode_events",
     "decode_object",
     "decode_poll",
+    "encode_ack",
     "encode_answer",
     "encode_messages",
     "encode_notice",
+    "encode_poll",
     "encode_sole",
     "is_acknowledging",
     "make_marked",
@@ -112,7 +120,7 @@ def decode_ack(body: bytes, limit: int) -> dict[str, Position]:
         BadRequest: The request does not conform to docs/wire.md; the text gives the reason.
     """
     positions = read_positions(decode_object(body, '{"~inbox": "k3x9Qp.3"}'), limit)
-    return {name: Position.parse(text) for name, text in positions.items()}
+    return {name: parse_position(text) for name, text in positions.items()}
 
 
 def decode_object(body: bytes, example: str) -> dict[str, Any]:
@@ -219,3 +227,93 @@ encode_sole: Encoder = Encoder(write_events, encode_answer, gap=1, around=ENVELO
 def make_marked(ahead: int) -> Encoder:
     """Return `encode_messages` for an on-demand channel, see `write_marked`."""
     return Encoder(write_marked(ahead), b",".join, gap=1, around=ENVELOPE)
+
+
+# What a client speaks
+
+NO_DATA: Any = object()
+"""The data of an event that is not a message: `None` is a value."""
+
+
+class Event(NamedTuple):
+    """An event for a client: a message, its place in a channel, or an error.
+
+    Attributes:
+        channel: The name; empty if the event concerns the whole connection.
+        position: The place of the message; without a message, where to go on from. Empty if no
+            messages follow.
+        data: The value, as JSON has it, or `NO_DATA`.
+        error: `full`, `closed`, `forbidden`, `process-closed`; of an event stream also `replaced`
+            and `deactivated`. Empty without an error.
+        reason: The reason of `closed`.
+        ahead: For a message of an on-demand channel, how many messages the server sends before it
+            waits for an acknowledgement.
+
+    Source: docs/wire.md#events.
+    """
+
+    channel: str = ""
+    position: str = ""
+    data: Any = NO_DATA
+    error: str = ""
+    reason: str = ""
+    ahead: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to a poll.
+
+    Attributes:
+        events: The events, in order.
+        replaced: Whether another connection reads the channels of the client process.
+    """
+
+    events: list[Event]
+    replaced: bool = False
+
+
+def encode_poll(starts: Mapping[str, str], *, idle: bool = False) -> bytes:
+    """Encode a request of the JSON poll.
+
+    Args:
+        starts: Start positions by the name of the channel; at least one.
+        idle: Whether the server answers at once.
+    """
+    body: dict[str, Any] = {"channels": dict(starts)}
+    if idle:
+        body["idle"] = True
+    return json.dumps(body).encode()
+
+
+def encode_ack(positions: Mapping[str, str]) -> bytes:
+    """Encode an acknowledgement: positions by the name of the channel."""
+    return json.dumps(dict(positions)).encode()
+
+
+def decode_answer(body: bytes) -> Answer:
+    """Decode the answer to a poll.
+
+    Raises:
+        BadRequest: The body is not such an answer; the text says what came.
+    """
+    answer = decode_object(body, '{"events": []}')
+    return Answer(decode_events(answer), bool(answer.get("replaced")))
+
+
+def decode_events(answer: dict[str, Any]) -> list[Event]:
+    """Decode the events of an answer or a frame.
+
+    Raises:
+        BadRequest: There are none; the text says what came.
+    """
+    events = answer.get("events")
+    if not isinstance(events, list):
+        raise BadRequest(f"expected an object like {{'events': []}}, got {answer!r:.80}")
+    return [_decode_event(event) for event in events]
+
+
+def _decode_event(event: object) -> Event:
+    if not isinstance(event, dict):
+        raise BadRequest(f"expected an event like {{'channel': 'news'}}, got {event!r:.80}")
+    return Event(**{name: event[name] for name in Event._fields if name in event})

@@ -1,4 +1,4 @@
-"""The WebSocket frames of clients and server, as text.
+"""The WebSocket frames of clients and server, as text: both halves.
 
 Owns the frames of `comet.v1`; they contain the events of the poll. Must not know which
 channels live.
@@ -9,18 +9,21 @@ Source: docs/wire.md#websocket.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 from typing import Any
 
-from asgi_comet.core.messages import Notice, Position, Start, parse_start
+from asgi_comet.core.messages import Notice, Start, parse_position, parse_start
 from asgi_comet.core.names import check_asked
 from asgi_comet.core.runs import Encoder
 from asgi_comet.errors import BadRequest
+from asgi_comet.position import Position
 from asgi_comet.protocol.events import (
     ENVELOPE,
+    Event,
+    decode_events,
     decode_object,
     encode_answer,
     encode_notice,
@@ -35,6 +38,8 @@ __all__ = [
     "CloseCode",
     "Frame",
     "decode_frame",
+    "decode_heard",
+    "encode_asked",
     "encode_error",
     "encode_frame",
     "encode_note",
@@ -98,7 +103,7 @@ def decode_frame(text: str, limit: int) -> Frame:
     return Frame(
         _read_names(asked.get("unsubscribe", []), limit),
         {name: parse_start(start) for name, start in subscribe.items()},
-        {name: Position.parse(position) for name, position in ack.items()},
+        {name: parse_position(position) for name, position in ack.items()},
     )
 
 
@@ -144,3 +149,36 @@ encode_frame: Encoder = Encoder(write_events, _join_frame, gap=1, around=ENVELOP
 def make_marked_run(ahead: int) -> Encoder:
     """Return `encode_run` for an on-demand channel, see `write_marked`."""
     return Encoder(write_marked(ahead), _join_run, gap=1, around=ENVELOPE)
+
+
+# What a client speaks
+
+
+def encode_asked(
+    *,
+    subscribe: Mapping[str, str] | None = None,
+    unsubscribe: Sequence[str] = (),
+    ack: Mapping[str, str] | None = None,
+) -> str:
+    """Encode a frame of a client.
+
+    Args:
+        subscribe: Start positions by the name of the channel.
+        unsubscribe: Channels to unsubscribe from, before any is subscribed to.
+        ack: Acknowledged positions by the name of the channel.
+    """
+    asked = {"unsubscribe": list(unsubscribe), "subscribe": subscribe, "ack": ack}
+    return json.dumps({part: value for part, value in asked.items() if value})
+
+
+def decode_heard(text: str | bytes) -> list[Event]:
+    """Decode a frame of the server.
+
+    Raises:
+        BadRequest: The frame does not conform to docs/wire.md, or it says what was wrong with a
+            frame of this client.
+    """
+    heard = decode_object(text.encode() if isinstance(text, str) else text, HEARTBEAT)
+    if "error" in heard:
+        raise BadRequest(str(heard["error"]))
+    return decode_events(heard)

@@ -16,21 +16,26 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
-from urllib.parse import quote
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+from urllib.parse import quote, unquote
 
 from asgi_comet.core.messages import Message
 from asgi_comet.core.names import check_asked
 from asgi_comet.core.runs import Encoder
 from asgi_comet.errors import BadRequest
+from asgi_comet.protocol.events import Event
 
 __all__ = [
     "CONTENT_TYPE",
     "EMPTY",
     "decode_number",
+    "decode_pairs",
     "decode_registration",
+    "decode_text",
     "encode_ended",
     "encode_messages",
+    "encode_registration",
     "spellings",
     "unescape",
 ]
@@ -170,3 +175,37 @@ encode_messages: Encoder = Encoder(_write, b"\n".join, gap=1, around=1)
 
 A text value is sent as such, any other value as JSON; the protocol has no positions.
 """
+
+
+# What a client speaks
+
+
+def encode_registration(names: Iterable[str], number: int) -> bytes:
+    """Encode a request at the endpoint of a client process.
+
+    Args:
+        names: The channels.
+        number: The number of the answer that is asked for: the next one, or the last one again.
+    """
+    joined = "%0A".join(quote(name, safe=UNRESERVED) for name in names)
+    return f"registration={joined}&number={number}".encode()
+
+
+def decode_pairs(body: bytes) -> list[Event]:
+    """Decode an answer: messages, and `closed` for channels that have ended; without positions."""
+    return [_decode_pair(pair) for pair in body.decode().split("\n") if pair]
+
+
+def _decode_pair(pair: str) -> Event:
+    name, _, message = pair.partition(":")
+    if message == ENDED:
+        return Event(unquote(name), error="closed", reason="ended")
+    return Event(unquote(name), data=decode_text(unquote(message)))
+
+
+def decode_text(text: str) -> Any:
+    """Decode JSON, or return the text: texts are sent as they are, so `"7"` is read as a number."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

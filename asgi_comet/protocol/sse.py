@@ -1,4 +1,4 @@
-"""Server-sent events and their requests, as bytes.
+"""Server-sent events and their requests, as bytes: both halves.
 
 Owns the text of `text/event-stream` and the ids, which contain the positions of all channels in the
 order of the URL. Must not know which channels live.
@@ -8,30 +8,37 @@ Source: docs/wire.md#server-sent-events; the HTML standard, "Server-sent events"
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
-from urllib.parse import parse_qsl
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, urlencode
 
-from asgi_comet.core.messages import Message, Now, Position, Start, parse_start
+from asgi_comet.core.messages import Message, Now, Start, parse_position, parse_start
 from asgi_comet.core.names import check_asked
 from asgi_comet.core.runs import Chunk, Encoder
 from asgi_comet.errors import BadRequest
+from asgi_comet.protocol.events import Event
 
 __all__ = [
     "COMMENT",
     "CONTENT_TYPE",
     "ENDED",
+    "Decoder",
+    "Dispatched",
     "Html",
     "Request",
     "decode_request",
     "encode_event",
+    "encode_query",
     "encode_retry",
     "join_id",
     "make_framing",
+    "read_events",
 ]
 
 Html = Callable[[bytes], bytes]
@@ -118,7 +125,7 @@ def _read_id(text: str, count: int) -> Sequence[Start | None]:
         raise BadRequest(
             f"expected a Last-Event-ID with a position for each channel ({count}), got {came}"
         )
-    return [None if part == "-" else Position.parse(part) for part in text.split(",")]
+    return [None if part == "-" else parse_position(part) for part in text.split(",")]
 
 
 def _read_starts(texts: list[str], count: int) -> Sequence[Start | None]:
@@ -263,3 +270,131 @@ def _make_begun(as_text: bool, ahead: int, html: Html | None) -> Encoder:
         return [head + write(m.data) + mark for m in messages]
 
     return Encoder(write_begun, list, gap=OBJECT)
+
+
+# What a client speaks
+
+
+def encode_query(starts: Mapping[str, str]) -> str:
+    """Encode the query of a request: start positions by the name of the channel, at least one."""
+    fields = [("channel", name) for name in starts]
+    return urlencode(fields + [("position", start) for start in starts.values()])
+
+
+class Dispatched(NamedTuple):
+    """An event as an `EventSource` dispatches it.
+
+    Attributes:
+        name: The type of the event: a channel, or what begins with `:`.
+        data: The lines of data, joined by newlines.
+        id: The last id that came so far.
+        ahead: The field of that name, which `EventSource` ignores; 0 without it.
+    """
+
+    name: str
+    data: str
+    id: str
+    ahead: int = 0
+
+
+class Decoder:
+    """Decodes an event stream that comes in pieces.
+
+    Attributes:
+        last_id: The id to come back with; empty before the first.
+        retry: Milliseconds after which to come back; `None` unless the server has said so.
+        comments: How many comments came.
+
+    Source: the HTML standard, "Interpreting an event stream".
+    """
+
+    def __init__(self) -> None:
+        self.last_id: str = ""
+        self.retry: int | None = None
+        self.comments: int = 0
+        self._decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
+        self._rest = ""
+        self._id = ""
+        self._reset()
+
+    @property
+    def whole(self) -> bool:
+        """Whether all that came so far are whole events."""
+        return not self._rest and not self._begun
+
+    def feed(self, piece: bytes) -> list[Dispatched]:
+        """Decode a piece, and return the events that are complete with it."""
+        text = self._rest + self._decoder.decode(piece)
+        if "\r" in text:
+            held = "\r" if text.endswith("\r") else ""  # a newline may follow
+            text = text.removesuffix(held).replace("\r\n", "\n").replace("\r", "\n") + held
+        *lines, self._rest = text.split("\n")
+        found = []
+        for line in lines:
+            if line:
+                self._take(line)
+                continue
+            self.last_id = self._id
+            if self._data:
+                data = "\n".join(self._data)
+                found.append(Dispatched(self._name, data, self.last_id, self._ahead))
+            self._reset()
+        return found
+
+    def _reset(self) -> None:
+        self._name, self._ahead, self._begun = "message", 0, False
+        self._data: list[str] = []
+
+    def _take(self, line: str) -> None:
+        field, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        self._begun |= field not in {"", "retry"}  # these stand alone, too
+        match field:
+            case "":
+                self.comments += 1
+            case "data":
+                self._data.append(value)
+            case "event":
+                self._name = value
+            case "id" if "\0" not in value:
+                self._id = value
+            case "retry" if _is_number(value):
+                self.retry = int(value)
+            case "ahead" if _is_number(value):
+                self._ahead = int(value)
+
+
+def _is_number(value: str) -> bool:
+    return value.isascii() and value.isdigit()
+
+
+def read_events(dispatched: Dispatched, names: Sequence[str]) -> Iterator[Event]:
+    """Yield what an event of the stream says, in the shape of the poll.
+
+    Args:
+        dispatched: The event.
+        names: The channels, in the order of the URL.
+
+    Raises:
+        BadRequest: The event is none of docs/wire.md.
+    """
+    name, data, id_, ahead = dispatched
+    value = _read_data(name, data)
+    places = {n: at for n, at in zip(names, id_.split(","), strict=False) if at != "-"}
+    if not name.startswith(":"):
+        yield Event(name, places.get(name, ""), value, ahead=ahead)
+    elif name == ":open":
+        for channel, position in value.get("positions", {}).items():
+            yield Event(channel, position)
+    else:
+        channel = value.get("channel", "")
+        reason = value.get("reason", "")
+        yield Event(channel, places.get(channel, ""), error=name[1:], reason=reason)
+
+
+def _read_data(name: str, data: str) -> Any:
+    with suppress(ValueError):
+        value = json.loads(data)
+        if not name.startswith(":") or isinstance(value, dict):
+            return value
+    raise BadRequest(f"expected another kind of JSON as the data of {name!r:.80}, got {data!r:.80}")

@@ -22,9 +22,9 @@ from asgi_comet._runtime.tasks import supervise
 from asgi_comet.brokers.base import Broker
 from asgi_comet.brokers.logs import Stored, Unsuitable
 from asgi_comet.channels.feed import Feed
-from asgi_comet.core.messages import Position
 from asgi_comet.errors import BrokerUnavailable, CometError
 from asgi_comet.node.build import Node
+from asgi_comet.position import Position
 
 __all__ = ["Job", "Link"]
 

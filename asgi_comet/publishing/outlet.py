@@ -193,7 +193,7 @@ class Outlet(Publisher):
             self._node.loop.leave()
             self._node.broker.forked()
             if serves:
-                self._node.channels.forked()
+                self._node.channels.appending.forked()
 
     def _connected(self) -> Link:
         link = self._link
@@ -210,7 +210,7 @@ class Outlet(Publisher):
             self._node.broker.only_publishes = True
             self._link = Link(self._node)
             self._link.begin()
-            if self._node.channels.publisher is None:  # not set after a fork
+            if self._node.channels.appending.publisher is None:  # not set after a fork
                 self._node.channels.publish_by(self)
         return self._link
 

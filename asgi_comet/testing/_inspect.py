@@ -8,21 +8,22 @@ test runs another thread.
 from __future__ import annotations
 
 import queue
+import sys
 import weakref
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import anyio
 
 from asgi_comet._runtime.timers import Timers
 from asgi_comet.app import CometApp
 from asgi_comet.brokers import unserved
-from asgi_comet.brokers.logs import Stored
 from asgi_comet.channels.channels import Channel
 from asgi_comet.channels.chunks import Place
+from asgi_comet.channels.delivery import Delivery
 from asgi_comet.channels.directory import Directory
 from asgi_comet.channels.feed import Feed, Listener
-from asgi_comet.channels.outcomes import Outcomes
+from asgi_comet.channels.outcomes import Outcome, Outcomes
 from asgi_comet.comet import Comet
 from asgi_comet.core.runs import Chunk
 from asgi_comet.declare import restarting
@@ -35,21 +36,17 @@ from asgi_comet.identity.process import Client, ClientProcess, Session
 from asgi_comet.identity.process import client_of as _client_of
 from asgi_comet.identity.tokens import Identity
 from asgi_comet.lifespan import Lifespan
+from asgi_comet.middleware import CometMiddleware
 from asgi_comet.node.build import Node
 from asgi_comet.notify.errands import SharedQueue
-from asgi_comet.notify.notifier import Notifier
 from asgi_comet.notify.queue import Line, Queue
-from asgi_comet.notify.receipts import Notification, Subscription
-from asgi_comet.notify.shared import SharedSubscriptions
-from asgi_comet.notify.shared_receipts import SharedNotification
-from asgi_comet.notify.subscriptions import LocalQueue, Subscriptions
+from asgi_comet.notify.subscriptions import LocalQueue
 from asgi_comet.publishing.link import Link
 from asgi_comet.publishing.outlet import forget
+from asgi_comet.testing._inspect_notifiers import notifiers, tables_of
 from asgi_comet.testing.clock import ManualClock
+from asgi_comet.testing.joined import JoinedBroker
 from asgi_comet.workers.siblings import Policy
-
-if TYPE_CHECKING:
-    pass
 
 ANSWERED = 20.0  # seconds until a question to all workers has failed
 
@@ -96,6 +93,13 @@ def app_of(comet: Comet) -> CometApp:
     return comet._app
 
 
+def comet_of(app: CometApp | CometMiddleware) -> Comet:
+    """Return the `Comet` that an application serves."""
+    found = app.of() if isinstance(app, CometApp) else app._comet
+    assert isinstance(found, Comet)  # noqa: S101 - as long as it serves
+    return found
+
+
 def lifespan_of(comet: Comet) -> Lifespan:
     """Return the running time of a `Comet`."""
     return comet._lifespan
@@ -127,6 +131,7 @@ def tables(comet: Comet) -> dict[str, int]:
         "timers": sum(map(len, list(node.timers._buckets.values()))),  # from any thread
         "jobs": len(node.background),
         "bodies": len(node.drain.reading),
+        "readers": sum(len(feed.listeners) for feed in channels.site.directory.feeds()),
         **_shared_tables(comet),
         **_notifier_tables(comet),
     }
@@ -146,34 +151,6 @@ def _shared_tables(comet: Comet) -> dict[str, int]:
 def left(comet: Comet) -> dict[str, int]:
     """Return the `tables` that should be empty once every client has left, but are not."""
     return {name: size for name, size in tables(comet).items() if size and name not in STAYING}
-
-
-def tables_of(notifier: Notifier[Any]) -> dict[str, int]:
-    """Return the size of every table of a notifier."""
-    queue = notifier._subscriptions.queue
-    return {
-        "keys": len(notifier),
-        "subscriptions": len(notifier._subscriptions.processes),
-        "notifications": len(queue._line),
-        "notification bytes": queue._line._bytes,
-        "for the loop": len(queue._in_loop.waiting),
-        "for threads": len(queue._in_threads.waiting),
-    }
-
-
-def shared_tables_of(notifier: Notifier[Any]) -> dict[str, int]:
-    """Return the size of every table of a notifier that is empty without a notification."""
-    shared = notifier._subscriptions
-    assert isinstance(shared, SharedSubscriptions)  # noqa: S101 - as the caller knows
-    queue = shared.queue
-    return {
-        "outboxes": len(queue.outboxes),
-        "prepared": len(queue._prepared),
-        "notifications": len(queue._line),
-        "for the loop": len(queue._in_loop.waiting),
-        "for threads": len(queue._in_threads.waiting),
-        "changes": sum(not one.done for one in shared._changes),
-    }
 
 
 def _notifier_tables(comet: Comet) -> dict[str, int]:
@@ -275,6 +252,51 @@ def link_of(comet: Comet) -> Link:
     return link
 
 
+class Told(NamedTuple):
+    """An outcome that the application was told.
+
+    Attributes:
+        name: The channel.
+        outcome: The outcome.
+        early: Whether that was before the deadline.
+        lacking: How many connections lacked the message when the application began to wait.
+    """
+
+    name: str
+    outcome: Outcome
+    early: bool
+    lacking: int
+
+
+class WatchedDelivery(Delivery):
+    """A delivery of which it is noted what the application is told.
+
+    Args:
+        inner: The delivery.
+        note: Called with each outcome.
+        stops: Returns whether the server stops, which settles all outcomes.
+    """
+
+    __slots__ = ("_note", "_stops")
+
+    def __init__(
+        self, inner: Delivery, note: Callable[[Told], None], stops: Callable[[], bool]
+    ) -> None:
+        super().__init__(inner._runtime, inner._feed, inner._offset, 0.0)
+        self._deadline = inner._deadline
+        self._note = note
+        self._stops = stops
+
+    async def _outcome(self) -> Outcome:
+        feed, offset = self._feed, self._offset
+        cursors = [listener.cursors[feed] for listener in feed.listeners]
+        lacking = sum(isinstance(offset, int) and cursor < offset for cursor in cursors)
+        outcome = await super()._outcome()
+        early = self._runtime.clock.now() < self._deadline and not self._stops()
+        self._note(Told(feed.name, outcome, early, lacking))
+        return outcome
+
+
 # Clients
 
 
@@ -316,56 +338,33 @@ def client_of(process: ClientProcess) -> Client:
     return _client_of(process)
 
 
+def is_closed(comet: Comet, token: str) -> bool:
+    """Return whether the client process of a token has closed."""
+    id_, broker = process_of(comet, token), comet._node.broker
+    if isinstance(broker, JoinedBroker):
+        return id_ not in broker.store.town.processes
+    found = comet._node.clients.find(id_)
+    return found is None or found.closed
+
+
+def process_of(comet: Comet, token: str) -> str:
+    """Return the id of the client process of a token."""
+    return comet._node.requests.identity.unsign_process(token) or ""
+
+
+def expire(comet: Comet) -> None:
+    """Expire at once what is due, in the loop's thread."""
+    comet._node.timers.expire(sys.maxsize)
+
+
+def owner_of(feed: Feed) -> str:
+    """Return the client process that a channel belongs to; empty for one of the site."""
+    return (isinstance(feed.directory, Directory) and feed.directory.owner) or ""
+
+
 def inactivity_waits(process: ClientProcess) -> int:
     """Return how many wait for a client process to be inactive."""
     return len(client_of(process)._watch or ())
-
-
-# Notifiers
-
-
-def notifiers(comet: Comet) -> dict[str, Notifier[Any]]:
-    """Return the notifiers of a `Comet` by name."""
-    found = {name: getattr(f, "__self__", None) for name, f in list(comet._node.notifiers.items())}
-    return {name: one for name, one in found.items() if isinstance(one, Notifier)}
-
-
-def record(notification: Notification, subscription: Subscription, stored: Stored | None) -> None:
-    """Record what was published to a subscription, as what hands out does."""
-    notification._record(subscription, stored)
-
-
-def acknowledged_by(notification: Notification) -> set[str]:
-    """Return the client processes that were seen to acknowledge, with a shared broker."""
-    assert isinstance(notification, SharedNotification)  # noqa: S101 - as the caller knows
-    return notification._acknowledged
-
-
-def queue_of(notifier: Notifier[Any]) -> LocalQueue:
-    """Return the queue of a notifier."""
-    return _here(notifier).queue
-
-
-def is_handing_out(queue: LocalQueue) -> bool:
-    """Return whether a task is distributing notifications."""
-    return queue._line.taken
-
-
-def subscriptions(notifier: Notifier[Any]) -> dict[Client, Subscription]:
-    """Return the subscriptions of a notifier by client process."""
-    return dict(_here(notifier).processes)
-
-
-def forget_subscription(notifier: Notifier[Any], subscription: Subscription) -> None:
-    """Remove a subscription, as a thread does that has seen the end of its channel."""
-    _here(notifier).forget(subscription)
-
-
-def _here(notifier: Notifier[Any]) -> Subscriptions:
-    """Return the subscriptions of a notifier that knows this worker only."""
-    found = notifier._subscriptions
-    assert isinstance(found, Subscriptions)  # noqa: S101 - as the caller knows
-    return found
 
 
 # Time, and the lifespan

@@ -6,7 +6,6 @@ Owns the only accesses to private attributes of the broker's parts from outside 
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 
 from asgi_comet.brokers.base import Broker
 from asgi_comet.brokers.redis.broker import RedisBroker  # needs the library of Redis
@@ -76,8 +75,7 @@ def shorten_patience(broker: Broker, seconds: float) -> None:
     """Let messages of a running broker wait for less time."""
     broker.patience = seconds
     if isinstance(broker, RedisBroker):
-        flusher = flusher_of(broker)
-        flusher._limits = replace(flusher._limits, patience=seconds)
+        flusher_of(broker).patience.seconds = seconds
 
 
 def lose_frames(broker: RedisBroker) -> None:

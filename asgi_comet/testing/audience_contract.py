@@ -15,8 +15,9 @@ import pytest
 
 from asgi_comet.brokers.audience import Audience, Listening, Progress
 from asgi_comet.brokers.base import Broker
-from asgi_comet.core.messages import First, Position
+from asgi_comet.core.messages import First
 from asgi_comet.errors import ChannelClosed, ProcessClosed
+from asgi_comet.position import Position
 from asgi_comet.testing.party import Party, gather, new_id, people_of
 from asgi_comet.testing.people_contract import ANN
 from asgi_comet.testing.window import Window

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import threading
+from itertools import count
 
 import anyio
 
 from asgi_comet._runtime.loop import LoopThread
+
+_moments = count(1)
+
+
+def moment() -> int:
+    """Return a number that tells what came first while the clock stood still. Thread-safe."""
+    return next(_moments)
 
 
 class ManualClock:

@@ -23,8 +23,9 @@ import pytest
 
 from asgi_comet.brokers.base import Broker
 from asgi_comet.brokers.logs import ChannelSpec, Closed, Fenced, Full, Placed, Stored, Unknown
-from asgi_comet.core.messages import First, Last, Message, Now, Position
+from asgi_comet.core.messages import First, Last, Message, Now
 from asgi_comet.errors import ChannelClosed, CometError, NonUniqueChannelName
+from asgi_comet.position import Position
 from asgi_comet.testing.party import Party, gather, position
 from asgi_comet.testing.window import Window
 

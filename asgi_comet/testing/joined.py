@@ -12,6 +12,7 @@ from functools import partial
 
 import anyio
 
+from asgi_comet._runtime.clock import Clock, MonotonicClock
 from asgi_comet.brokers.audience import Progress
 from asgi_comet.brokers.base import Broker, Host
 from asgi_comet.brokers.logs import (
@@ -26,14 +27,16 @@ from asgi_comet.brokers.logs import (
     Stored,
     Unknown,
 )
-from asgi_comet.core.messages import Message, Position, Start
+from asgi_comet.core.messages import Message, Start
 from asgi_comet.errors import BrokerUnavailable, ChannelClosed, CometError
+from asgi_comet.position import Position
+from asgi_comet.testing.joined_bids import JoinedBids
 from asgi_comet.testing.joined_claims import Joined, JoinedClaims
 from asgi_comet.testing.joined_frames import Frame, Frames
 from asgi_comet.testing.joined_outbox import Outbox
 from asgi_comet.testing.joined_people import JoinedPeople
 from asgi_comet.testing.joined_windows import JoinedWindows
-from asgi_comet.testing.store import Event, Store, key_of
+from asgi_comet.testing.store import Event, Record, Store, key_of
 
 __all__ = ["JoinedBroker", "join"]
 
@@ -54,12 +57,18 @@ def join(count: int, *, people: bool = True) -> list[JoinedBroker]:
 class JoinedBroker(Broker, Joined):
     """The broker of one of several `Comet`s that share a store, see `join`.
 
+    Args:
+        store: The shared store.
+        people: Whether the workers share sessions and client processes, too.
+        clock: Tells when to check whether frames were lost.
+
     Attributes:
         store: The shared store.
     """
 
-    def __init__(self, store: Store, *, people: bool = True) -> None:
+    def __init__(self, store: Store, *, people: bool = True, clock: Clock | None = None) -> None:
         self.store: Store = store
+        self._clock = clock or MonotonicClock()
         self.shares_people: bool = people
         self._people = (
             JoinedPeople(store, lambda: self.host, lambda: self._down, lambda: self.claims)
@@ -69,8 +78,7 @@ class JoinedBroker(Broker, Joined):
         self._outbox = Outbox(store, lambda: self.host)
         self._frames = Frames(store.lock)
         self._windows = JoinedWindows(store, lambda: self.host, self._outbox)
-        self._continuing: set[str] = set()
-        self._bids: dict[str, Log] = {}
+        self._bids = JoinedBids(self, self._windows)
         self.claims: JoinedClaims = JoinedClaims(self)
         self._work = anyio.Event()
         self._down = False
@@ -133,20 +141,30 @@ class JoinedBroker(Broker, Joined):
             await self._run()
 
     async def _run(self) -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._beat)
+            await self._serve()
+
+    async def _beat(self) -> None:
+        while True:
+            await self._clock.sleep_until(self._clock.now() + BEAT)
+            self._nudge()
+
+    async def _serve(self) -> None:
         while True:
             self._work = anyio.Event()
             self.flush()
             self._take_in()
-            with anyio.move_on_after(BEAT):
-                await self._work.wait()
+            await self._work.wait()
             if not self._down and self._frames.miss():
                 self._check_all()
             if self._people is not None and not self._down:
                 self._people.sweep()
 
     async def hand_over(self) -> None:
-        """Store waiting messages."""
+        """Store waiting messages; own channels whose sources end with this worker have failed."""
         self.flush()
+        self._bids.fail()
 
     def give_up(self) -> None:
         """Drop the messages that wait for the store."""
@@ -174,13 +192,16 @@ class JoinedBroker(Broker, Joined):
         while self._down:
             await self._up.wait()
         try:
-            history = self.store.open(log.spec, log.epoch, make=make)
+            record = self.store.open(log.spec, log.epoch, make=make)
         except CometError as error:
             self._outbox.refuse(log, error)
             raise
+        history = record.history
         if log.spec.owner is not None and self.window(key_of(log)) is None:
             log.reset(history.epoch, history.top + 1)
-        self._outbox.accept(log)
+        self._outbox.accept(log, record)
+        if log.spec.owner is not None and log.spec.sourced:
+            self.bid(log)  # a reader may ask before the worker bids
         self._nudge()
         return Opened(history.epoch, history.first, history.top)
 
@@ -200,9 +221,9 @@ class JoinedBroker(Broker, Joined):
             if record is None:
                 raise ChannelClosed(log.name, "ended")
             record.followers.add(self)
-            history = self.store.read(key_of(log), self.host.now())
+            history = record.read(self.host.now())
             log.reset(history.epoch, history.first)
-            self._windows.add(log)
+            self._windows.add(log, record)
         self._nudge()
 
     async def ask_all(self, question: str, seconds: float) -> list[str]:
@@ -234,10 +255,10 @@ class JoinedBroker(Broker, Joined):
     async def place(self, log: Log, start: Start) -> Placed | Full | Closed | Unknown:
         """Locate a start position, after bringing the window up to date."""
         self._ask()
-        record = self.store.find(key_of(log))
+        record = self.record(log) or self.store.find(key_of(log))
         if record is None:
             return Unknown()
-        log = self._windows.check(log)
+        log = self._windows.check(log, record)
         offset = log.locate(start)
         if isinstance(start, Position) and start.epoch == log.epoch and start.offset <= log.top:
             offset = start.offset
@@ -285,9 +306,13 @@ class JoinedBroker(Broker, Joined):
         """Return the window that frames of a log fill."""
         return self._windows.find(key)
 
-    def fill(self, log: Log) -> Log:
+    def fill(self, log: Log, record: Record) -> Log:
         """Bring a window up to date, and follow the log from now on; for own channels."""
-        return self._windows.add(log)
+        return self._windows.add(log, record)
+
+    def record(self, log: Log) -> Record | None:
+        """Return the log in the store that a window is of."""
+        return self._outbox.records.get(log)
 
     def drop(self, key: str) -> None:
         """Follow a log no more."""
@@ -295,28 +320,16 @@ class JoinedBroker(Broker, Joined):
 
     def bid(self, log: Log, *, continues: bool = False) -> None:
         """Own the channel once no other worker does."""
-        (self._continuing.add if continues else self._continuing.discard)(key_of(log))
-        if log.spec.owner is not None:
-            self._bids[key_of(log)] = log
-        self.store.bid(key_of(log), self)
+        self._bids.add(log, continues=continues)
 
     def release(self, log: Log, *, clean: bool) -> None:
         """Let another worker own the channel."""
-        key = key_of(log)
-        self._bids.pop(key, None)
-        if not clean and self.store.owner(key) is self and key not in self._continuing:
-            self.store.renew(key, tell=True)
-        self.store.release(key, self)
+        self._bids.release(log, clean=clean)
 
     def renew(self, log: Log) -> None:
         """Give the log another epoch."""
         self.flush()
-        self.store.renew(key_of(log), tell=True)
-        if log.spec.owner is not None and self.window(key_of(log)) is None:
-            history = self.store.read(key_of(log), self.host.now())
-            self._bids[key_of(log)] = self.host.moved(
-                log, history.epoch, history.first, history.first - 1
-            )
+        self._bids.renew(log)
 
     def retire(self, log: Log, linger: float) -> bool:
         """End the log if no other worker follows it; this worker ends its window in any case."""
@@ -326,15 +339,7 @@ class JoinedBroker(Broker, Joined):
 
     def own(self, name: str) -> None:
         """Own a channel from now on; called by the store."""
-        self.host.run_soon(partial(self._own, name))
-
-    def _own(self, name: str) -> None:
-        log = self.window(name)
-        if log is not None:
-            log = self._windows.check(log)
-        log = log or self._bids.get(name)
-        if log is not None:
-            self.host.owned(log, log.newest)
+        self.host.run_soon(partial(self._bids.own, name))
 
     def _ask(self) -> None:
         if self._down:
@@ -362,9 +367,7 @@ class JoinedBroker(Broker, Joined):
 
     def _take_event(self, name: str, event: Event) -> None:
         if event.kind == "want":
-            log = self._bids.get(name)
-            if log is not None:
-                self.host.wanted(log, event.number)
+            self._bids.want(name, event.number)
         else:
             self.claims.take(name, event)
 

@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from anyio.lowlevel import checkpoint
 
 from asgi_comet.brokers.audience import Audience, Listening, Progress
-from asgi_comet.core.messages import Position
 from asgi_comet.errors import BrokerUnavailable, ChannelClosed, ChannelFull, ProcessClosed
+from asgi_comet.position import Position
 from asgi_comet.testing.store import Record, Store
 
 __all__ = ["JoinedAudience"]
@@ -101,10 +101,11 @@ class JoinedAudience(Audience):
         return told
 
     def _tell(self, name: str, process: str, data: bytes) -> Position | None:
-        if process not in self._store.town.processes:
+        record = self._find(process, name)
+        if record is None or process not in self._store.town.processes:
             return None
         try:
-            return self._store.append(f"{process}\n{name}", data, None, self._now())
+            return self._store.append(record, data, None, self._now())
         except (ChannelClosed, ChannelFull):
             self._silence(name, process)
             return None

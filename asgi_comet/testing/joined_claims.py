@@ -13,8 +13,9 @@ from dataclasses import replace
 from asgi_comet.brokers.base import Host
 from asgi_comet.brokers.logs import Closed, Full, Log, Placed, Unknown
 from asgi_comet.brokers.people import Found
-from asgi_comet.core.messages import NEXT_INCARNATION, First, Last, Now, Position, Start
+from asgi_comet.core.messages import NEXT_INCARNATION, First, Last, Now, Start
 from asgi_comet.errors import ProcessClosed
+from asgi_comet.position import Position
 from asgi_comet.testing.store import Event, Follower, Record, Store, key_of
 
 __all__ = ["Joined", "JoinedClaims"]
@@ -35,8 +36,12 @@ class Joined(Follower):
         """Return the window that frames of a log fill."""
 
     @abstractmethod
-    def fill(self, log: Log) -> Log:
+    def fill(self, log: Log, record: Record) -> Log:
         """Bring a window up to date, and fill it from now on."""
+
+    @abstractmethod
+    def record(self, log: Log) -> Record | None:
+        """Return the log in the store that a window is of."""
 
     @abstractmethod
     def drop(self, key: str) -> None:
@@ -203,12 +208,17 @@ class JoinedClaims:
     def _fill(self, record: Record, after: int) -> Log:
         broker, key = self._broker, key_of(record.spec)
         record.followers.add(broker)
-        window = broker.host.people.window(replace(record.spec, closed=record.closed))
+        spec = replace(record.spec, closed=record.closed)
+        window = broker.host.people.window(spec)
+        before = None if window is None else broker.record(window)
+        if window is not None and before is not None and before is not record:
+            broker.host.ended(window, before.closed or "ended")
+            window = broker.host.people.window(spec)
         if window is None:
             raise ProcessClosed(record.spec.owner or "")
         if broker.window(key) is not window:
             window.reset(record.history.epoch, after + 1)
-        return broker.fill(window)
+        return broker.fill(window, record)
 
 
 def _holds(record: Record, position: Position) -> bool:

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary
 
 import anyio
 
 from asgi_comet.brokers.base import Host
 from asgi_comet.brokers.logs import Log
-from asgi_comet.core.messages import Message, Position
+from asgi_comet.core.messages import Message
 from asgi_comet.errors import BrokerUnavailable, ChannelClosed, ChannelFull, CometError
-from asgi_comet.testing.store import Store, key_of
+from asgi_comet.position import Position
+from asgi_comet.testing.store import Record, Store
 
 __all__ = ["Outbox"]
 
@@ -51,13 +52,16 @@ class Outbox:
     Args:
         store: The store.
         host: Returns the worker.
+
+    Attributes:
+        records: The log in the store that each window is of; a namesake may live by now.
     """
 
     def __init__(self, store: Store, host: Callable[[], Host]) -> None:
         self._store = store
         self._host = host
         self._waiting: deque[Waiting] = deque()
-        self._opened: WeakSet[Log] = WeakSet()
+        self.records: WeakKeyDictionary[Log, Record] = WeakKeyDictionary()
         self._refused: WeakKeyDictionary[Log, CometError] = WeakKeyDictionary()
 
     def append(self, log: Log, data: bytes, id_: str | None) -> Waiting:
@@ -65,24 +69,23 @@ class Outbox:
 
         Raises:
             BrokerUnavailable: Too many messages wait.
+            ChannelFull: The channel is full.
         """
         if len(self._waiting) >= WAITING:
             raise BrokerUnavailable(f"{WAITING} messages wait to be stored")
         waiting = Waiting(log, data, id_)
         refusal = self._refused.get(log)
+        if isinstance(refusal, ChannelFull):
+            raise refusal
         if refusal is not None:
             waiting.settle(refusal)
         else:
             self._waiting.append(waiting)
         return waiting
 
-    def opened(self, log: Log) -> None:
-        """Record that the store has a log."""
-        self._opened.add(log)
-
-    def accept(self, log: Log) -> None:
+    def accept(self, log: Log, record: Record) -> None:
         """Take messages of a log again, which the store has."""
-        self._opened.add(log)
+        self.records[log] = record
         self._refused.pop(log, None)
 
     def refuse(self, log: Log, error: CometError) -> None:
@@ -97,20 +100,21 @@ class Outbox:
         now = self._host().now()
         for _ in range(len(self._waiting)):
             waiting = self._waiting.popleft()
-            if waiting.log in self._opened:
-                self._append(waiting, now)
-            else:
+            record = self.records.get(waiting.log)
+            if record is None:
                 self._waiting.append(waiting)
+            else:
+                self._append(waiting, record, now)
 
     def give_up(self) -> None:
         """Drop the messages that wait."""
         while self._waiting:
             self._waiting.popleft().settle(BrokerUnavailable("the process ends"))
 
-    def _append(self, waiting: Waiting, now: float) -> None:
+    def _append(self, waiting: Waiting, record: Record, now: float) -> None:
         log = waiting.log
         try:
-            stored = self._store.append(key_of(log), waiting.data, waiting.id, now)
+            stored = self._store.append(record, waiting.data, waiting.id, now)
         except ChannelFull as error:
             self._refused[log] = error
             waiting.settle(error)

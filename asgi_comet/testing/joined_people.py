@@ -16,8 +16,9 @@ from anyio.lowlevel import checkpoint
 from asgi_comet.brokers.audience import Audience
 from asgi_comet.brokers.base import Host
 from asgi_comet.brokers.people import Arrival, Found, Moved, People, SessionState, Visited
-from asgi_comet.core.messages import Position, Start
+from asgi_comet.core.messages import Start
 from asgi_comet.errors import BrokerUnavailable
+from asgi_comet.position import Position
 from asgi_comet.testing.joined_audience import JoinedAudience
 from asgi_comet.testing.joined_claims import JoinedClaims
 from asgi_comet.testing.register import News

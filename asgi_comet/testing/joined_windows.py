@@ -13,7 +13,7 @@ from asgi_comet.brokers.logs import Log
 from asgi_comet.core.history import History, Received
 from asgi_comet.testing.joined_frames import Frame
 from asgi_comet.testing.joined_outbox import Outbox
-from asgi_comet.testing.store import Store, key_of
+from asgi_comet.testing.store import Record, Store, key_of
 
 __all__ = ["JoinedWindows"]
 
@@ -24,7 +24,7 @@ class JoinedWindows:
     Args:
         store: The store.
         host: Returns the worker.
-        outbox: Is told that the store has a log.
+        outbox: Knows the log of each window.
     """
 
     def __init__(self, store: Store, host: Callable[[], Host], outbox: Outbox) -> None:
@@ -37,9 +37,9 @@ class JoinedWindows:
         """Return the window on a log."""
         return self._windows.get(key)
 
-    def add(self, log: Log) -> Log:
+    def add(self, log: Log, record: Record) -> Log:
         """Bring a window up to date, and fill it from now on."""
-        self._outbox.opened(log)
+        self._outbox.records[log] = record
         self._windows[key_of(log)] = log
         return self.check(log)
 
@@ -64,18 +64,18 @@ class JoinedWindows:
         for log in list(self._windows.values()):
             self.check(log)
 
-    def check(self, log: Log) -> Log:
+    def check(self, log: Log, record: Record | None = None) -> Log:
         """Bring a window up to date with the store; return the window to follow from now on."""
+        record = record or self._outbox.records[log]
         with self._store.lock:
-            history = self._store.read(key_of(log), self._host().now())
-            closed = self._store.why_closed(key_of(log))
+            history = record.read(self._host().now())
             if history.epoch != log.epoch:
                 log = self._host().moved(log, history.epoch, history.first, history.first - 1)
                 self._windows[key_of(log)] = log
-                self._outbox.opened(log)
+                self._outbox.records[log] = record
             self._catch_up(log, history)
-            if closed is not None:
-                self._host().ended(log, closed)
+            if record.closed is not None:
+                self._host().ended(log, record.closed)
             return log
 
     def _catch_up(self, log: Log, history: History) -> None:

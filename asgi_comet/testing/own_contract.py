@@ -1,24 +1,19 @@
 """The contract of brokers for channels of client processes, which one connection reads.
 
-Write a test class as for `testing.contract`, and add how a client process is opened.
+Write a test class as for `testing.contract`.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
-import anyio.lowlevel
 import pytest
 
 from asgi_comet.brokers.audience import Progress
-from asgi_comet.brokers.base import Broker
 from asgi_comet.brokers.logs import Closed, Full, Placed, Unknown
 from asgi_comet.brokers.people import Found
-from asgi_comet.core.messages import NEXT_INCARNATION, First, Now, Position
+from asgi_comet.core.messages import NEXT_INCARNATION, First, Now
 from asgi_comet.errors import ChannelClosed, ChannelFull, NonUniqueChannelName, ProcessClosed
-from asgi_comet.testing.party import Party, position
+from asgi_comet.position import Position
+from asgi_comet.testing.party import gather, people_of, position
 from asgi_comet.testing.reading_contract import PROCESS, SESSION, A, ReadingContract
 from asgi_comet.testing.window import Window
 
@@ -28,15 +23,11 @@ __all__ = ["OwnContract"]
 class OwnContract(ReadingContract):
     """The tests of own channels: those of `ReadingContract`, too."""
 
-    @abstractmethod
-    def another(self, broker: Broker) -> Broker:
-        """Return one more broker on the store of another."""
-
     # Names
 
     async def test_a_name_is_taken_once_in_its_process(self) -> None:
         async with self.parties(2) as (one, two):
-            await self.open_process(one.broker, SESSION, "AAother")
+            await people_of(one).open(SESSION, "AAother")
             log = await one.make_own(PROCESS, A)
             await one.make_own("AAother", A)
             with pytest.raises(NonUniqueChannelName):
@@ -151,7 +142,7 @@ class OwnContract(ReadingContract):
                 await two.until(lambda top=3 * number + 3: window.top == top)  # type: ignore[misc]
                 two.broker.acknowledge(window, window.top)
                 two.broker.acknowledge(window, window.top)
-                await self.claiming(two.broker).reported(PROCESS)
+                await people_of(two).reported(PROCESS)
             assert window.closed is None
 
     async def test_a_worker_without_the_reader_takes_an_acknowledgement(self) -> None:
@@ -160,7 +151,7 @@ class OwnContract(ReadingContract):
             await self.read(two, 1, First())
             await self.publish(one, log, b"1", b"2", b"3")
             one.broker.acknowledge(log, 2)
-            await self.claiming(one.broker).reported(PROCESS)
+            await people_of(one).reported(PROCESS)
             await self.publish(one, log, b"4", b"5")
             assert await self.held(two, 2) == [b"3", b"4", b"5"]
 
@@ -172,8 +163,8 @@ class OwnContract(ReadingContract):
             assert await one.broker.acknowledged(log) == Progress(newest.epoch, 0, 0)
             second, outdated = Position(newest.epoch, 2), Position("outdated", 3)
             for at in (second, outdated):
-                self.claiming(two.broker).acknowledge(PROCESS, {A: at})
-            await self.claiming(two.broker).reported(PROCESS)
+                people_of(two).acknowledge(PROCESS, {A: at})
+            await people_of(two).reported(PROCESS)
             assert await one.broker.acknowledged(log) == Progress(newest.epoch, 2, 2)
             assert await self.held(two, 1) == [b"3"]
 
@@ -185,18 +176,18 @@ class OwnContract(ReadingContract):
             await two.until(lambda: window.top == 8)
             for upto in (4, 3):  # the first one is for good
                 two.broker.acknowledge(window, 2)
-                await self.claiming(two.broker).reported(PROCESS)
+                await people_of(two).reported(PROCESS)
                 two.broker.skip(window, 1, upto)
                 two.broker.acknowledge(window, 5)
-                await self.claiming(two.broker).reported(PROCESS)
+                await people_of(two).reported(PROCESS)
                 known = Progress(log.epoch, 5, 5, (2, 4))
                 assert await one.broker.acknowledged(log) == known
             assert (await self.claim(one, 2, places[4])).progress == known
             one.broker.acknowledge(log, 8)
             one.broker.skip(log, 5, 7)  # the report was slower than the reader
-            await self.claiming(one.broker).reported(PROCESS)
+            await people_of(one).reported(PROCESS)
             two.broker.skip(window, 5, 9)  # there is no such message
-            await self.claiming(two.broker).reported(PROCESS)
+            await people_of(two).reported(PROCESS)
             assert await two.broker.acknowledged(window) == Progress(log.epoch, 8, 8, (2, 7))
 
     async def test_a_reader_in_good_health_is_never_told_full(self) -> None:
@@ -216,7 +207,7 @@ class OwnContract(ReadingContract):
             await self.publish(one, log, b"1", b"2")
             await two.until(lambda: window.top == 2)
             two.broker.mark_sent(window, 2)
-            await self.claiming(two.broker).reported(PROCESS)
+            await people_of(two).reported(PROCESS)
             await self.publish(one, log, b"3", b"4", b"5", b"6")
             with pytest.raises(ChannelFull):
                 await self.publish(one, log, b"7")
@@ -239,19 +230,13 @@ class OwnContract(ReadingContract):
             await one.until(lambda: log.wanted == 6)
 
     async def test_the_source_of_a_worker_that_stops_has_failed(self) -> None:
-        async with self.parties(1) as (one,):
-            async with self.stopping(one) as other:
+        first, last = self.make(2)
+        async with gather([first]) as (one,):
+            await people_of(one).open(SESSION, PROCESS)
+            async with gather([last]) as (other,):
                 await other.make_own(PROCESS, A, sourced=True)
                 window = await self.read(one, 1, First())
             await one.until(lambda: window.closed == "failed")
-
-    @asynccontextmanager
-    async def stopping(self, party: Party) -> AsyncIterator[Party]:
-        """Run one more worker on the store of another."""
-        other = Party(self.another(party.broker))
-        async with other.running():
-            await anyio.lowlevel.checkpoint()  # the broker begins
-            yield other
 
     # Not for others
 

@@ -15,7 +15,8 @@ from asgi_comet.brokers.base import Broker
 from asgi_comet.brokers.logs import ChannelSpec, Log, Stored
 from asgi_comet.brokers.people import Limits, People
 from asgi_comet.core.history import Received
-from asgi_comet.core.messages import Message, Position
+from asgi_comet.core.messages import Message
+from asgi_comet.position import Position
 from asgi_comet.testing.home import Home
 from asgi_comet.testing.window import Window
 
@@ -193,11 +194,20 @@ class Party:
         return window
 
     async def until(self, reached: Callable[[], bool]) -> None:
-        """Wait until a condition holds."""
-        with anyio.fail_after(PATIENCE):
+        """Wait until a condition holds.
+
+        Raises:
+            TimeoutError: The broker did not call the worker so that it holds.
+        """
+        with anyio.move_on_after(PATIENCE):
             while not reached():
                 self._changed = anyio.Event()
                 await self._changed.wait()
+            return
+        raise TimeoutError(
+            f"expected the broker to call its host within {PATIENCE:g} s so that the condition of "
+            "the test holds"
+        )
 
     def _change(self) -> None:
         self._changed.set()
@@ -210,8 +220,9 @@ def new_id(other: str = "") -> str:
 
 def people_of(party: Party) -> People:
     """Return the people of a worker."""
-    assert party.broker.people is not None
-    return party.broker.people
+    people = party.broker.people
+    assert people is not None, "expected Broker.people, without which this suite does not apply"
+    return people
 
 
 async def position(log: Log, stored: Stored) -> Position:
@@ -225,6 +236,7 @@ async def gather(
 ) -> AsyncIterator[list[Party]]:
     """Run a worker for each broker."""
     parties = [Party(broker, limits=limits) for broker in brokers]
+    failure: BaseException | None = None
     async with anyio.create_task_group() as tasks:
         stop = anyio.Event()
         started = [anyio.Event() for _ in parties]
@@ -238,5 +250,11 @@ async def gather(
             tasks.start_soon(run, party, begun)
         for begun in started:
             await begun.wait()
-        yield parties
+        try:
+            yield parties
+        except BaseException as error:  # raised again outside the group, which would wrap it
+            failure = error
+            tasks.cancel_scope.cancel()
         stop.set()
+    if failure is not None:
+        raise failure

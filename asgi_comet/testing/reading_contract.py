@@ -7,63 +7,26 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 import pytest
 
 from asgi_comet.brokers.base import Broker
 from asgi_comet.brokers.logs import Full, Placed, Unknown
-from asgi_comet.brokers.people import Arrival, Found, Moved
-from asgi_comet.core.messages import (
-    NEXT_INCARNATION,
-    First,
-    Last,
-    Message,
-    Now,
-    Position,
-    Start,
-)
+from asgi_comet.brokers.people import Found, Moved
+from asgi_comet.core.messages import NEXT_INCARNATION, First, Last, Message, Now, Start
 from asgi_comet.errors import ProcessClosed
-from asgi_comet.testing.party import Party, gather, position
+from asgi_comet.position import Position
+from asgi_comet.testing.party import Party, gather, people_of, position
 from asgi_comet.testing.window import Window
 
-__all__ = ["PROCESS", "SESSION", "A", "At", "Claiming", "ReadingContract"]
+__all__ = ["PROCESS", "SESSION", "A", "At", "ReadingContract"]
 
 SESSION, PROCESS = "AAsession", "AAprocess"
 A = "~a"
 EARLIER = 60.0  # seconds, more than any two workers differ about a time
-
-
-class Claiming(Protocol):
-    """The part of `People` that reads own channels."""
-
-    async def claim(
-        self,
-        session: str,
-        process: str,
-        reader: int,
-        starts: Mapping[str, Start],
-        arrival: Arrival | None = None,
-    ) -> dict[str, Found]:
-        """Let a connection read own channels."""
-
-    def unclaim(self, process: str, reader: int) -> None:
-        """Report that a connection reads no more."""
-
-    def acknowledge(self, process: str, positions: Mapping[str, Position]) -> None:
-        """Record that a client process has messages of channels without a window here."""
-
-    async def reported(self, process: str) -> None:
-        """See `People.reported`."""
-
-    async def load(self, process: str) -> bytes | None:
-        """Return the state of the registration protocol."""
-
-    async def save(self, process: str, reader: int, state: bytes) -> bool:
-        """Store the state of the registration protocol if a reader still reads."""
 
 
 @dataclass
@@ -85,30 +48,22 @@ class At:
 
 
 class ReadingContract:
-    """The tests of readers. Implement the abstract methods in a subclass."""
+    """The tests of readers. Implement `make` in a subclass."""
 
     @abstractmethod
     def make(self, count: int) -> list[Broker]:
         """Return brokers on one new store."""
 
-    @abstractmethod
-    def claiming(self, broker: Broker) -> Claiming:
-        """Return the readers of own channels of a worker."""
-
-    @abstractmethod
-    async def open_process(self, broker: Broker, session: str, process: str) -> None:
-        """Open a client process in a session."""
-
     @asynccontextmanager
     async def parties(self, count: int) -> AsyncIterator[list[Party]]:
         """Run workers, of which the first has opened a client process."""
         async with gather(self.make(count)) as parties:
-            await self.open_process(parties[0].broker, SESSION, PROCESS)
+            await people_of(parties[0]).open(SESSION, PROCESS)
             yield parties
 
     async def claim(self, party: Party, reader: int, start: Start, name: str = A) -> Found:
         """Let a connection read one own channel."""
-        claim = self.claiming(party.broker).claim
+        claim = people_of(party).claim
         return (await claim(SESSION, PROCESS, reader, {name: start}))[name]
 
     async def read(self, party: Party, reader: int, start: Start, name: str = A) -> Window:
@@ -195,7 +150,7 @@ class ReadingContract:
                 await party.until(lambda w=window, n=number: w.top == 2 * n + 2)  # type: ignore[misc]  # its own
                 got += window.seen[place.after - window.top :]
                 start = Position(window.epoch, window.top)
-                self.claiming(party.broker).unclaim(PROCESS, number)
+                people_of(party).unclaim(PROCESS, number)
             assert got == [b"%d %c" % (number, one) for number in range(30) for one in b"ab"]
 
     @pytest.mark.parametrize("count", [1, 3])
@@ -261,7 +216,7 @@ class ReadingContract:
             log = await one.make_own(PROCESS, A)
             window = await self.read(two, 1, First())
             for _ in range(2):
-                self.claiming(two.broker).unclaim(PROCESS, 1)
+                people_of(two).unclaim(PROCESS, 1)
             await self.publish(one, log, b"x")
             await two.until(lambda: window.top == 1)
             await self.claim(one, 1, First())
@@ -273,7 +228,7 @@ class ReadingContract:
     async def test_the_connection_that_came_last_reads(self, count: int) -> None:
         async with self.parties(count) as parties:
             one, two = parties[0], parties[-1]
-            mine, theirs = self.claiming(one.broker), self.claiming(two.broker)
+            mine, theirs = people_of(one), people_of(two)
             await one.make_own(PROCESS, A)
             now, nothing = time.monotonic(), {A: Found(None, Unknown())}
             starts: dict[str, Start] = {A: First()}
@@ -290,7 +245,7 @@ class ReadingContract:
     async def test_a_connection_whose_client_has_gone_claims_nothing(self) -> None:
         async with self.parties(1) as (one,):
             await one.make_own(PROCESS, A)
-            claiming, gone = self.claiming(one.broker), At(time.monotonic(), gone=True)
+            claiming, gone = people_of(one), At(time.monotonic(), gone=True)
             with pytest.raises(ConnectionError):
                 await claiming.claim(SESSION, PROCESS, 1, {A: First()}, gone)
             assert not await claiming.save(PROCESS, 1, b"state")
@@ -302,7 +257,7 @@ class ReadingContract:
 
     async def test_only_the_session_of_an_open_process_reads(self) -> None:
         async with self.parties(1) as (one,):
-            claim = self.claiming(one.broker).claim
+            claim = people_of(one).claim
             with pytest.raises(Moved) as caught:
                 await claim("AAother", PROCESS, 1, {A: First()})
             assert caught.value.session == SESSION
@@ -312,7 +267,7 @@ class ReadingContract:
 
     async def test_the_state_of_the_registration_protocol_is_of_the_reader(self) -> None:
         async with self.parties(2) as (one, two):
-            mine, theirs = self.claiming(one.broker), self.claiming(two.broker)
+            mine, theirs = people_of(one), people_of(two)
             await mine.claim(SESSION, PROCESS, 1, {})
             assert await mine.load(PROCESS) is None
             assert await mine.save(PROCESS, 1, b"state")

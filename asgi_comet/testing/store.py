@@ -16,8 +16,9 @@ from asgi_comet.brokers.ids import Ids
 from asgi_comet.brokers.logs import ChannelSpec, Log
 from asgi_comet.core.aged import make_history
 from asgi_comet.core.history import History
-from asgi_comet.core.messages import Message, Position
-from asgi_comet.errors import ChannelClosed, ChannelFull, NonUniqueChannelName
+from asgi_comet.core.messages import Message
+from asgi_comet.errors import ChannelClosed, ChannelFull, NonUniqueChannelName, ProcessClosed
+from asgi_comet.position import Position
 from asgi_comet.testing.register import Register
 from asgi_comet.testing.town import Town
 
@@ -28,10 +29,6 @@ def key_of(log: Log | ChannelSpec) -> str:
     """Return the name of a log in the store: own channels of two client processes may share one."""
     spec = log if isinstance(log, ChannelSpec) else log.spec
     return spec.name if spec.owner is None else f"{spec.owner}\n{spec.name}"
-
-
-def _plain(key: str) -> str:
-    return key.rpartition("\n")[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +81,11 @@ class Record:
     def fills(self, size: int) -> bool:
         """Return whether a message would displace one that was never sent."""
         return self.spec.kind == "process" and self.history.displaced_by(size) > self.sent
+
+    def read(self, now: float) -> History:
+        """Return the messages, without those that are too old."""
+        self.history.age(now)
+        return self.history
 
     def acknowledge(self, offset: int) -> None:
         """Drop what the client process of an own channel has."""
@@ -143,9 +145,7 @@ class Store:
 
     def read(self, name: str, now: float) -> History:
         """Return the messages of an existing log, without those that are too old."""
-        history = self._records[name].history
-        history.age(now)
-        return history
+        return self._records[name].read(now)
 
     def why_closed(self, name: str) -> str | None:
         """Return the reason why an existing log has ended; `None` if it has not."""
@@ -161,7 +161,7 @@ class Store:
             spec = self._records.pop(key).spec
             self.past.setdefault(spec.owner or "", set()).add(spec.name)
 
-    def open(self, spec: ChannelSpec, epoch: str, *, make: bool) -> History:
+    def open(self, spec: ChannelSpec, epoch: str, *, make: bool) -> Record:
         """Make a log, or return the existing one if it may be adopted.
 
         Args:
@@ -170,6 +170,8 @@ class Store:
             make: Whether to make the log, if there is none.
         """
         with self.lock:
+            if spec.owner is not None and spec.owner not in self.town.processes:
+                raise ProcessClosed(spec.owner)
             found = self._records.get(key_of(spec))
             if found is None or found.closed is not None:
                 if not make:
@@ -178,10 +180,10 @@ class Store:
                 if spec.owner is not None:
                     record.history.reset(epoch, 1)
                     self._tell_reader(record, spec.owner)
-                return record.history
+                return record
             if not (spec.adopt and found.spec.adopt):
                 raise NonUniqueChannelName(spec.name)
-            return found.history
+            return found
 
     def _tell_reader(self, record: Record, owner: str) -> None:
         """Tell the reader of a client process of a channel that it may wait for."""
@@ -192,31 +194,27 @@ class Store:
             record.followers.add(follower)
             follower.post(key_of(record.spec), record.history.epoch, event=Event("made"))
 
-    def append(self, name: str, data: bytes, id_: str | None, now: float) -> Position:
+    def append(self, record: Record, data: bytes, id_: str | None, now: float) -> Position:
         """Store a message, and send it to all followers."""
+        key, name = key_of(record.spec), record.spec.name
         with self.lock:
-            record = self._records.get(name)
-            if record is None or record.closed is not None:
-                reason = "ended" if record is None else record.closed or "ended"
-                raise (
-                    ChannelFull(_plain(name))
-                    if reason == "full"
-                    else ChannelClosed(_plain(name), reason)
-                )
+            if record.closed is not None:
+                full = record.closed == "full"
+                raise ChannelFull(name) if full else ChannelClosed(name, record.closed)
             epoch = record.history.epoch
             known = None if id_ is None else record.ids.find(id_, now)
             if known is not None:
                 return Position(epoch, known)
-            record.history.age(now)
+            record.read(now)
             if record.fills(len(data)):
                 record.history.drop_through(record.history.top)
-                self.end(name, "full")
-                raise ChannelFull(_plain(name))
+                self.end(key, "full")
+                raise ChannelFull(name)
             offset = record.history.append(data)
             if id_ is not None:
                 record.ids.note(id_, offset, now)
             for broker in record.followers:
-                broker.post(name, epoch, (Message(offset, data),))
+                broker.post(key, epoch, (Message(offset, data),))
             return Position(epoch, offset)
 
     def end(self, name: str, reason: str) -> None:

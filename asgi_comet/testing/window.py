@@ -9,8 +9,9 @@ from asgi_comet._runtime.clock import Clock, MonotonicClock
 from asgi_comet.brokers.logs import ChannelSpec
 from asgi_comet.core.aged import make_history
 from asgi_comet.core.history import Received
-from asgi_comet.core.messages import Last, Message, Now, Position, Start
+from asgi_comet.core.messages import Last, Message, Now, Start
 from asgi_comet.errors import ChannelClosed
+from asgi_comet.position import Position
 
 __all__ = ["Window"]
 

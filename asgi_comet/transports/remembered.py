@@ -15,11 +15,12 @@ from asgi_comet.brokers.logs import ChannelSpec
 from asgi_comet.channels.aged import make_feed
 from asgi_comet.channels.feed import Feed, Listener
 from asgi_comet.channels.kind import Kind
-from asgi_comet.core.messages import NEXT_INCARNATION, Last, Position, Start
+from asgi_comet.core.messages import NEXT_INCARNATION, Last, Start, parse_position
 from asgi_comet.http.exchange import Exchange, Refusal
 from asgi_comet.identity.process import Client
 from asgi_comet.identity.registered import Registered
 from asgi_comet.node.build import Node
+from asgi_comet.position import Position
 from asgi_comet.transports.claiming import claim, come_back
 from asgi_comet.transports.registered import TOO_MANY
 
@@ -56,8 +57,8 @@ class State:
         found: dict[str, Any] = json.loads(data)
         answer = found["answer"]
         return cls(
-            {name: Position.parse(text) for name, text in found["cursors"].items()},
-            {name: Position.parse(text) for name, text in found["pending"].items()},
+            {name: parse_position(text) for name, text in found["cursors"].items()},
+            {name: parse_position(text) for name, text in found["pending"].items()},
             set(found["expected"]),
             dict.fromkeys(found["lost"]),
             found["number"],

@@ -16,10 +16,11 @@ from typing import Any, ClassVar
 from starlette.types import Message
 
 from asgi_comet.channels.feed import Encoder, Feed, Wake
-from asgi_comet.core.messages import Notice, Position, Start
+from asgi_comet.core.messages import Notice, Start
 from asgi_comet.http.exchange import TEXT, Exchange, answer, start_stream
 from asgi_comet.identity.process import Client
 from asgi_comet.node.build import Node
+from asgi_comet.position import Position
 from asgi_comet.protocol.events import is_acknowledging
 from asgi_comet.protocol.sse import (
     COMMENT,

@@ -15,11 +15,12 @@ from asgi_comet.brokers.logs import Closed, Full, Placed, Unknown
 from asgi_comet.brokers.people import Found
 from asgi_comet.channels.directory import Directory
 from asgi_comet.channels.feed import Feed, Listener
-from asgi_comet.core.messages import NEXT_INCARNATION, Notice, Position, Start
+from asgi_comet.core.messages import NEXT_INCARNATION, Notice, Start
 from asgi_comet.errors import ChannelClosed, CometError
 from asgi_comet.http.exchange import Exchange
 from asgi_comet.identity.process import Client
 from asgi_comet.node.build import Node
+from asgi_comet.position import Position
 from asgi_comet.transports.access import TryAgain, admits, find_guard, not_yet
 from asgi_comet.transports.claiming import NOT_STARTED, claim
 

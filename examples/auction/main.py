@@ -46,7 +46,7 @@ def lobby(request: Request) -> Response:
 
 
 @app.get("/rooms/{room}")
-async def show_room(request: Request, room: int, user: Member) -> Response:
+def show_room(request: Request, room: int, user: Member) -> Response:
     tab = comet.open_process()
     script = comet.script(  # from here on this tab misses no message
         tab, room=rooms.channel(room=room), inbox=inbox.channel(user=user), here=here.channel(tab)

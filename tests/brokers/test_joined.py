@@ -5,12 +5,12 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from asgi_comet import BrokerUnavailable
+from asgi_comet import BrokerUnavailable, ChannelClosed
 from asgi_comet.brokers.logs import ChannelSpec
 from asgi_comet.core.aged import Dated
 from asgi_comet.core.messages import Now
 from asgi_comet.testing import JoinedBroker, ManualClock, join, joined_outbox
-from asgi_comet.testing.party import Party, position
+from asgi_comet.testing.party import Party, people_of, position
 from asgi_comet.testing.window import Window
 
 pytestmark = pytest.mark.anyio
@@ -107,6 +107,7 @@ async def test_workers_that_share_no_people_are_connected_again() -> None:
 async def test_a_source_that_is_released_is_asked_no_more() -> None:
     one, two = (Party(broker) for broker in join(2))
     async with one.running(), two.running():
+        await people_of(one).open("s", "p")
         log = await one.make_own("p", "~a", kind="unlimited", sourced=True)
         other = await two.make("b")
         window = await one.join("b")
@@ -121,9 +122,40 @@ async def test_a_source_that_is_released_is_asked_no_more() -> None:
         assert log.wanted == 0
 
 
+async def test_a_worker_that_stops_fails_only_the_channels_whose_sources_it_reads() -> None:
+    one, two = (Party(broker) for broker in join(2))
+    async with one.running():
+        await people_of(one).open("s", "p")
+        async with two.running():
+            await two.make_own("p", "~a", sourced=True)
+            two.broker.bid(await two.make_own("p", "~b"))
+        store = joined_broker(one).store
+        assert [store.why_closed(f"p\n{name}") for name in ("~a", "~b")] == ["failed", None]
+
+
+async def test_a_window_on_a_channel_that_has_ended_gets_nothing_of_a_namesake() -> None:
+    one, two = (Party(broker) for broker in join(2))
+    async with one.running(), two.running():
+        log = await one.make("a")
+        window = await two.join("a")
+        joined_broker(two).hold()
+        await position(log, one.broker.append(log, b"last words"))
+        await one.broker.end(log, "failed")
+        namesake = await one.make("a")
+        await position(namesake, one.broker.append(namesake, b"another"))
+        joined_broker(two).let_go()
+        await two.until(lambda: window.closed is not None)
+        assert (window.closed, window.epoch) == ("failed", log.epoch)
+        assert window.seen == [b"last words"]
+        with pytest.raises(ChannelClosed, match="which has failed"):
+            await position(window, two.broker.append(window, b"late"))
+        assert namesake.seen == [b"another"]
+
+
 async def test_the_source_of_an_own_channel_begins_another_epoch_without_a_window() -> None:
     (one,) = (Party(broker) for broker in join(1))
     async with one.running():
+        await people_of(one).open("s", "p")
         log = await one.make_own("p", "~a", kind="unlimited", sourced=True)
         one.broker.bid(log)
         await one.until(lambda: log.owned == 1)

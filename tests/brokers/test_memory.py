@@ -14,7 +14,8 @@ from asgi_comet.channels.directory import Directory
 from asgi_comet.channels.feed import Feed
 from asgi_comet.channels.kind import Kind
 from asgi_comet.core.history import History
-from asgi_comet.core.messages import Message, Now, Position
+from asgi_comet.core.messages import Message, Now
+from asgi_comet.position import Position
 from asgi_comet.testing import ManualClock
 from asgi_comet.testing._inspect import inside
 from asgi_comet.testing.window import Window

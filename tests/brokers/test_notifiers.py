@@ -17,11 +17,8 @@ from asgi_comet.brokers.audience import Audience, Listening
 from asgi_comet.errors import MustAwait
 from asgi_comet.notify import errands, queue, shared, shared_receipts
 from asgi_comet.testing import JoinedBroker
-from asgi_comet.testing._inspect import (
-    WAIT_FOR_STORE,
-    acknowledged_by,
-    shared_tables_of,
-)
+from asgi_comet.testing._inspect import WAIT_FOR_STORE
+from asgi_comet.testing._inspect_notifiers import acknowledged_by, shared_tables_of
 from asgi_comet.testing._inspect_redis import shorten_patience
 from tests.kit.cluster import PLACES, Cluster, Make, Store, make_brokers, running
 from tests.kit.turns import settle

@@ -13,7 +13,7 @@ from asgi_comet import SITE, Comet, Settings
 from asgi_comet.identity.process import Claim
 from asgi_comet.testing import wait_for_listeners
 from asgi_comet.testing._inspect import END_CONNECTIONS, inside
-from tests.kit.clients import BROKEN, Asking, Client, MakeClient, SseClient
+from tests.kit.clients import BROKEN, BY_HAND, Asking, Client, MakeClient, SseClient
 from tests.kit.people import WHO, people, send, who
 from tests.kit.processes import process_of
 from tests.kit.serving import Address, Tab
@@ -23,6 +23,11 @@ from tests.kit.workers import Workers, one_worker
 @pytest.fixture
 def comet(workers: Workers, settings: Settings) -> Comet:
     return workers.make(settings=settings)
+
+
+@pytest.fixture(params=BY_HAND)
+def transport(request: pytest.FixtureRequest) -> Any:
+    return request.param
 
 
 @pytest.fixture

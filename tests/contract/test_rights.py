@@ -19,7 +19,7 @@ from asgi_comet.core.messages import Message
 from asgi_comet.identity.guard import Guard, Guards
 from asgi_comet.testing import wait_for_listeners
 from asgi_comet.testing._inspect import inside
-from tests.kit.clients import BROKEN, Client, MakeClient, PollClient, SseClient
+from tests.kit.clients import BROKEN, Client, MakeClient, PollClient, SseClient, by_hand_only
 from tests.kit.loop import in_loop
 from tests.kit.people import WHO, who
 from tests.kit.processes import process_of
@@ -191,6 +191,7 @@ def test_the_parameters_are_the_words_of_the_name(gate: Gate, client: Client) ->
     assert gate.asked[0] == {"room": "blue", "seat": 7}
 
 
+@by_hand_only()
 def test_a_client_comes_back_when_the_application_could_not_say(
     channel: Channel[Any], gate: Gate, client: Client
 ) -> None:
@@ -242,6 +243,7 @@ def test_a_channel_that_is_made_again_while_the_former_rule_is_asked_has_its_own
 
 
 @own_workers("a channel again in the one worker that is asked, at once")
+@by_hand_only()
 def test_a_client_comes_back_when_a_channel_is_made_again_all_the_time(
     guarded: Channel[Any], rule: Rule, client: Client
 ) -> None:
@@ -464,6 +466,7 @@ def test_it_is_the_same_whether_or_not_the_channel_lives(
         assert inside(one).channels.find("room:absent") is None, "a refusal started a channel"
 
 
+@by_hand_only()
 def test_a_family_loses_its_readers_in_all_its_channels(
     comet: Comet, room: DeclaredChannel[..., str], client: Client, tab: Tab
 ) -> None:

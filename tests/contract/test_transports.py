@@ -16,7 +16,7 @@ import pytest
 from asgi_comet import SITE, Channel, ChannelFull, ClientProcess, Comet, Settings
 from asgi_comet.testing import wait_for_listeners
 from asgi_comet.testing._inspect import feed_of, inside
-from tests.kit.clients import BROKEN, CLIENTS, Client, MakeClient, RegistrationClient
+from tests.kit.clients import BROKEN, CLIENTS, Client, MakeClient, RegistrationClient, by_hand_only
 from tests.kit.cutting import CuttingPipe
 from tests.kit.loop import in_loop, wait_in_loop
 from tests.kit.processes import default_of, process_of
@@ -423,6 +423,7 @@ def test_messages_before_the_start_of_a_stream_do_not_fill_its_channel(
     assert client.data(len(expected)) == expected
 
 
+@by_hand_only()
 def test_without_a_cookie_a_process_channel_is_forbidden_and_nobody_hears_whether_it_lives(
     comet: Comet, tab: Tab, make_client: MakeClient
 ) -> None:
@@ -433,6 +434,7 @@ def test_without_a_cookie_a_process_channel_is_forbidden_and_nobody_hears_whethe
         assert client.error() == client.told("forbidden")
 
 
+@by_hand_only()
 def test_the_own_channels_of_the_site_endpoint_are_those_of_the_cookies_default_process(
     comet: Comet, tab: Tab, client: Client
 ) -> None:
@@ -478,7 +480,8 @@ def test_a_process_that_a_thread_closes_is_told_likewise(
 
 
 def test_a_process_that_has_closed_is_told(comet: Comet, tab: Tab, client: Client) -> None:
-    process_of(comet, tab).close()
+    process = process_of(comet, tab)
+    assert tab.post(f"{process.url}/close").status == 204  # all workers know by then
     client.follow({"s": "other.1"})
     assert client.error() == client.told("process-closed")
 
@@ -514,6 +517,7 @@ def test_connections_for_site_channels_do_not_disturb_each_other(
     assert [client.data(1) for client in clients] == [["x"]] * 3
 
 
+@by_hand_only()
 def test_deactivated_is_told_and_once_activated_nothing_is_missing(
     comet: Comet, client: Client
 ) -> None:
@@ -763,6 +767,7 @@ def wait_until_remembered(comet: Comet, process: str) -> None:
     wait_in_loop(comet, wait)
 
 
+@by_hand_only()
 @pytest.mark.parametrize("scope", ["site", "process"])
 def test_every_message_once_and_in_order_after_a_cut_at_every_byte(
     comet: Comet, server: Address, make_client: MakeClient, scope: str

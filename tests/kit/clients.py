@@ -6,22 +6,32 @@ them, as a page does that follows docs/wire.md.
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import http.client
 import json
 import socket
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, ClassVar
 from urllib.parse import unquote
 
+import anyio.lowlevel
+import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 from websockets.exceptions import ConnectionClosed, InvalidMessage
 
+from asgi_comet.client import AsyncClient, AsyncMessages, Message
+from asgi_comet.errors import ChannelClosed, ChannelFull, CometError, ProcessClosed, Replaced
+from asgi_comet.protocol import events as protocol
+from asgi_comet.protocol.events import NO_DATA, decode_answer, encode_poll
+from asgi_comet.protocol.sse import Dispatched, read_events
 from tests.kit.serving import COMET, Address, Answer, Tab, read
 from tests.kit.streams import PATIENCE, Cut, Sse, Ws, reset
 
 Event = dict[str, Any]
+"""What a client is told, as the poll has it on the wire."""
 
 BROKEN = (OSError, http.client.HTTPException, Cut, ConnectionClosed, InvalidMessage, EOFError)
 """What a client sees of a connection that was cut."""
@@ -43,6 +53,9 @@ class Client(ABC):
 
     positioned: ClassVar[bool] = True
     """Whether the client names positions, and is told them."""
+
+    stubborn: ClassVar[bool] = False
+    """Whether the client comes back by itself, and opens its own client process."""
 
     def __init__(self, tab: Tab | None, address: Address) -> None:
         self.tab = tab
@@ -116,6 +129,16 @@ class Client(ABC):
         """Lose the connection, and what was on its way."""
 
 
+def write(event: protocol.Event) -> Event:
+    """Return an event as the poll has it."""
+    names = ("channel", "position", "error", "reason", "ahead", "data")
+    told = {name: getattr(event, name) for name in names}
+    told = {name: value for name, value in told.items() if value or name == "data"}
+    if event.data is NO_DATA:
+        del told["data"]
+    return told
+
+
 class Question:
     """A request that was sent, and whose answer is read later."""
 
@@ -179,19 +202,15 @@ class Asking(Client):
 
 class PollClient(Asking):
     def resume(self) -> None:
-        body = json.dumps({"channels": self.positions})
-        self.held = self.ask("application/json", body)
+        self.held = self.ask("application/json", encode_poll(self.positions).decode())
 
     def understand(self, answer: Answer) -> list[Event]:
         if answer.status == 503:
             return [{"error": "deactivated"}]
-        if answer.status == 410:
-            return json.loads(answer.body)["events"]  # type: ignore[no-any-return]
-        content = json.loads(answer.body)
-        if content.get("replaced"):
+        found = decode_answer(answer.body)
+        if found.replaced:
             return [{"error": "replaced"}]
-        events: list[Event] = content["events"]
-        return events
+        return [write(event) for event in found.events]
 
     def follow(self, starts: dict[str, str]) -> list[Event]:
         found = super().follow(starts)
@@ -280,27 +299,12 @@ class SseClient(Client):
             self.stream.connection.close()
             self.stream = None  # it ended cleanly: a browser comes back by itself
             return []
-        if event.id is not None:
-            self.last_id = event.id
-        if event.name in ("", "#"):  # a lone `retry`, a heartbeat
+        if event.name == "#":
             return []
-        return self._understand(event.name, event.value, event.id)
-
-    def _understand(self, name: str, value: Any, id_: str | None) -> list[Event]:
-        if name == ":open":
-            there: dict[str, str] = value["positions"]
-            asked = [n for n in there if self.positions.get(n, "").startswith(RELATIVE)]
-            return [{"channel": n, "position": there[n]} for n in asked]
-        if not name.startswith(":"):
-            return [{"channel": name, "position": self._of(name, id_), "data": value}]
-        event = {"error": name[1:], **value}
-        if name == ":full" and self._of(value["channel"], id_) != "-":
-            event["position"] = self._of(value["channel"], id_)
-        return [event]
-
-    def _of(self, name: str, id_: str | None) -> str:
-        assert id_ is not None
-        return id_.split(",")[self.names.index(name)]
+        self.last_id = event.id or self.last_id
+        asked = [name for name in self.names if self.positions.get(name, "").startswith(RELATIVE)]
+        found = read_events(Dispatched(event.name, event.data, event.id), self.names)
+        return [write(one) for one in found if event.name != ":open" or one.channel in asked]
 
     def cut(self) -> None:
         if self.stream is not None:
@@ -348,12 +352,126 @@ class WebSocketClient(Client):
         self._events.clear()
 
 
+class PythonClient(Client):
+    """The client that programs use: a loop over messages, of which a test takes one by one."""
+
+    stubborn = True
+
+    def __init__(self, tab: Tab | None, address: Address) -> None:
+        super().__init__(tab, address)
+        self._stack = contextlib.ExitStack()
+        self._portal: BlockingPortal | None = None
+        self._messages: AsyncMessages[Any] | None = None
+        self._loop: AsyncGenerator[Message[Any]] | None = None
+        self._coming: concurrent.futures.Future[Message[Any]] | None = None
+        self._asked: set[str] = set()  # channels of which it was not told yet where it is
+        self._ended: set[str] = set()
+
+    def resume(self) -> None:
+        if self._portal is None:
+            self._portal = self._stack.enter_context(start_blocking_portal())
+            name, _, value = self.cookie.partition("=")
+            client = AsyncClient(
+                f"http://{self.address.host}:{self.address.port}{self.base}",
+                cookies={name: value} if value else None,
+            )
+            self._stack.enter_context(self._portal.wrap_async_context_manager(client))
+            self._client = client
+        if self._loop is None:
+            self.connected += 1
+            self._begin()
+
+    def ensure_connected(self) -> None:
+        if self._loop is None:
+            self.resume()
+        elif self._coming is None:
+            self._go_on()
+
+    def _begin(self) -> None:
+        self._messages = self._client.follow(self.positions)
+        self._asked = {n for n, at in self.positions.items() if at.startswith(RELATIVE)}
+        self._ended = set()
+        self._loop = aiter(self._messages)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        assert self._portal is not None
+        assert self._loop is not None
+        self._coming = self._portal.start_task_soon(anext, self._loop)
+
+    def read(self) -> list[Event]:
+        self.ensure_connected()
+        assert self._portal is not None
+        assert self._coming is not None
+        assert self._messages is not None
+        while not (events := self._notices()) and not self._coming.done():
+            self._portal.call(anyio.lowlevel.checkpoint)
+        if events or (events := self._notices()):
+            return events
+        coming, self._coming = self._coming, None
+        try:
+            message = coming.result()
+        except StopAsyncIteration:
+            return []
+        except CometError as error:
+            self._loop = None
+            return self._understand(error)
+        position = str(message.position)
+        return [{"channel": message.channel, "position": position, "data": message.data}]
+
+    def _notices(self) -> list[Event]:
+        """Return where it is on channels that it asked for without a position, and which ended."""
+        assert self._messages is not None
+        places, closed = self._messages.positions, self._messages.closed
+        there = [name for name in self._asked if name in places]
+        ended = [n for n, why in closed.items() if why == "ended" and n not in self._ended]
+        self._asked -= set(there)
+        self._ended |= set(ended)
+        return [{"channel": name, "position": places[name]} for name in there] + [
+            {"channel": name, "error": "closed", "reason": "ended"} for name in ended
+        ]
+
+    def _understand(self, error: CometError) -> list[Event]:
+        match error:
+            case ChannelFull():
+                place = {} if error.position is None else {"position": str(error.position)}
+                return [{"channel": error.name, "error": "full", **place}]
+            case ChannelClosed(reason="forbidden"):
+                return [{"channel": error.name, "error": "forbidden"}]
+            case ChannelClosed():
+                return [{"channel": error.name, "error": "closed", "reason": error.reason}]
+            case Replaced():
+                return [{"error": "replaced"}]
+            case ProcessClosed():
+                return [{"error": "process-closed"}]
+        raise error
+
+    def cut(self) -> None:
+        self._events.clear()
+        if self._coming is not None:
+            self._coming.cancel()
+            concurrent.futures.wait([self._coming])
+        if self._loop is not None:
+            assert self._portal is not None
+            self._portal.call(self._loop.aclose)
+        self._coming = self._loop = self._portal = None
+        self._stack.close()
+
+
 CLIENTS: dict[str, type[Client]] = {
     "registration": RegistrationClient,
     "poll": PollClient,
     "sse": SseClient,
     "websocket": WebSocketClient,
+    "python": PythonClient,
 }
+
+BY_HAND = [name for name, client in CLIENTS.items() if not client.stubborn]
+
+
+def by_hand_only() -> pytest.MarkDecorator:
+    """Leave out the client that comes back by itself, and opens a client process."""
+    return pytest.mark.parametrize("transport", BY_HAND)
 
 
 MakeClient = Callable[..., Client]

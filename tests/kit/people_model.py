@@ -29,7 +29,8 @@ from asgi_comet.brokers.redis.people_replies import (
     Visited,
 )
 from asgi_comet.brokers.redis.replies import Ended, Gone, Opened, Refused
-from asgi_comet.core.messages import NEXT_INCARNATION, Position, Start
+from asgi_comet.core.messages import NEXT_INCARNATION, Start
+from asgi_comet.position import Position
 from tests.kit.redis_model import Model
 
 
@@ -102,6 +103,7 @@ class PeopleModel:
             found.session if found else "",
             found is not None and found.closed,
             tuple(self.of(session)),
+            self.moves[session].new if session in self.moves else "",
         )
 
     def open_process(

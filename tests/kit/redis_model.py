@@ -12,6 +12,7 @@ from typing import TypeVar
 from asgi_comet.brokers.audience import Progress
 from asgi_comet.brokers.redis.calls import Group, Item, Log
 from asgi_comet.brokers.redis.keys import Keys
+from asgi_comet.brokers.redis.pages import Page
 from asgi_comet.brokers.redis.replies import (
     AppendReply,
     Ended,
@@ -19,7 +20,6 @@ from asgi_comet.brokers.redis.replies import (
     Opened,
     Outcome,
     Owned,
-    Page,
     Record,
     Refused,
     Renewed,
@@ -28,7 +28,8 @@ from asgi_comet.brokers.redis.replies import (
     Stored,
     Tops,
 )
-from asgi_comet.core.messages import NEXT_INCARNATION, First, Last, Message, Now, Position, Start
+from asgi_comet.core.messages import NEXT_INCARNATION, First, Last, Message, Now, Start
+from asgi_comet.position import Position
 
 T = TypeVar("T")
 OWN = "PU"

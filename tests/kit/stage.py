@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -20,6 +22,12 @@ ASYNC_BACKENDS = [
     pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
     pytest.param(("trio", {}), id="trio"),
 ]
+
+
+@pytest.fixture(params=ASYNC_BACKENDS)
+def on_every_loop(request: pytest.FixtureRequest) -> Any:
+    """The fixture `anyio_backend` where the event loop matters: for sockets, timers, threads."""
+    return request.param
 
 
 async def echo(request: Request) -> PlainTextResponse:

@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin, Subprotocol
 
+from asgi_comet.protocol.sse import Decoder
 from tests.kit.serving import Address
 
 PATIENCE = 20.0  # seconds until a test fails for what does not come
@@ -37,37 +38,16 @@ def reset(connection: socket.socket) -> None:
 
 @dataclass
 class Event:
-    """What an `EventSource` dispatches; a comment has the name `#`, a lone `retry` none."""
+    """What an `EventSource` dispatches; a comment has the name `#`."""
 
     name: str
     data: str = ""
-    id: str | None = None
-    retry: int | None = None
+    id: str = ""
+    ahead: int = 0
 
     @property
     def value(self) -> Any:
         return json.loads(self.data)
-
-
-def parse_event(block: str) -> Event:
-    """Read one event, without the empty line that ends it."""
-    found, lines = Event(""), list[str]()
-    for line in block.split("\n"):
-        name, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        match name:
-            case "event":
-                found.name = value
-            case "data":
-                lines.append(value)
-            case "id":
-                found.id = value
-            case "retry":
-                found.retry = int(value)
-            case "":
-                found.name = "#"
-    found.data = "\n".join(lines)
-    return found
 
 
 @dataclass
@@ -78,7 +58,6 @@ class Sse:
         status: Of the answer.
         headers: Of the answer, by lower-case name.
         last_id: The id to come back with.
-        retry: Milliseconds after which to come back.
         chunks: The pieces as the server wrote them.
         over: Whether the answer has come to its proper end.
     """
@@ -87,11 +66,10 @@ class Sse:
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     last_id: str | None = None
-    retry: int | None = None
     chunks: list[bytes] = field(default_factory=list)
     over: bool = False
     _raw: bytes = b""
-    _text: str = ""
+    _decoder: Decoder = field(default_factory=Decoder)
     _found: deque[Event] = field(default_factory=deque)
 
     @classmethod
@@ -136,13 +114,16 @@ class Sse:
         """Return the next event or comment."""
         while not self._found:
             if not self.read_chunk():
-                raise Cut(f"the stream ended cleanly where an event was expected: {self._text!r}")
+                last = self.chunks[-1:]
+                raise Cut(f"the stream ended cleanly where an event was expected, after {last!r}")
         event = self._found.popleft()
-        if event.id is not None:
-            self.last_id = event.id
-        if event.retry is not None:
-            self.retry = event.retry
+        self.last_id = event.id or self.last_id
         return event
+
+    @property
+    def retry(self) -> int | None:
+        """Milliseconds after which to come back."""
+        return self._decoder.retry
 
     def take(self, count: int) -> list[Event]:
         return [self.next() for _ in range(count)]
@@ -153,7 +134,7 @@ class Sse:
         while self._found or self.read_chunk():
             if self._found:
                 found.append(self.next())
-        assert self._text == ""
+        assert self._decoder.whole
         return found
 
     def body(self) -> bytes:
@@ -198,21 +179,11 @@ class Sse:
         chunk, self._raw = self._raw[:size], self._raw[size + tail :]
         if chunk:
             self.chunks.append(chunk)
-            self._text += chunk.decode()
-            self._find_events()
+            before = self._decoder.comments
+            found = self._decoder.feed(chunk)
+            self._found += [Event("#")] * (self._decoder.comments - before)
+            self._found += [Event(*one) for one in found]
         return not self.over or bool(chunk)
-
-    def _find_events(self) -> None:
-        while True:
-            if self._text.startswith(":"):  # a comment is a line and needs no empty one behind it
-                block, end, rest = self._text.partition("\n")
-            else:
-                block, end, rest = self._text.partition("\n\n")
-            if not end:
-                return
-            self._text = rest
-            if block:
-                self._found.append(parse_event(block))
 
 
 class Ws:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -73,13 +73,16 @@ class Browser:
             self.keep(answer)
         return answer.status, found
 
-    async def close_left(self, port: int, process: str) -> bool:
-        """Close a process that may still be open; tell whether that is certain."""
+    async def close_left(self, port: int, process: str) -> bool | None:
+        """Close a process that may still be open; tell whether that is certain.
+
+        Returns `None` if the worker has not answered.
+        """
         self.journal.write("closing", process=process)
         try:
             status, _ = await self.ask(port, f"{self.left[process]}/close", "")
         except BROKEN:
-            return False
+            return None
         if status in (204, 403, 410):
             del self.left[process]
         return status in (204, 410)
@@ -159,13 +162,24 @@ class Page:
             self._write("gone", how=how)
             self.process = ""
 
-    async def close(self, port: int) -> bool:
-        """Close the process; tell whether that is certain."""
-        process, self.process = self.process, ""
+    async def close(self, port: int) -> None:
+        """Close the process."""
+        await self.close_anywhere([port])
+
+    async def close_anywhere(self, ports: Iterable[int]) -> bool | None:
+        """Close the process at the first worker that answers; tell whether that is certain.
+
+        Returns `None` if no worker has answered.
+        """
+        process, done = self.process, None
         if not process:
             return True
-        self.browser.left[process] = self.url
-        return await self.browser.close_left(port, process)
+        self.forsake()
+        for port in ports:
+            done = await self.browser.close_left(port, process)
+            if done is not None:
+                break
+        return done
 
     def forsake(self) -> None:
         """Leave without a word: the process expires."""

@@ -16,6 +16,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
+from tests.nemesis.debts import Debts
 from tests.nemesis.history import Event
 from tests.nemesis.known import (
     NEW,
@@ -52,7 +53,7 @@ class Checker(PeopleChecker):
         self._open: dict[str, list[float]] = defaultdict(list)
         self._calm = Calm([])
         self._late: list[tuple[float, float, str]] = []
-        self._owed: dict[tuple[str, str], tuple[float, str]] = {}
+        self._debts = Debts()
         self._tops: dict[str, tuple[str, str]] = {}
         self._within = WITHIN
 
@@ -76,7 +77,7 @@ class Checker(PeopleChecker):
                 self._say_all(check_source(name, channel, self._calm, self._within, self._now))
             elif channel.kind == "notes":
                 self._say_all(check_notes(name, channel))
-        for (client, name), (by, epoch) in self._owed.items():
+        for (client, name), by, epoch in self._debts.unpaid():
             self.say("I16", f"{client} on {name} was never told `full` of epoch {epoch}", by)
         return sorted(self.violations, key=lambda one: one.at)
 
@@ -119,17 +120,24 @@ class Checker(PeopleChecker):
                 yield channel
 
     def take_owed(self, event: Event) -> None:
-        by = self._now + event["within"]
-        for key, reader in self._readers.items():
-            newest = self._channels[key[1]].kind == "newest"
-            if reader.place is not None and not newest and self.is_open(*key):
-                self._owed[key] = by, reader.place[0]
+        epochs = {
+            key: reader.place[0]
+            for key, reader in self._readers.items()
+            if reader.place is not None
+            and self._channels[key[1]].kind != "newest"
+            and self.is_open(*key)
+        }
+        self._debts.owe(epochs, self._now, event["within"])
 
     def take_connect(self, event: Event) -> None:
         super().take_connect(event)
-        for key in list(self._owed):
+        self._debts.connect(event["client"], self._now)
+        for key in self._debts:
             if not self.is_open(*key):  # a page that the client has left
-                del self._owed[key]
+                self._debts.forget(key)
+
+    def take_replaced(self, event: Event) -> None:
+        self._debts.rest(event["client"], self._now)
 
     def take_died(self, event: Event) -> None:
         self._died.add(event["run"])
@@ -166,14 +174,19 @@ class Checker(PeopleChecker):
 
     def take_begin(self, event: Event) -> None:
         self._readers[event["client"], event["channel"]] = Reader()
-        self._owed.pop((event["client"], event["channel"]), None)
+        self._debts.forget((event["client"], event["channel"]))
 
     def take_there(self, event: Event) -> None:
         self._answer(event["client"])
-        self.take_resume(event)
+        self._place(event)
 
     def take_resume(self, event: Event) -> None:
-        """Let a reader go on from where another reader of its page is."""
+        """Let a reader go on from where another reader of its page is, which was told for both."""
+        self._place(event)
+        key = event["client"], event["channel"]
+        self._debts.pay(key, parse(event["position"])[0], self._now)
+
+    def _place(self, event: Event) -> None:
         reader = self._readers[event["client"], event["channel"]]
         self._learn_epoch(event["channel"], event["position"])
         reader.place, reader.since = parse(event["position"]), self._now
@@ -249,12 +262,9 @@ class Checker(PeopleChecker):
 
     def _pay(self, client: str, name: str) -> None:
         place = self._readers[client, name].place
-        by, epoch = self._owed.get((client, name), (0.0, ""))
-        if epoch and place is not None and place[0] != epoch:
-            del self._owed[client, name]
-            if self._now > by:
-                late = self._now - by
-                self.say("I16", f"{client} on {name} was told `full` {late:.1f} s late")
+        late = self._debts.pay((client, name), place[0], self._now) if place else 0.0
+        if late > 0:
+            self.say("I16", f"{client} on {name} was told `full` {late:.1f} s late")
 
     def take_closed(self, event: Event) -> None:
         name, reason = event["channel"], event["reason"]

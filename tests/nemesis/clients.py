@@ -7,7 +7,6 @@ page, whose channels it follows as well, or none.
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
@@ -18,6 +17,9 @@ from urllib.parse import urlencode
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
+from asgi_comet.protocol.events import NO_DATA, Event, decode_answer, encode_poll
+from asgi_comet.protocol.frames import CloseCode, decode_heard, encode_asked
+from asgi_comet.protocol.sse import Decoder, Dispatched, encode_query, read_events
 from tests.nemesis import browsers
 from tests.nemesis.browsers import HOST, Page, post, request
 from tests.nemesis.history import Journal
@@ -33,7 +35,6 @@ FORGETS = 0.02  # the share of connections with which a client begins a channel 
 CLOSES = 0.01  # the share of connections after which a page is closed, and opened again
 FORSAKES = 0.005  # the share after which a page leaves without closing
 ACKNOWLEDGES = 0.5  # the share of frames that a WebSocket acknowledges
-PROCESS_CLOSED, REPLACED = 4001, 4000  # codes of a WebSocket
 
 
 class Client(ABC):
@@ -198,30 +199,30 @@ class Client(ABC):
         self._write("replaced")
         self._rest = self._chance.uniform(*AGAIN)
 
-    def take(self, event: dict[str, Any]) -> None:
-        """Write down an event, in the shape of the poll."""
-        channel = event.get("channel")
-        if channel is None:
-            if event.get("error") == "process-closed":
-                self.is_over(410)
+    def take(self, event: Event) -> None:
+        """Write down an event."""
+        channel, position, data, error, reason, _ = event
+        if error == "replaced":
+            self.replaced()
+        if error == "process-closed":
+            self.is_over(410)
+        if not channel:
             return
         self.answered()
         self.denied.discard(channel)
-        position = event.get("position")
-        name = self._told(channel)
-        match event:
-            case {"data": data}:
-                self._write("recv", channel=name, position=position, **data.get("value", data))
-            case {"error": "full"}:
-                self._write("full", channel=name, position=position)
-            case {"error": "forbidden"}:
-                self._write("forbidden", channel=name)
-                self.denied.add(channel)
-            case {"error": error}:
-                self._write("closed", channel=name, reason=event.get("reason", error))
-            case _:
-                self._write("there", channel=name, position=position)
-        self._go_on(channel, position)
+        name, place = self._told(channel), position or None
+        if data is not NO_DATA:
+            self._write("recv", channel=name, position=place, **data.get("value", data))
+        elif error == "full":
+            self._write("full", channel=name, position=place)
+        elif error == "forbidden":
+            self._write("forbidden", channel=name)
+            self.denied.add(channel)
+        elif error:
+            self._write("closed", channel=name, reason=reason or error)
+        else:
+            self._write("there", channel=name, position=place)
+        self._go_on(channel, place)
 
     def _go_on(self, channel: str, position: str | None) -> None:
         if position is None:
@@ -252,17 +253,17 @@ class Client(ABC):
 
 class PollClient(Client):
     async def connect(self) -> None:
-        body = json.dumps({"channels": self.wanted})
+        body = encode_poll(self.wanted).decode()
         path, within = f"{self.base}/poll", self._patience + 6
         answer, found = await post(self.port, path, body, within, self.headers)
         if answer.status != 200:
             self.refused(answer.status)
             return
         self.answered()
-        content = json.loads(found)
-        if content.get("replaced"):
+        content = decode_answer(found)
+        if content.replaced:
             self.replaced()
-        for event in content["events"]:
+        for event in content.events:
             self.take(event)
 
 
@@ -276,52 +277,31 @@ class SseClient(Client):
             if answer.status != 200:
                 self.refused(answer.status)
                 return
-            async with aclosing(blocks(reader, self._patience, chunked=answer.chunked)) as found:
-                async for fields in found:
-                    if not self._understand(fields, before):
+            decoder = Decoder()
+            async with aclosing(pieces(reader, self._patience, chunked=answer.chunked)) as found:
+                async for piece in found:
+                    # A stream tells of all channels before it ends.
+                    goes_on = [self._understand(one, before) for one in decoder.feed(piece)]
+                    if not all(goes_on):
                         return
 
     def _path(self, wanted: dict[str, str]) -> str:
-        query = [("channel", channel) for channel in wanted]
         if not are_positions(wanted):
-            query += [("position", start) for start in wanted.values()]
-        return f"{self.base}/events?{urlencode(query)}"
+            return f"{self.base}/events?{encode_query(wanted)}"
+        return f"{self.base}/events?{urlencode([('channel', channel) for channel in wanted])}"
 
     def _head(self, wanted: dict[str, str]) -> list[str]:
         last = [f"Last-Event-ID: {','.join(wanted.values())}"] if are_positions(wanted) else []
         return [*self.headers, *last]
 
-    def _understand(self, fields: dict[str, str], before: dict[str, str]) -> bool:
+    def _understand(self, dispatched: Dispatched, before: dict[str, str]) -> bool:
         """Take an event; tell whether the connection still brings all channels."""
-        name = fields.get("event", "")
-        if not name:
-            return True
-        value, places = json.loads(fields["data"]), fields.get("id", "").split(",")
-        if name == ":open":
-            self._take_open(value["positions"], before)
-            return True
-        channel = value["channel"] if name in (":full", ":closed", ":forbidden") else name
-        if channel not in before:
-            self._take_end(name)
-            return False
-        place = places[list(before).index(channel)]
-        event = {"data": value} if name == channel else {"error": name[1:], **value}
-        about = event if place == "-" else {**event, "position": place}
-        self.take({"channel": channel, **about})
-        return name == channel
-
-    def _take_open(self, positions: dict[str, str], before: dict[str, str]) -> None:
-        self.answered()
-        for channel, position in positions.items():
-            if before[channel] != position:
-                self.take({"channel": channel, "position": position})
-
-    def _take_end(self, name: str) -> None:
-        """Take what ends the connection, as `:deactivated`."""
-        if name == ":replaced":
-            self.replaced()
-        elif name == ":process-closed":
-            self.is_over(410)
+        if dispatched.name == ":open":
+            self.answered()
+        for event in read_events(dispatched, list(before)):
+            if event.data is not NO_DATA or event.error or before[event.channel] != event.position:
+                self.take(event)
+        return dispatched.name in (":open", *before)
 
 
 class WebSocketClient(Client):
@@ -333,32 +313,33 @@ class WebSocketClient(Client):
             async with connect(
                 url, additional_headers=head, close_timeout=0.2, **options
             ) as socket:
-                await socket.send(json.dumps({"subscribe": self.wanted}))
+                await socket.send(encode_asked(subscribe=self.wanted))
                 while True:
                     async with asyncio.timeout(self._patience):
-                        frame = json.loads(await socket.recv())
-                    await self._take_frame(socket, frame)
+                        events = decode_heard(await socket.recv())
+                    await self._take_events(socket, events)
         except InvalidStatus as refused:
             self.refused(refused.response.status_code)
         except ConnectionClosed as closed:
             code = closed.rcvd.code if closed.rcvd else 0
-            if code == PROCESS_CLOSED:
+            if code == CloseCode.PROCESS_CLOSED:
                 self.is_over(410)
-            elif code == REPLACED:
+            elif code == CloseCode.REPLACED:
                 self.replaced()
 
-    async def _take_frame(self, socket: Any, frame: dict[str, Any]) -> None:
+    async def _take_events(self, socket: Any, events: list[Event]) -> None:
         again: dict[str, str] = {}
-        for event in frame.get("events", ()):
+        for event in events:
             self.take(event)
-            if "error" in event and event.get("channel") in self.wanted:
-                again[event["channel"]] = self.positions[event["channel"]]
+            if event.error and event.channel in self.wanted:
+                self._acknowledge(event.channel)  # the server takes it so
+                again[event.channel] = self.positions[event.channel]
         if again:
-            await socket.send(json.dumps({"subscribe": again}))
+            await socket.send(encode_asked(subscribe=again))
         if self._chance.random() < ACKNOWLEDGES:
             new = {one: at for one, at in self.positions.items() if self._acknowledge(one)}
             if new:
-                await socket.send(json.dumps({"ack": new}))
+                await socket.send(encode_asked(ack=new))
 
 
 CLIENTS: tuple[type[Client], ...] = (PollClient, SseClient, WebSocketClient)
@@ -368,21 +349,16 @@ def are_positions(starts: dict[str, str]) -> bool:
     return all("." in start for start in starts.values())
 
 
-async def blocks(
+async def pieces(
     reader: asyncio.StreamReader, patience: float, *, chunked: bool
-) -> AsyncGenerator[dict[str, str]]:
-    """Read the fields of events from a body, one event after the other."""
-    text = ""
+) -> AsyncGenerator[bytes]:
+    """Read a body piece by piece."""
     while True:
         async with asyncio.timeout(patience):
             piece = await (read_chunk(reader) if chunked else reader.read(-1))
         if not piece:
             return
-        text += piece.decode()
-        *whole, text = text.split("\n\n")
-        for block in whole:
-            lines = [line for line in block.split("\n") if not line.startswith(":")]
-            yield dict(line.partition(": ")[::2] for line in lines if line)
+        yield piece
 
 
 async def read_chunk(reader: asyncio.StreamReader) -> bytes:

@@ -18,7 +18,7 @@ from tests.nemesis.workers import Worker
 SETTLED = 4.0  # seconds after which all that was published has arrived
 EMPTIED = 280.0  # seconds after which nothing is left of pages, also of those of killed workers;
 # nothing expires for two minutes after a worker was missing
-PEOPLE = re.compile(r"(s|sp|p|pc|pk|reg|n|u):|[chd]p?:~")
+PEOPLE = re.compile(r"(s|sp|p|pc|pk|reg|n|u):|[chd]p?:~|closing$")
 """The keys of pages, sessions, and channels of pages, behind the partition."""
 
 FORMER = re.compile(r"([sf]|li):|[ch]:runtime-")

@@ -93,9 +93,6 @@ class PeopleChecker:
         if one is not None and one.answered is not None:
             process.seen = self._now
 
-    def take_replaced(self, event: Event) -> None:
-        """Leave out what `connect` tells as well."""
-
     def take_closing(self, event: Event) -> None:
         if event["process"] in self._processes:
             self._processes[event["process"]].closing = True

@@ -604,3 +604,54 @@ def test_a_client_is_owed_nothing_on_a_page_that_it_has_left(
         story.tell("connect", client="c", browser="b", user="", generation=0, process="Q")
     story.now += 6
     assert [one for one in story.found if one == "I16"] == found
+
+
+def owing_two_readers() -> PageStory:
+    """Tell that both readers of a page must soon be told `full`."""
+    story = PageStory(readers=2)
+    for client in ("d", "c"):
+        story.connect(client)
+        story.begin("e.0", client, OWN)
+        story.begin("e.0", client)
+    story.tell("replaced", client="d")
+    story.disconnect("d")
+    story.fault(renews=["*"])
+    story.tell("owed", within=5)
+    return story
+
+
+@pytest.mark.parametrize(("told", "found"), [(0.1, []), (6, ["I16"])])
+def test_a_page_of_two_readers_is_owed_one_full(told: float, found: list[str]) -> None:
+    """The other reader goes on from where the first one was told to."""
+    story = owing_two_readers()
+    for channel in (OWN, "site"):
+        story.now += told
+        story.full("x.0", channel=channel)
+    story.now += 6
+    story.connect("d")
+    story.full("x.0", "d")
+    story.tell("resume", client="d", channel=OWN, position="x.0")
+    assert story.found == found * 2
+
+
+def test_a_reader_that_goes_on_from_the_former_epoch_is_still_owed_full() -> None:
+    story = owing_two_readers()
+    for channel in (OWN, "site"):
+        story.full("x.0", channel=channel)
+    story.connect("d")
+    story.full("x.0", "d")
+    story.tell("resume", client="d", channel=OWN, position="e.0")
+    assert story.found == ["I16"]
+
+
+@pytest.mark.parametrize(("wait", "found"), [(4, []), (6, ["I16"])])
+def test_a_client_that_rests_is_owed_full_once_it_is_back(wait: float, found: list[str]) -> None:
+    story = owing_two_readers()
+    for channel in (OWN, "site"):
+        story.full("x.0", channel=channel)
+    story.now += 3
+    story.connect("d")
+    story.tell("resume", client="d", channel=OWN, position="x.0")
+    story.now += wait
+    story.full("x.0", "d")
+    assert story.found == found

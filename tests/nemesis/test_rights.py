@@ -12,7 +12,7 @@ import pytest
 from tests.kit.programs import find_program
 from tests.nemesis.rights import attempt
 
-TRIALS = 60
+TRIALS = 30
 LEAST = 500  # deliveries: fewer are no test
 HANGS = 400.0  # seconds, after which the test shows where it hangs
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asgi_comet.core.messages import Last, Message, Notice, Now, Position, Start
+from asgi_comet.core.messages import Last, Message, Notice, Now, Start
 from asgi_comet.errors import BadRequest
+from asgi_comet.position import Position
 from asgi_comet.protocol.events import (
     CONTENT_TYPES,
     PROCESS_CLOSED,

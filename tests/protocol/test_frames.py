@@ -8,8 +8,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asgi_comet.channels.encoding import make_encode
-from asgi_comet.core.messages import Last, Message, Notice, Now, Position, Start
+from asgi_comet.core.messages import Last, Message, Notice, Now, Start
 from asgi_comet.errors import BadRequest
+from asgi_comet.position import Position
 from asgi_comet.protocol.events import encode_answer, encode_messages, encode_notice
 from asgi_comet.protocol.frames import (
     HEARTBEAT,

@@ -10,9 +10,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asgi_comet.channels.encoding import make_encode
-from asgi_comet.core.messages import Last, Message, Now, Position, Start
+from asgi_comet.core.messages import Last, Message, Now, Start
 from asgi_comet.core.names import check_name
 from asgi_comet.errors import BadRequest, InvalidName
+from asgi_comet.position import Position
 from asgi_comet.protocol.sse import (
     COMMENT,
     CONTENT_TYPE,

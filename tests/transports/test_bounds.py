@@ -12,8 +12,9 @@ import pytest
 from asgi_comet import SITE, Channel, Comet, Outcome, Settings
 from asgi_comet.channels.chunks import KEPT
 from asgi_comet.channels.feed import Feed
-from asgi_comet.core.messages import Message, Position
+from asgi_comet.core.messages import Message
 from asgi_comet.identity import clients
+from asgi_comet.position import Position
 from asgi_comet.testing import wait_for_listeners
 from asgi_comet.testing._inspect import client_of, encoded, encoded_bytes, feed_of, inside, tables
 from tests.kit.loop import in_loop

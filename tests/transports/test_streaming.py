@@ -25,14 +25,14 @@ from asgi_comet.channels.feed import Wake
 from asgi_comet.identity.process import Claim, Session
 from asgi_comet.middleware import CometMiddleware
 from asgi_comet.protocol.frames import HEARTBEAT
-from asgi_comet.protocol.sse import COMMENT
+from asgi_comet.protocol.sse import COMMENT, Decoder
 from asgi_comet.testing import ManualClock, wait_for_listeners
 from asgi_comet.testing._inspect import awaited, feed_of, inside, left
 from asgi_comet.transports.streaming import BURST, GRACE
 from tests.kit.loop import in_loop, outcome
 from tests.kit.serving import Address, Tab, serve
 from tests.kit.stage import ASYNC_BACKENDS, KEY, application
-from tests.kit.streams import Sse, Ws, parse_event
+from tests.kit.streams import Sse, Ws
 from tests.kit.turns import settle
 
 # A server played by the test
@@ -99,8 +99,8 @@ class Wire:
         found = []
         for message in self.sent:
             if message["type"] == "http.response.body":
-                events = map(parse_event, message["body"].decode().split("\n\n")[:-1])
-                found += [e.value for e in events if e.name and not e.name.startswith((":", "#"))]
+                events = Decoder().feed(message["body"])
+                found += [json.loads(e.data) for e in events if not e.name.startswith(":")]
             elif message["type"] == "websocket.send":
                 events_ = json.loads(message["text"]).get("events", [])
                 found += [event["data"] for event in events_ if "data" in event]

@@ -9,7 +9,8 @@ import pytest
 from asgi_comet import SITE, Comet
 from asgi_comet.channels.directory import Directory
 from asgi_comet.channels.feed import Feed
-from asgi_comet.core.messages import NEXT_INCARNATION, Position
+from asgi_comet.core.messages import NEXT_INCARNATION
+from asgi_comet.position import Position
 from asgi_comet.testing import wait_for_listeners
 from asgi_comet.testing._inspect import client_of, feed_of, inside
 from asgi_comet.transports.subscribing import acknowledge

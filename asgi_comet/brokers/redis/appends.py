@@ -13,8 +13,8 @@ from asgi_comet.brokers.logs import Fenced
 from asgi_comet.brokers.redis.calls import Call, Group, Item, Log
 from asgi_comet.brokers.redis.replies import AppendReply, Outcome, Refused, Stored
 from asgi_comet.brokers.redis.scripts import Scripts
-from asgi_comet.core.messages import Position
 from asgi_comet.errors import BrokerUnavailable, ChannelClosed, ChannelFull, CometError
+from asgi_comet.position import Position
 
 __all__ = ["Append", "Batch", "error_of"]
 

@@ -108,8 +108,8 @@ class Assembly:
         self.flusher: Flusher = Flusher(
             scripts, fresh() + fresh(), clock, host.run_soon, self._refuse, given.limits
         )
-        self.flusher.on_lost = self._report_lost
-        self.flusher.trouble = lambda: serving.trouble
+        self.flusher.patience.on_lost = self._report_lost
+        self.flusher.patience.trouble = lambda: serving.trouble
         self.holding: Holding = Holding(host, scripts, serving, self.flusher, clock)
         self.following: Following = Following(
             host, scripts, serving, self.holding, clock, given.window_bytes

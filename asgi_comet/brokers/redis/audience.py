@@ -18,8 +18,8 @@ from asgi_comet.brokers.redis.audience_scripts import SEPARATOR, AudienceScripts
 from asgi_comet.brokers.redis.calls import Call
 from asgi_comet.brokers.redis.flusher import Flusher
 from asgi_comet.brokers.redis.tellings import MOST
-from asgi_comet.core.messages import Position
 from asgi_comet.errors import BrokerUnavailable, ChannelClosed, ProcessClosed
+from asgi_comet.position import Position
 
 __all__ = ["RedisAudience"]
 

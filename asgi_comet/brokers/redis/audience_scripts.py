@@ -17,7 +17,7 @@ from asgi_comet.brokers.redis.calls import Argument, Call, call_of, fresh
 from asgi_comet.brokers.redis.keys import Keys
 from asgi_comet.brokers.redis.people_replies import read_progress
 from asgi_comet.brokers.redis.replies import Reply, Stale, read_stale
-from asgi_comet.core.messages import Position
+from asgi_comet.position import Position
 
 __all__ = ["SEPARATOR", "AudienceScripts", "Message", "Told", "split"]
 

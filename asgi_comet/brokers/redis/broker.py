@@ -206,7 +206,7 @@ class RedisBroker(Broker):
         while True:
             await self._clock.sleep_until(self._clock.now() + TICK)
             self._parts.flusher.give_up(
-                self._parts.holding.give_up(self._parts.flusher.patience_ended)
+                self._parts.holding.give_up(self._parts.flusher.patience.ended)
             )
             self._notices.tell()
 

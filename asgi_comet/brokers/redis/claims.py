@@ -14,13 +14,12 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from asgi_comet._runtime.clock import Clock
-from asgi_comet.brokers.base import Host
 from asgi_comet.brokers.logs import Closed, Unknown
 from asgi_comet.brokers.people import Arrival, Found, Moved
 from asgi_comet.brokers.redis import people_replies
 from asgi_comet.brokers.redis.calls import Call
 from asgi_comet.brokers.redis.connection import Connection, ReplyError
+from asgi_comet.brokers.redis.heartbeat import Heartbeat
 from asgi_comet.brokers.redis.keys import ChannelKeys
 from asgi_comet.brokers.redis.people_calls import Reader
 from asgi_comet.brokers.redis.people_replies import Claimed, Missing, OwnPage, Replaced
@@ -29,8 +28,9 @@ from asgi_comet.brokers.redis.readings import Reading, Readings
 from asgi_comet.brokers.redis.replies import Record, Reply
 from asgi_comet.brokers.redis.serving import Beginning, Serving
 from asgi_comet.brokers.redis.windows import OwnWindows
-from asgi_comet.core.messages import NEXT_INCARNATION, Position, Start
+from asgi_comet.core.messages import NEXT_INCARNATION, Start
 from asgi_comet.errors import ProcessClosed
+from asgi_comet.position import Position
 
 __all__ = ["Claims"]
 
@@ -47,41 +47,36 @@ class Claims:
     """The readers of own channels in this worker. Call in the loop's thread.
 
     Args:
-        host: The worker, which is told of client processes that are read elsewhere.
+        readings: The client processes that connections of this worker read.
         scripts: The scripts.
         find: Returns the call that reads the record of a channel.
         serving: The connection.
         windows: The windows on own channels.
-        worker: Returns the id of this worker.
-        clock: The clock.
+        heartbeat: Knows the id of this worker, and the time of Redis.
 
     Attributes:
         sure: Returns whether this worker has been told of every change.
-        tell_time: Returns between which times of Redis a time of the monotonic clock was.
         check_loss: Raises `BrokerUnavailable` if Redis may have lost a missing client process.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - the parts of the broker
+    def __init__(
         self,
-        host: Host,
+        readings: Readings,
         scripts: PeopleScripts,
         find: Callable[[ChannelKeys], Call[Record | None]],
         serving: Serving,
         windows: OwnWindows,
-        worker: Callable[[], str],
-        clock: Clock,
+        heartbeat: Heartbeat,
     ) -> None:
-        self.readings: Readings = Readings(host, windows, clock)
-        self._host = host
+        self.readings: Readings = readings
         self._scripts = scripts
         self._find = find
         self._serving = serving
         self._windows = windows
-        self._worker = worker
+        self._heartbeat = heartbeat
         self._connection: Connection | None = None
         self._asking: set[int] = set()  # readers whose claims are under way
         self.sure: Callable[[], bool] = lambda: False
-        self.tell_time: Callable[[float], tuple[float, float]] = lambda at: (at, at)
         self.check_loss: Callable[[], Awaitable[None]] = serving.up
 
     async def claim(
@@ -106,7 +101,9 @@ class Claims:
         """
         came = time.monotonic() if arrival is None else arrival.came
         if self.sure():
-            known = self.readings.go_on(session, process, reader, self.tell_time(came), starts)
+            known = self.readings.go_on(
+                session, process, reader, self._heartbeat.time.tell(came), starts
+            )
             if known is not None:
                 return known
         read = self.readings.find_active(process, reader) is not None
@@ -119,7 +116,7 @@ class Claims:
         if reading is not None:
             reading.session, reading.reader = session, replace(reading.reader, again=True)
         else:
-            claimed = Reader(self._worker(), reader, came=self.tell_time(came))
+            claimed = Reader(self._heartbeat.worker, reader, came=self._heartbeat.time.tell(came))
             reading = Reading(session, self._scripts.keys.process(process), claimed)
         return await self._claim(connection, process, reading, starts)
 
@@ -183,7 +180,7 @@ class Claims:
         """
         if len(state) > MOST_STATE:
             raise ValueError(f"expected at most {MOST_STATE} bytes of state, got {len(state)}")
-        keys, claimed = self._scripts.keys.process(process), Reader(self._worker(), reader)
+        keys, claimed = self._scripts.keys.process(process), Reader(self._heartbeat.worker, reader)
         reading = self.readings.find(process)
         if reading is not None and reading.local == reader:
             claimed = reading.reader
@@ -277,7 +274,9 @@ class Claims:
         The first call replaces the other reader, and the second one reads from the windows on: as
         a second claim of this connection it does not acknowledge what the windows have.
         """
-        self.readings.rename(process, reading, Reader(self._worker(), reading.local, came=came))
+        self.readings.rename(
+            process, reading, Reader(self._heartbeat.worker, reading.local, came=came)
+        )
         self._ask(connection, reading, [], _ignore)
         reading.reader = replace(reading.reader, again=True)
         asked = self._ask_from_here(connection, reading)
@@ -319,7 +318,7 @@ class Claims:
 
     def _ask_again(self, connection: Connection, reading: Reading) -> asyncio.Future[Answer]:
         former = reading.reader
-        worker = self._worker()
+        worker = self._heartbeat.worker
         reading.reader = replace(former, worker=worker, again=True, formerly=former.worker)
         return self._ask_from_here(connection, reading)
 
@@ -356,9 +355,10 @@ class Claims:
         lost = isinstance(answer, BaseException) and not isinstance(answer, ReplyError)
         if reads or lost or self.readings.find(process) is not reading:
             return
-        self.readings.drop(process, reading)
         if isinstance(answer, people_replies.Closed):
-            self._host.people.closed(process)
+            self.readings.close(process, reading)
+        else:
+            self.readings.drop(process, reading)
 
 
 def _nothing(starts: Mapping[str, Start]) -> dict[str, Found]:

@@ -20,7 +20,8 @@ from asgi_comet.brokers.redis.appends import Append, Batch, error_of
 from asgi_comet.brokers.redis.audience_scripts import AudienceScripts, Message, Told
 from asgi_comet.brokers.redis.calls import Call, Item, Log
 from asgi_comet.brokers.redis.connection import Connection, ReplyError
-from asgi_comet.brokers.redis.queueing import REMEMBERED, Limits, Queue, Single
+from asgi_comet.brokers.redis.patience import Patience
+from asgi_comet.brokers.redis.queueing import REMEMBERED, Entry, Limits, Queue, Single
 from asgi_comet.brokers.redis.replies import AppendReply, Refused, Stale
 from asgi_comet.brokers.redis.scripts import Scripts
 from asgi_comet.brokers.redis.tellings import Telling
@@ -35,9 +36,6 @@ OnRefused = Callable[[Sequence[Append], Refused], None]
 """Settles the messages of a refused group, or puts the messages back by `Flusher.put_back`.
 
 Called before the next entry is sent."""
-
-OnLost = Callable[[Sequence[Append], BrokerUnavailable], None]
-"""Takes messages that are given up, and the reason."""
 
 FORGOTTEN = 0.9 * REMEMBERED  # seconds after which a batch is not sent again
 PAUSE = 0.5  # seconds until a refused message of a source is sent again
@@ -56,7 +54,7 @@ class Flusher:
 
     Attributes:
         worker: The name under which batches are numbered, from the next batch on.
-        on_lost: Takes the messages that are given up, and the reason.
+        patience: For how long messages and scripts wait for Redis.
     """
 
     def __init__(
@@ -72,11 +70,9 @@ class Flusher:
         self.worker: str = worker
         self._clock = clock
         self._on_refused = on_refused or fail_all
-        self._limits = limits or Limits()
-        self.on_lost: OnLost = _forget
-        self.trouble: Callable[[], str] = str
-        self._queue = Queue(self._limits, lambda: run_soon(self._work.set), self._find_trouble)
-        self._began = -math.inf  # the start of `run`: no message waited for Redis before
+        limits = limits or Limits()
+        self._queue = Queue(limits, lambda: run_soon(self._work.set), self._find_trouble)
+        self.patience: Patience = Patience(self._queue, limits.patience, clock)
         self._numbers = itertools.count(1)
         self._head: Batch | Single[Any] | None = None
         self._work = asyncio.Event()
@@ -95,10 +91,10 @@ class Flusher:
             worker: A name that was never used before.
         """
         self.worker = worker
-        self._began = self._clock.now()
+        self.patience.begin()
 
     def _find_trouble(self) -> str:
-        return self.trouble()  # set later
+        return self.patience.trouble()
 
     # In any thread
 
@@ -214,23 +210,17 @@ class Flusher:
                 await self._look_again(connection, head, error, again=again)
             self._less.set()
 
-    @property
-    def patience_ended(self) -> float:
-        """The time before which no message that may still wait was published."""
-        over = self._clock.now() - self._limits.patience
-        return over if over > self._began else -math.inf
-
     def give_up(self, early: Sequence[Append] = ()) -> None:
         """Give up entries that have waited too long; called about every second.
 
         Args:
             early: Messages that were never added, and have waited too long.
         """
-        over = self.patience_ended
+        over = self.patience.ended
         if self._head is not None:
             self._give_up_head(self._head, over)
         late = self._queue.remove(lambda one: one.since < over and not one.patient)
-        self._fail_all([*early, *late], maybe_stored=False)
+        self.patience.fail([*early, *late], maybe_stored=False)
         self._less.set()
 
     def give_up_calls(self) -> None:
@@ -239,7 +229,7 @@ class Flusher:
         if isinstance(self._head, Single):
             singles.append(self._head)
             self._head = None
-        self._fail_all(singles, maybe_stored=False, why="the server stops")
+        self.patience.fail(singles, maybe_stored=False, why="the server stops")
 
     def abandon(self, early: Sequence[Append] = (), *, close: bool = False) -> None:
         """Give up all entries: the server stops.
@@ -251,44 +241,22 @@ class Flusher:
         every = self._queue.clear(close=close)
         head, self._head = self._head, None
         if head is not None:
-            parts = head.appends if isinstance(head, Batch) else [head]
-            self._fail_all(parts, maybe_stored=head.sent < math.inf, why="the server stops")
-        self._fail_all([*early, *every], maybe_stored=False, why="the server stops")
+            parts, sent = _parts_of(head), head.sent < math.inf
+            self.patience.fail(parts, maybe_stored=sent, why="the server stops")
+        self.patience.fail([*early, *every], maybe_stored=False, why="the server stops")
 
     def _give_up_head(self, head: Batch | Single[Any], over: float) -> None:
         """Give up an entry under way; a batch with values of a source is still sent."""
-        if isinstance(head, Single):
-            if head.since < over and not head.patient:
-                self._head = None
-                self._fail_all([head], maybe_stored=head.sent < math.inf)
+        parts = _parts_of(head)
+        if isinstance(head, Batch) and head.sent < self._clock.now() - FORGOTTEN:
+            self._head = None  # Redis may store the batch a second time
+            self.patience.fail(parts, maybe_stored=True)
+        if min(one.since for one in parts) >= over:
             return
-        appends = head.appends
-        if head.sent < self._clock.now() - FORGOTTEN:  # Redis may store the batch a second time
+        impatient = [one for one in parts if not one.patient]
+        if len(impatient) == len(parts):
             self._head = None
-            self._fail_all(appends, maybe_stored=True)
-        if min(append.since for append in appends) >= over:
-            return
-        impatient = [append for append in appends if not append.patient]
-        if len(impatient) == len(appends):
-            self._head = None
-        self._fail_all(impatient, maybe_stored=head.sent < math.inf)
-
-    def _fail_all(
-        self, entries: Sequence[Append | Single[Any]], *, maybe_stored: bool, why: str = ""
-    ) -> None:
-        trouble = self._find_trouble()
-        away = f"Redis was away for {self._limits.patience:g} s{trouble and ': '}{trouble}"
-        text = why or away
-        error = BrokerUnavailable(text, maybe_stored=maybe_stored)
-        for one in entries:
-            if isinstance(one, Single):
-                one.fail(error)
-        lost = [one for one in entries if isinstance(one, Append) and one.outcome is None]
-        self._queue.settled(lost)
-        for one in lost:
-            one.settle(error)
-        if lost:
-            self.on_lost(lost, error)
+        self.patience.fail(impatient, maybe_stored=head.sent < math.inf)
 
     def _take(self) -> Batch | Single[Any] | None:
         self._work.clear()
@@ -381,14 +349,10 @@ class Flusher:
             return
         left = [append for append in head.appends if append.outcome is None]
         again = [append for append in left if append.patient and not error.maybe_stored]
-        kept = set(map(id, again))
-        lost = [append for append in left if id(append) not in kept]
-        self._queue.settled(left)
-        for append in lost:
-            append.settle(error)
-        if lost:
-            self.on_lost(lost, error)
+        lost = [append for append in left if not append.patient or error.maybe_stored]
+        self.patience.lose(lost, error)
         if again:
+            self._queue.settled(again)
             self._queue.park(again, self._clock.now() + PAUSE)
 
     async def _wait(self) -> None:
@@ -413,18 +377,12 @@ class Flusher:
         # A later batch of this worker was stored before: a fault of this code.
         _logger.error("a batch of worker %s came after a later one", self.worker)
         self._head = None
-        error = BrokerUnavailable("batches were mixed up", maybe_stored=True)
-        if isinstance(head, Single):
-            head.fail(error)
-        else:
-            self._queue.settled(head.appends)
-            for append in head.appends:
-                append.settle(error)
+        self.patience.fail(_parts_of(head), maybe_stored=True, why="batches were mixed up")
         connection.close("batches were mixed up")
 
 
-def _forget(appends: Sequence[Append], error: BrokerUnavailable) -> None:
-    """Do nothing about messages that are given up."""
+def _parts_of(head: Batch | Single[Any]) -> Sequence[Entry]:
+    return head.appends if isinstance(head, Batch) else [head]
 
 
 def fail_all(appends: Sequence[Append], refused: Refused) -> None:

@@ -22,8 +22,9 @@ from asgi_comet.brokers.redis.replies import Standing
 from asgi_comet.brokers.redis.scripts import Scripts
 from asgi_comet.brokers.redis.serving import Beginning, Serving
 from asgi_comet.core.history import Received
-from asgi_comet.core.messages import Message, Position
+from asgi_comet.core.messages import Message
 from asgi_comet.errors import BrokerUnavailable, CometError
+from asgi_comet.position import Position
 
 __all__ = ["Following"]
 

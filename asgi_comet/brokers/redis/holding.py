@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from weakref import WeakKeyDictionary, ref
 
 from asgi_comet._runtime.clock import Clock
@@ -47,7 +48,8 @@ class Held:
     Attributes:
         log: The properties for the scripts.
         closed: The reason of the end, as far as this worker knows.
-        error: Why the channel could not be opened.
+        error: Makes the error if the channel could not be opened: another each time, as the
+            traceback of one that was raised refers to the windows.
         owner: The id of this worker, if this worker reads a source that was given at run time.
         fence: The fence of this worker, in the same case.
     """
@@ -57,7 +59,7 @@ class Held:
     def __init__(self, log: Log) -> None:
         self.log: Log = log
         self.closed: str | None = None
-        self.error: CometError | None = None
+        self.error: Callable[[], CometError] | None = None
         self.owner: str = ""
         self.fence: str = ""
         # Nearly always one: a WeakSet of it would be 800 bytes for each channel.
@@ -114,7 +116,7 @@ class Holding:
         with self._lock:
             held = self._by_window.get(window)
             if held is not None and held.closed is not None:
-                raise error_of(held.log, Refused(held.closed)) from held.error
+                raise error_of(held.log, Refused(held.closed)) from held.error and held.error()
             if held is not None and held not in self.orphans:
                 return self._flusher.append(held.log, item, fence, patient=patient)
             keys = keys_of(self._scripts.keys, window)
@@ -210,7 +212,8 @@ class Holding:
         if held is not None and held in self.orphans and held.windows and refused.why == "gone":
             self._put_aside(held, appends)
             return
-        error = (held and held.error) or error_of(appends[0].log, refused)
+        known = held and held.error
+        error = known() if known else error_of(appends[0].log, refused)
         reason = _reason_of(error)
         if reason is not None and held is not None:
             self._end_here(held, reason)
@@ -303,7 +306,7 @@ class Holding:
             if opened == LOST and held.closed is None and self.orphans.add(held):
                 return opened
             if opened in (LOST, Refused("closed")) or isinstance(opened, Gone):
-                held.error = held.error or ChannelClosed(held.log.keys.shown, "ended")
+                held.error = held.error or partial(ChannelClosed, held.log.keys.shown, "ended")
                 self._end_here(held, held.closed or "ended")
             if held in self.orphans:
                 self._go_on(held)

@@ -20,8 +20,8 @@ from asgi_comet.brokers.redis.people_calls import Mark
 from asgi_comet.brokers.redis.people_scripts import PeopleScripts
 from asgi_comet.brokers.redis.records import keys_of
 from asgi_comet.brokers.redis.serving import Beginning
-from asgi_comet.core.messages import Position
 from asgi_comet.errors import BrokerUnavailable
+from asgi_comet.position import Position
 
 __all__ = ["Marks"]
 

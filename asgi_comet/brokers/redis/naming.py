@@ -6,6 +6,9 @@ know how a window is filled, nor how a connection is made.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from asgi_comet.brokers.logs import ChannelSpec, Opened
 from asgi_comet.brokers.logs import Log as Window
 from asgi_comet.brokers.redis.calls import IMPORTED, Log, fresh
@@ -94,12 +97,12 @@ class Naming:
         held = self._holding.learn(window, log)
         held.owner, held.fence = fence.rpartition(":")[0], fence
         # Set before Redis answers: a message behind the call must not make the channel.
-        held.error = None if make else ChannelClosed(window.name, "ended")
+        held.error = None if make else partial(ChannelClosed, window.name, "ended")
         try:
             found = await asked
             held.error = _error_of(found, window.spec)
             if held.error is not None:
-                raise held.error
+                raise held.error()
         except CometError:
             self._holding.close(window, "failed")
             raise
@@ -120,13 +123,13 @@ class Naming:
         return log_of(keys, spec, IMPORTED if spec.adopt else fresh(), self._history_lives), epoch
 
 
-def _error_of(found: Found | Gone | Refused, spec: ChannelSpec) -> CometError | None:
+def _error_of(found: Found | Gone | Refused, spec: ChannelSpec) -> Callable[[], CometError] | None:
     match found:
         case Refused("closed"):
-            return ProcessClosed(spec.owner or "")
+            return partial(ProcessClosed, spec.owner or "")
         case Refused():
-            return NonUniqueChannelName(spec.name, tell_taken(spec, found.detail))
+            return partial(NonUniqueChannelName, spec.name, tell_taken(spec, found.detail))
         case Gone():
-            return ChannelClosed(spec.name, "ended")
+            return partial(ChannelClosed, spec.name, "ended")
         case _:
             return None

@@ -24,11 +24,12 @@ from asgi_comet.brokers.redis.naming import Naming
 from asgi_comet.brokers.redis.ownership import Bid, Ownership
 from asgi_comet.brokers.redis.people_scripts import PeopleScripts
 from asgi_comet.brokers.redis.probing import Inbox
+from asgi_comet.brokers.redis.readings import Readings
 from asgi_comet.brokers.redis.records import keys_of
 from asgi_comet.brokers.redis.scripts import Scripts
 from asgi_comet.brokers.redis.serving import Serving
 from asgi_comet.brokers.redis.windows import OwnWindows
-from asgi_comet.core.messages import Position
+from asgi_comet.position import Position
 
 __all__ = ["OwnChannels"]
 
@@ -73,17 +74,11 @@ class OwnChannels:
         self._following, self._holding, self._ownership = following, holding, ownership
         following.on_own = lambda replica: self.marks.look(replica.log)
         self._windows = OwnWindows(self._host, following, holding, naming, self.marks, ownership)
+        readings = Readings(self._host, self._windows, self._clock)
         self.claims = Claims(
-            self._host,
-            self._people,
-            self._scripts.find,
-            self._serving,
-            self._windows,
-            lambda: heartbeat.worker,
-            self._clock,
+            readings, self._people, self._scripts.find, self._serving, self._windows, heartbeat
         )
-        self.claims.tell_time = heartbeat.time.tell
-        following.on_left = self.claims.readings.forget
+        following.on_left = readings.forget
 
     def take_from(self, inbox: Inbox) -> None:
         """Take the frames about own channels from the inbox of the worker."""

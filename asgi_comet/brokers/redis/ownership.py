@@ -173,7 +173,7 @@ class Ownership:
             return
         self.drop(bid)
         if bid.fence and not bid.once:
-            self._free(bid.log, bid.fence, clean=clean or not bid.held)
+            self._send(self._freeing(bid, bid.fence, clean=clean or not bid.held))
 
     def drop(self, bid: Bid) -> None:
         """Forget a bid whose channel has ended."""
@@ -293,9 +293,10 @@ class Ownership:
         else:  # Redis has lost all data, with this owner's heartbeat
             self._send(self._scripts.inherit(bid.log.keys, owner, 0))
 
-    def _free(self, log: Log, fence: str, *, clean: bool) -> None:
+    def _freeing(self, bid: Bid, fence: str, *, clean: bool) -> Call[bool]:
+        """Return the call that gives up what this worker owns under a fence."""
         owner = fence.rpartition(":")[0]
-        self._send(self._scripts.free(log.keys, owner, fence, clean=clean))
+        return self._scripts.free(bid.log.keys, owner, fence, clean=clean)
 
     def _try_later(self, bid: Bid) -> None:
         bid.timer = None
@@ -315,22 +316,40 @@ class Ownership:
         log, worker = bid.log, self._heartbeat.worker
         keep = bid.continues or log.kind == "N"  # a newest channel misses nothing
         call = self._scripts.own(log, worker, bid.fence, fresh(), keep=keep)
-        connection.send(call).add_done_callback(partial(self._answered, bid, bid.fence))
+        answered = partial(self._answered, connection, bid, bid.fence)
+        connection.send(call).add_done_callback(answered)
 
-    def _answered(self, bid: Bid, fence: str, reply: asyncio.Future[Answer]) -> None:
+    def _answered(
+        self, connection: Connection, bid: Bid, fence: str, reply: asyncio.Future[Answer]
+    ) -> None:
         bid.trying = False
         if self.bids.get(bid.log.keys.name) is not bid or reply.exception() is not None:
             return  # withdrawn; or asked again on the next connection
         answer = reply.result()
         if fence != bid.fence:  # Redis has refused the fence meanwhile
             if isinstance(answer, Owned):
-                self._free(bid.log, fence, clean=answer.left in ("first", "clean"))
-            self._try(bid)
+                self._give_back(connection, bid, fence, clean=answer.left in ("first", "clean"))
+            else:
+                self._try(bid)
         elif isinstance(answer, Owned):
             bid.held = True
             self._tell(bid, answer.newest)
         else:
             self._lose(bid)
+
+    def _give_back(self, connection: Connection, bid: Bid, fence: str, *, clean: bool) -> None:
+        """Give up what this worker owns under a refused fence, and only then bid again.
+
+        To a bid that comes first, the fence would be one of an owner that was killed.
+        """
+        call = self._freeing(bid, fence, clean=clean)
+        bid.trying = True
+        connection.send(call).add_done_callback(partial(self._given_back, bid))
+
+    def _given_back(self, bid: Bid, reply: asyncio.Future[bool]) -> None:
+        del reply  # a lost connection is replaced, and the bid repeated
+        bid.trying = False
+        self._try(bid)
 
     def _tell(self, bid: Bid, newest: Message | None) -> None:
         if not bid.told:

@@ -42,8 +42,9 @@ from asgi_comet.brokers.redis.serving import Beginning, Serving, Step, Task
 from asgi_comet.brokers.redis.sweeping import Sweeping
 from asgi_comet.brokers.redis.users import Users
 from asgi_comet.brokers.redis.visiting import Visiting
-from asgi_comet.core.messages import Position, Start
+from asgi_comet.core.messages import Start
 from asgi_comet.errors import ProcessClosed, TooManyProcesses
+from asgi_comet.position import Position
 
 __all__ = ["Parts", "RedisPeople"]
 

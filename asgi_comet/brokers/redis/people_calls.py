@@ -74,6 +74,7 @@ class Announced:
         default: Whether the process is the default one.
         defaults: How many default client processes the session has had.
         kept: Whether the session is kept without a client process.
+        followed: The id that had followed the session's id when that id was in use again.
     """
 
     worker: str
@@ -84,3 +85,4 @@ class Announced:
     default: bool = False
     defaults: int = 0
     kept: bool = False
+    followed: str = ""

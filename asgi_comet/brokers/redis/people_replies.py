@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from asgi_comet.brokers.audience import Progress
-from asgi_comet.brokers.redis.replies import Page, Record, Reply, read_page, read_texts
+from asgi_comet.brokers.redis.pages import Page, read_page
+from asgi_comet.brokers.redis.replies import Record, Reply, read_texts
 
 __all__ = [
     "Changed",
@@ -59,6 +60,7 @@ class Visited:
         session: The session of the client process, or `""` if there was no such process.
         closed: Whether that client process has closed.
         processes: The open client processes of the session, the oldest first.
+        followed: The id that has followed the session's id at any time, or `""`.
     """
 
     heir: str
@@ -69,6 +71,7 @@ class Visited:
     session: str
     closed: bool
     processes: tuple[str, ...] = ()
+    followed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +203,7 @@ Refusal: TypeAlias = Closed | Moved
 
 def read_visited(reply: Reply) -> Visited:
     """Read the state of a session and of a client process."""
-    heir, user, default, defaults, kept, session, closed, processes = reply
+    heir, user, default, defaults, kept, session, closed, processes, followed = reply
     return Visited(
         heir.decode(),
         user or None,
@@ -210,6 +213,7 @@ def read_visited(reply: Reply) -> Visited:
         session.decode(),
         closed == 1,
         read_texts(processes),
+        followed.decode(),
     )
 
 
@@ -315,10 +319,10 @@ def read_owner(reply: Reply) -> str:
     return "" if session is None or closed is not None else session.decode()
 
 
-def read_idle(reply: Reply) -> tuple[str, float]:
-    """Read the session of a client process, and for how many seconds it has been idle."""
-    session, idle = reply
-    return session.decode(), idle / 1000
+def read_idle(reply: Reply) -> tuple[str, float, bool]:
+    """Read the session of a client process, how long it is idle, and whether it has closed."""
+    session, idle, closed = reply
+    return session.decode(), idle / 1000, closed == 1
 
 
 def read_scan(reply: Reply) -> tuple[str, tuple[str, ...]]:

@@ -157,13 +157,15 @@ class PeopleScripts:
             [
                 *(process.id, session.id, user, _truth(copy.default), copy.defaults),
                 *(_truth(copy.kept), copy.worker, _truth(copy.connected), _truth(copy.held)),
-                *(self.timeout, copy.idle),
+                *(self.timeout, copy.idle, copy.followed),
             ],
             people_replies.read_entered,
         )
 
-    def idle(self, process: ProcessKeys, living: Collection[str]) -> Call[tuple[str, float]]:
-        """Return the session of a client process, and for how many seconds it has been idle.
+    def idle(self, process: ProcessKeys, living: Collection[str]) -> Call[tuple[str, float, bool]]:
+        """Return the session of a client process, its idle seconds, and whether it has closed.
+
+        The session is `""` if the process has closed, and if Redis does not know the process.
 
         Args:
             process: The client process.

@@ -289,6 +289,7 @@ class Presence:
             default=note.default == process,
             defaults=note.defaults,
             kept=note.kept,
+            followed=note.followed,
         )
         call = self._people.announce(keys.session(copy.session), keys.process(process), announced)
         connection.send(call).add_done_callback(partial(self._doubt, process, copy))

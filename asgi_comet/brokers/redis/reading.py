@@ -10,12 +10,14 @@ from asgi_comet.brokers.logs import Closed, Full, Placed, Unknown
 from asgi_comet.brokers.logs import Log as Window
 from asgi_comet.brokers.redis.following import Following
 from asgi_comet.brokers.redis.holding import Holding
+from asgi_comet.brokers.redis.pages import Page
 from asgi_comet.brokers.redis.records import keys_of, name_of, reason_of
-from asgi_comet.brokers.redis.replies import Gone, Page
+from asgi_comet.brokers.redis.replies import Gone
 from asgi_comet.brokers.redis.scripts import Scripts
 from asgi_comet.brokers.redis.serving import Serving
-from asgi_comet.core.messages import Message, Position, Start
+from asgi_comet.core.messages import Message, Start
 from asgi_comet.errors import BrokerUnavailable, ChannelClosed
+from asgi_comet.position import Position
 
 __all__ = ["Reading"]
 

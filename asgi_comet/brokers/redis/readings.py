@@ -18,7 +18,8 @@ from asgi_comet.brokers.redis.keys import ProcessKeys
 from asgi_comet.brokers.redis.people_calls import Reader
 from asgi_comet.brokers.redis.replicas import Replica
 from asgi_comet.brokers.redis.windows import OwnWindows
-from asgi_comet.core.messages import Position, Start
+from asgi_comet.core.messages import Start
+from asgi_comet.position import Position
 
 __all__ = ["Reading", "Readings"]
 
@@ -79,7 +80,7 @@ class Readings:
     """The readings of one worker. Call in the loop's thread.
 
     Args:
-        host: The worker, which is told of client processes that are read elsewhere.
+        host: The worker, which is told of client processes that are read elsewhere, or closed.
         windows: The windows on own channels.
         clock: The clock.
     """
@@ -193,6 +194,11 @@ class Readings:
         if reading.active:
             reading.active = False
             self._host.people.replaced(process, reading.local)
+
+    def close(self, process: str, reading: Reading) -> None:
+        """Forget a client process that has closed, and tell the worker so."""
+        self.drop(process, reading)
+        self._host.people.closed(process)
 
     def drop_idle(self) -> None:
         """Forget all that are without a connection."""

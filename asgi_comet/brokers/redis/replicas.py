@@ -13,12 +13,14 @@ from asgi_comet.brokers.logs import Log
 from asgi_comet.brokers.redis.calls import Call
 from asgi_comet.brokers.redis.connection import Connection, ReplyError
 from asgi_comet.brokers.redis.keys import ChannelKeys
-from asgi_comet.brokers.redis.replies import Gone, Page, Reply, read_run
+from asgi_comet.brokers.redis.pages import Page
+from asgi_comet.brokers.redis.replies import Gone, Reply, read_run
 from asgi_comet.brokers.redis.scripts import Scripts
 from asgi_comet.core.aged import Dated
 from asgi_comet.core.history import Received
-from asgi_comet.core.messages import Last, Message, Position, Start
+from asgi_comet.core.messages import Last, Message, Start
 from asgi_comet.errors import BrokerUnavailable, ChannelClosed
+from asgi_comet.position import Position
 
 __all__ = ["Owner", "Replica", "read_frame"]
 

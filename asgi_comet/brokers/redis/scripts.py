@@ -15,6 +15,7 @@ from asgi_comet.brokers.redis import lua, replies
 from asgi_comet.brokers.redis.calls import Argument, Call, Group, Item, Log, call_of, fresh
 from asgi_comet.brokers.redis.keys import ChannelKeys, Keys
 from asgi_comet.brokers.redis.lua import Script
+from asgi_comet.brokers.redis.pages import Page, read_page
 from asgi_comet.brokers.redis.replies import (
     AppendReply,
     Beat,
@@ -22,14 +23,14 @@ from asgi_comet.brokers.redis.replies import (
     Gone,
     Opened,
     Owned,
-    Page,
     Record,
     Refused,
     Renewed,
     Reply,
     Tops,
 )
-from asgi_comet.core.messages import NEXT_INCARNATION, First, Last, Now, Position, Start
+from asgi_comet.core.messages import NEXT_INCARNATION, First, Last, Now, Start
+from asgi_comet.position import Position
 
 __all__ = ["Scripts", "arguments_of_start", "load"]
 
@@ -145,7 +146,7 @@ class Scripts:
                 *arguments_of_start(start, own=bool(keys.process)),
                 *(most, max_bytes, "1" if for_client else ""),
             ],
-            replies.read_page,
+            read_page,
         )
 
     def find(self, keys: ChannelKeys) -> Call[Record | None]:

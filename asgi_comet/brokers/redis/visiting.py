@@ -48,11 +48,11 @@ class Visiting:
         """Return the state of sessions and of a client process."""
         while True:
             number = self._news.number
-            found = await self._ask(sessions, process)
+            found, closed = await self._ask(sessions, process)
             names = [process, found.owner, *(one.id for one in found.sessions)]
             if not any(self._news.is_newer(one, number) for one in names):
                 break
-        if process and not found.owner:
+        if process and not found.owner and not closed:
             await self._asking.check()
         for state in found.sessions:
             self._note(state)
@@ -61,18 +61,22 @@ class Visiting:
     async def idle(self, process: str) -> float:
         """Return for how many seconds a client process has had no connection."""
         keys = self._people.keys.process(process)
-        _, seconds = await self._asking.ask(self._people.idle(keys, self._living()))
+        _, seconds, _ = await self._asking.ask(self._people.idle(keys, self._living()))
         return seconds
 
-    async def _ask(self, sessions: Sequence[str], process: str) -> Visited:
-        """Ask in one write, and again for each session that has another id by now."""
+    async def _ask(self, sessions: Sequence[str], process: str) -> tuple[Visited, bool]:
+        """Ask in one write, and again for each session that has another id by now.
+
+        Returns the state, and whether Redis has recorded the end of the client process.
+        """
         keys = self._people.keys
         owner = [self._people.idle(keys.process(process), self._living())] if process else []
         calls: list[Call[Any]] = [*owner, *map(self._call, sessions)]
         replies = await self._asking.ask_all(calls)
         found = replies[len(owner) :]
         states = [await self._follow(*one) for one in zip(sessions, found, strict=True)]
-        return Visited(tuple(states), replies[0][0] if owner else "")
+        session, _, closed = replies[0] if owner else ("", 0.0, False)
+        return Visited(tuple(states), session), closed
 
     def _call(self, session: str) -> Call[answers.Visited]:
         return self._people.visit(self._people.keys.session(session))
@@ -88,4 +92,5 @@ class Visiting:
             defaults=reply.defaults,
             kept=reply.kept,
             processes=reply.processes,
+            followed=reply.followed,
         )

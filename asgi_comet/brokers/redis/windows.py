@@ -18,11 +18,12 @@ from asgi_comet.brokers.redis.keys import ChannelKeys
 from asgi_comet.brokers.redis.marks import Marks
 from asgi_comet.brokers.redis.naming import Naming
 from asgi_comet.brokers.redis.ownership import Ownership
+from asgi_comet.brokers.redis.pages import Page
 from asgi_comet.brokers.redis.people_replies import OwnPage
 from asgi_comet.brokers.redis.records import reason_of, spec_of
 from asgi_comet.brokers.redis.replicas import Replica
-from asgi_comet.brokers.redis.replies import Page, Record
-from asgi_comet.core.messages import Position
+from asgi_comet.brokers.redis.replies import Record
+from asgi_comet.position import Position
 
 __all__ = ["OwnWindows"]
 

@@ -13,7 +13,8 @@ from asgi_comet import SITE, Channel, Comet, Settings
 from asgi_comet.brokers.logs import Full, Placed
 from asgi_comet.brokers.redis.broker import RedisBroker
 from asgi_comet.brokers.redis.keys import Keys
-from asgi_comet.core.messages import Message, Position
+from asgi_comet.core.messages import Message
+from asgi_comet.position import Position
 from asgi_comet.testing import ManualClock
 from asgi_comet.testing.party import Party, position
 from asgi_comet.testing.window import Window

@@ -21,7 +21,8 @@ from asgi_comet.brokers.redis.dialing import dial
 from asgi_comet.brokers.redis.keys import Keys
 from asgi_comet.brokers.redis.replicas import Replica
 from asgi_comet.brokers.redis.scripts import Scripts
-from asgi_comet.core.messages import Now, Position
+from asgi_comet.core.messages import Now
+from asgi_comet.position import Position
 from asgi_comet.testing.party import Party, position
 from asgi_comet.testing.window import Window
 from tests.kit.redis import Client, RedisServer, run

@@ -26,6 +26,7 @@ ANN = '"ann"'
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 24 * 3_600_000  # ms
 TIMEOUT = 690_000  # ms until a tab closes whose worker was killed, at most
 
+CALM = KEYS.calm.encode()  # kept after a time without heartbeats, as on a busy machine
 TIMES = {
     "p": HOUR,  # that the client process has closed
     "s": 30 * DAY,  # a user that is remembered; else how many default processes there were
@@ -199,7 +200,7 @@ async def share(last: Worker, dying: list[Worker]) -> Shared:
 
 def constant(client: Client) -> set[bytes]:
     """Return the keys that stay while a worker lives."""
-    return {key for key in client.keys("*") if client.pttl(key) < 0} - {KEYS.calm.encode()}
+    return {key for key in client.keys("*") if client.pttl(key) < 0} - {CALM}
 
 
 @pytest.mark.parametrize("at_once", [True, False])
@@ -228,7 +229,7 @@ async def test_killed_workers_leave_nothing_after_the_documented_times(
         await last.until(lambda: len(last.people.farewells) >= len(opened))
         await gone(client, "closing", "names", "own")
 
-        left = {key: client.pttl(key) for key in set(client.keys("*")) - always}
+        left = {key: client.pttl(key) for key in set(client.keys("*")) - always - {CALM}}
         lasting = {kind_of(key) for key, life in left.items() if life < 0}
         assert lasting == {"p", "sp", "exp"}  # of the shared process
         late = {key: life for key, life in left.items() if life > TIMES.get(kind_of(key), -1)}
@@ -238,7 +239,7 @@ async def test_killed_workers_leave_nothing_after_the_documented_times(
         await shared.close(last)
         await gone(client, "exp", "closing")
         expired(client, 32 * DAY)
-        assert set(client.keys("*")) - {KEYS.calm.encode()} == always
+        assert set(client.keys("*")) - {CALM} == always
         assert set(client.pubsub_channels()) == set(topics)
         await last.until(lambda: not redis_tables(last.redis)["doubts"])  # looked at in a moment
         assert tables_of(last) == tables

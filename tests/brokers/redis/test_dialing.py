@@ -7,7 +7,6 @@ import itertools
 import logging
 import signal
 import socket
-import subprocess
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -25,7 +24,7 @@ from asgi_comet.brokers.redis.dialing import dial
 from asgi_comet.brokers.redis.keys import Keys
 from asgi_comet.brokers.redis.reconnecting import Pace
 from asgi_comet.brokers.redis.scripts import Scripts
-from tests.kit.programs import find_program
+from tests.kit.certificate import make_certificate
 from tests.kit.redis import Client, RedisServer
 from tests.kit.streams import reset
 
@@ -118,20 +117,8 @@ def greet(listening: socket.socket) -> None:
     reset(accepted)
 
 
-def certificate(folder: Path) -> None:
-    subprocess.run(
-        [
-            *(find_program("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes"),
-            *("-keyout", folder / "key", "-out", folder / "cert", "-days", "1"),
-            *("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"),
-        ],
-        check=True,
-        capture_output=True,
-    )
-
-
 async def test_by_tls(make_redis: MakeRedis, tmp_path: Path, unused_port: int) -> None:
-    certificate(tmp_path)
+    make_certificate(tmp_path)
     files = ["--tls-cert-file", str(tmp_path / "cert"), "--tls-key-file", str(tmp_path / "key")]
     files += ["--tls-ca-cert-file", str(tmp_path / "cert"), "--tls-auth-clients", "no"]
     make_redis("--tls-port", str(unused_port), *files)

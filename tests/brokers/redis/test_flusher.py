@@ -25,7 +25,8 @@ from asgi_comet.brokers.redis.keys import Keys
 from asgi_comet.brokers.redis.queueing import BATCH, Limits
 from asgi_comet.brokers.redis.replies import Ended, Opened, Refused, Stale
 from asgi_comet.brokers.redis.scripts import Scripts
-from asgi_comet.core.messages import First, Position
+from asgi_comet.core.messages import First
+from asgi_comet.position import Position
 from asgi_comet.testing.clock import ManualClock
 from tests.kit.redis import Client, RedisServer, run
 from tests.kit.redis_proxy import RedisProxy, turns
@@ -689,7 +690,7 @@ async def test_a_batch_that_redis_may_have_forgotten_is_never_sent_again(
     clock = ManualClock()
     flusher = make(clock)
     lost: list[Any] = []
-    flusher.on_lost = lambda appends, _: lost.extend(appends)
+    flusher.patience.on_lost = lambda appends, _: lost.extend(appends)
     async with RedisProxy(redis).run() as proxy:
         async with flushing(flusher, proxy.address):
             await flusher.append(LOG, Item(b"before"))()
@@ -740,12 +741,15 @@ async def test_batches_that_are_mixed_up_end_the_connection(
     redis: RedisServer, store: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     flusher = make()
+    lost: list[Any] = []
+    flusher.patience.on_lost = lambda appends, _: lost.extend(appends)
     run(store, SCRIPTS.append("W", 5, []))
     async with flushing(flusher, address_of(redis)) as connection:
         with pytest.raises(BrokerUnavailable, match="mixed up") as caught:
             await flusher.append(LOG, Item(b"x"))()
         assert caught.value.maybe_stored
         assert connection.closed == "batches were mixed up"
+    assert len(lost) == 1
     assert "came after a later one" in caplog.text
     assert held(store) == []
 

@@ -12,7 +12,7 @@ from asgi_comet import SITE, Channel, ChannelClosed, Comet, Delivery, Settings
 from asgi_comet.brokers.ids import KEPT, MOST
 from asgi_comet.brokers.redis.broker import RedisBroker
 from asgi_comet.brokers.redis.keys import Keys
-from asgi_comet.core.messages import Position
+from asgi_comet.position import Position
 from asgi_comet.testing._inspect import feed_of, inside
 from tests.kit.clients import SseClient
 from tests.kit.loop import wait_in_loop

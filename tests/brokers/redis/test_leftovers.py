@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, ExitStack
 
 import anyio
+import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
+from asgi_comet import Comet, CometMiddleware
 from asgi_comet.brokers.redis import RedisBroker
 from asgi_comet.brokers.redis.keys import Keys
+from asgi_comet.testing._inspect import inside
 from asgi_comet.testing._inspect_redis import redis_tables
 from asgi_comet.testing.party import Party
 from tests.kit.clients import SseClient
 from tests.kit.redis import Client, RedisServer
 from tests.kit.servers import Kind, Running, running
 from tests.kit.serving import Address
+from tests.kit.stage import KEY
 
 APP = "tests.kit.redis_kinds:app"
 STOP = 20.0  # seconds
@@ -121,3 +130,32 @@ async def test_a_channel_with_an_owner_leaves_nothing_while_its_worker_goes_on(
         await one.make("b")  # after all that was sent before
         assert redis_tables(owner)["bids"] == 0
         assert not client.keys("*own:*")
+
+
+@pytest.mark.anyio
+async def test_a_tab_that_closes_while_its_channels_are_opened_leaves_nothing(
+    redis: RedisServer,
+) -> None:
+    comet = Comet(KEY, broker=redis.url)
+
+    async def page(request: Request) -> Response:
+        process = comet.open_process()
+        for number in range(3):
+            comet.create(scope=process, name=f"own-{number}")
+        for _ in range(int(request.query_params["turns"])):
+            await anyio.lowlevel.checkpoint()
+        process.close()
+        return Response()
+
+    app = CometMiddleware(Starlette(routes=[Route("/", page)]), comet=comet)
+    async with comet.lifespan():
+        broker = inside(comet).broker
+        assert isinstance(broker, RedisBroker)
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://a") as client:
+            for turns in range(50):
+                await client.get("/", params={"turns": turns})
+        with anyio.fail_after(STOP):
+            while redis_tables(broker)["held"] or redis_tables(broker)["windows"]:
+                await anyio.lowlevel.checkpoint()
+                gc.collect()  # channels refer to themselves

@@ -26,8 +26,9 @@ from asgi_comet.brokers.redis.readings import KEPT, TICK
 from asgi_comet.brokers.redis.scripts import Scripts
 from asgi_comet.brokers.redis.serving import RECOVERY
 from asgi_comet.core.history import Received
-from asgi_comet.core.messages import NEXT_INCARNATION, First, Now, Position
+from asgi_comet.core.messages import NEXT_INCARNATION, First, Now
 from asgi_comet.errors import InvalidDeclaration, NonUniqueChannelName, ProcessClosed
+from asgi_comet.position import Position
 from asgi_comet.testing._inspect_redis import read_clock, redis_tables, tell_time
 from asgi_comet.testing.clock import ManualClock
 from asgi_comet.testing.party import position
@@ -545,6 +546,21 @@ async def test_a_process_that_no_worker_knows_is_gone_after_a_while(
             await one.claim(1)
 
 
+async def test_a_process_that_has_closed_since_redis_was_emptied_is_gone_at_once(
+    redis: RedisServer, client: Client
+) -> None:
+    """The record of its end is no loss, so no client comes back in vain for seconds."""
+    async with pair(redis) as (one, two):
+        client.flushall()
+        await reconnect(one)
+        await reconnect(two)
+        await one.redis.people.open(S.id, P.id)
+        await one.redis.people.close(S.id, P.id)
+        assert (await two.redis.people.visit([S.id], P.id)).owner == ""
+        with pytest.raises(BrokerUnavailable):
+            await two.redis.people.visit([S.id], Q.id)
+
+
 @pytest.mark.parametrize("reconnects", [True, False])
 async def test_a_channel_waits_for_its_process_in_an_emptied_redis(
     redis: RedisServer, opened: Client, reconnects: bool
@@ -812,6 +828,14 @@ async def test_an_acknowledgement_whose_connection_ends_is_not_settled(
         await two.redis.people.reported(P.id)
 
 
+async def is_reported(worker: Worker) -> bool:
+    try:
+        await worker.redis.people.reported(P.id)
+    except BrokerUnavailable:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("repeats", [True, False])
 async def test_an_acknowledgement_that_redis_refuses_is_told_again(
     redis: RedisServer, opened: Client, repeats: bool
@@ -836,7 +860,8 @@ async def test_an_acknowledgement_that_redis_refuses_is_told_again(
         else:
             assert two.tables()["marks"] == 1
             two.redis.people.acknowledge(P.id, {"~b": Position(other.epoch, 1)})
-        await two.redis.people.reported(P.id)
+        while not await is_reported(two):  # perhaps not on the connection that ends now
+            await anyio.lowlevel.checkpoint()
         while not repeats and opened.hget(A.meta, "a") is None:
             await anyio.lowlevel.checkpoint()
         assert opened.hget(A.meta, "a") == b"1"

@@ -6,16 +6,12 @@ import pytest
 
 from asgi_comet.brokers.base import Broker
 from asgi_comet.brokers.redis.broker import RedisBroker
-from asgi_comet.brokers.redis.keys import Keys
-from asgi_comet.brokers.redis.people_scripts import PeopleScripts
 from asgi_comet.errors import NonUniqueChannelName
 from asgi_comet.testing.own_contract import OwnContract
-from asgi_comet.testing.reading_contract import PROCESS, Claiming
-from tests.kit.redis import RedisServer, run
+from asgi_comet.testing.reading_contract import PROCESS
+from tests.kit.redis import RedisServer
 
 pytestmark = pytest.mark.anyio
-
-KEYS = Keys()
 
 
 class TestRedis(OwnContract):
@@ -25,18 +21,6 @@ class TestRedis(OwnContract):
 
     def make(self, count: int) -> list[Broker]:
         return [RedisBroker(self.redis.url) for _ in range(count)]
-
-    def another(self, broker: Broker) -> Broker:
-        return RedisBroker(self.redis.url)
-
-    def claiming(self, broker: Broker) -> Claiming:
-        assert isinstance(broker, RedisBroker)
-        return broker.people
-
-    async def open_process(self, broker: Broker, session: str, process: str) -> None:
-        scripts = PeopleScripts(KEYS)
-        with self.redis.client() as client:
-            run(client, scripts.open_process(KEYS.session(session), KEYS.process(process)))
 
     async def test_who_makes_a_channel_of_a_taken_name_is_told_to_declare_the_channel(self) -> None:
         async with self.parties(2) as (one, two):

@@ -302,6 +302,32 @@ async def test_a_fence_that_redis_knows_no_more_is_replaced(
             await position(log, one.broker.append(log, b"x", sourced=True))
 
 
+async def test_readers_are_told_full_once_if_redis_has_lost_the_owner(
+    redis: RedisServer, client: Client
+) -> None:
+    """The worker owns the channel again before it is told that a value was refused meanwhile."""
+    async with RedisProxy(redis).run() as proxy:
+        one = Worker(proxy.url)
+        async with living(one):
+            log = await one.make("a", adopt=True, sourced=True)
+            one.broker.bid(log)
+            await one.until(lambda: log.owned == 1)
+            beside = await one.make("b", size=BATCH)
+            meta, epoch = KEYS.site("a").meta, log.epoch
+            client.hdel(meta, "o", "x", "h", "y")  # as in a record that was made anew
+            proxy.reset()
+            while one.redis.serving.connection is not None:
+                await anyio.lowlevel.checkpoint()
+            for _ in range(BATCH):
+                one.broker.append(beside, b"x")
+            stored = one.broker.append(log, b"late", sourced=True)
+            await one.until(lambda: log.owned == 2)
+            with pytest.raises(Fenced):
+                await position(log, stored)
+            await position(log, one.broker.append(log, b"x", sourced=True))
+            assert client.hget(meta, "e").decode() == epoch
+
+
 async def test_a_reader_that_asks_before_there_is_an_owner_wakes_the_next_one(
     redis: RedisServer, client: Client
 ) -> None:

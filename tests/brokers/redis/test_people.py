@@ -593,6 +593,36 @@ async def test_a_failover_undoes_no_login_no_logout_and_no_closing(
         assert await two.store.tell_all("more") == 2
 
 
+async def test_a_failover_leaves_a_session_alone_whose_id_was_another_ones(
+    redis: RedisServer, client: Client, quick: None
+) -> None:
+    one, two = Worker(redis.url), Worker(redis.url)
+    async with serving(one, two):
+        session, _ = await opened(one)
+        await one.store.move(session, new := new_id(session), user=ANN, keep=True)
+        client.pexpire(KEYS.session(session).heir, 580_000)  # 20 s later
+        assert (await two.store.visit([session])).sessions == (
+            SessionState(id=session, followed=new),
+        )
+        _, first = await opened(two, session)  # with the former cookie
+        data = saved(client)
+        _, page = await opened(two, session)
+        await two.store.keep(session, page)
+        moves = [*one.people.moves], [*two.people.moves]
+        promoted(client, data)
+        while not (of := await owner(one, page)) and two.people.moves == moves[1]:
+            await anyio.lowlevel.checkpoint()
+        assert of == session
+        await answered(one, two)
+        found = await one.store.visit([session, new])
+        assert [(state.id, state.user) for state in found.sessions] == [
+            (session, None), (new, ANN)
+        ]  # fmt: skip
+        assert found.sessions[0].processes == (first, page)
+        assert (one.people.moves, two.people.moves) == moves
+        assert two.people.ended == []
+
+
 # Lost replies, and connections that end
 
 

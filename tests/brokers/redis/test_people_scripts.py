@@ -15,7 +15,8 @@ from redis.exceptions import OutOfMemoryError
 from asgi_comet.brokers.audience import Progress
 from asgi_comet.brokers.redis.calls import Group, Item, Living, Log
 from asgi_comet.brokers.redis.keys import Keys, ProcessKeys, SessionKeys
-from asgi_comet.brokers.redis.people_calls import Mark, Reader
+from asgi_comet.brokers.redis.pages import Page
+from asgi_comet.brokers.redis.people_calls import Announced, Mark, Reader
 from asgi_comet.brokers.redis.people_replies import (
     Changed,
     Claimed,
@@ -34,10 +35,11 @@ from asgi_comet.brokers.redis.people_replies import (
     read_refusal,
 )
 from asgi_comet.brokers.redis.people_scripts import PeopleScripts
-from asgi_comet.brokers.redis.replies import Ended, Gone, Opened, Page, Refused, Stored
+from asgi_comet.brokers.redis.replies import Ended, Gone, Opened, Refused, Stored
 from asgi_comet.brokers.redis.scripts import Scripts
 from asgi_comet.brokers.redis.stock_scripts import OWN, StockScripts
-from asgi_comet.core.messages import First, Last, Message, Now, Position, Start
+from asgi_comet.core.messages import First, Last, Message, Now, Start
+from asgi_comet.position import Position
 from tests.kit.redis import Client, RedisServer, milliseconds, run
 
 KEYS = Keys()
@@ -564,7 +566,9 @@ def test_a_visitor_who_logs_in_keeps_the_processes(client: Client) -> None:
     assert visit(client, NEW, Q) == Visited(
         "", b'"ann"', "abP", 0, False, "abNEW", False, ("abP", "abQ")
     )
-    assert visit(client, S, P) == Visited("abNEW", None, "", 1, False, "abNEW", False)
+    assert visit(client, S, P) == Visited(
+        "abNEW", None, "", 1, False, "abNEW", False, followed="abNEW"
+    )
     assert members(client, S) == []
     assert twice(client, PEOPLE.open_process(S, KEYS.process("abX"))) == Moved("abNEW")
     assert twice(client, PEOPLE.enter(S, P, "V")) == Moved("abNEW")
@@ -637,12 +641,29 @@ def test_the_old_id_is_an_unknown_one_after_ten_seconds(client: Client) -> None:
     client.pexpire(S.heir, 600_000 - 9_000)
     assert visit(client, S).heir == "abNEW"
     client.pexpire(S.heir, 600_000 - 10_001)
-    assert visit(client, S) == UNKNOWN_SESSION
+    assert visit(client, S) == replace(UNKNOWN_SESSION, followed="abNEW")
     opened(client, Q, of=S)
     assert members(client, NEW) == ["abP"]
     call = PEOPLE.move(S, OTHER, [Q], user=b"2")
     assert twice(client, call) == Changed(("abQ",), closed=False)
     assert visit(client, S).heir == "abOTHER"
+
+
+@pytest.mark.parametrize("known", ["", "abOTHER"])
+def test_a_lost_process_is_not_opened_again_under_a_former_id(client: Client, known: str) -> None:
+    move(client, user=b"1", keep=True)
+    client.pexpire(S.heir, 500_000)
+    copy = Announced("V", connected=True, held=True, followed=known)
+    assert twice(client, PEOPLE.announce(S, P, copy)) == Moved("abNEW")
+    assert not client.exists(P.process)
+
+
+def test_a_lost_process_is_opened_again_under_an_id_that_is_in_use_again(client: Client) -> None:
+    move(client, user=b"1", keep=True)
+    client.pexpire(S.heir, 500_000)
+    copy = Announced("V", connected=True, held=True, followed=visit(client, S).followed)
+    assert twice(client, PEOPLE.announce(S, P, copy)) == Entered()
+    assert visit(client, S, P).session == "abS"
 
 
 # Own channels

@@ -15,7 +15,8 @@ from asgi_comet.brokers.redis.people_calls import Mark, Reader
 from asgi_comet.brokers.redis.people_replies import Missing
 from asgi_comet.brokers.redis.people_scripts import PeopleScripts
 from asgi_comet.brokers.redis.scripts import Scripts
-from asgi_comet.core.messages import NEXT_INCARNATION, First, Last, Now, Position, Start
+from asgi_comet.core.messages import NEXT_INCARNATION, First, Last, Now, Start
+from asgi_comet.position import Position
 from tests.kit.people_model import PeopleModel, Session
 from tests.kit.redis import Client, RedisServer, run
 from tests.kit.redis_frames import Frames
@@ -458,7 +459,7 @@ def texts(reply: list[bytes]) -> set[str]:
     return {one.decode() for one in reply}
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_the_scripts_of_people_do_what_the_model_does(
     redis: RedisServer, client: Client, seed: int
 ) -> None:

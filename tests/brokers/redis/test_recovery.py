@@ -22,8 +22,9 @@ from asgi_comet.brokers.redis import RedisBroker, following, probing
 from asgi_comet.brokers.redis.keys import Keys
 from asgi_comet.brokers.redis.notices import CHANNELS, Notices
 from asgi_comet.brokers.redis.scripts import Scripts
-from asgi_comet.core.messages import Last, Message, Now, Position
+from asgi_comet.core.messages import Last, Message, Now
 from asgi_comet.errors import InvalidDeclaration
+from asgi_comet.position import Position
 from asgi_comet.testing._inspect_redis import redis_tables
 from asgi_comet.testing.clock import ManualClock
 from asgi_comet.testing.party import PATIENCE, Party, position
@@ -1188,7 +1189,7 @@ async def test_channels_are_opened_again_though_redis_did_not_answer_at_first(
 ) -> None:
     clock, opening, links = ManualClock(), Scripts.open, list[int]()
     async with RedisProxy(redis).run() as proxy:
-        broker = RedisBroker(proxy.url, clock=clock, timeout=0.1)
+        broker = RedisBroker(proxy.url, clock=clock, timeout=1.0)
         broker.only_publishes = True  # so that nothing but the announcement opens a channel again
         async with parties(broker):
             await broker.open(Window(ChannelSpec(name="a", kind="site", size=9, max_bytes=99)))

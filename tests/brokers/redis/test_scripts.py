@@ -12,17 +12,18 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 
 from asgi_comet.brokers.redis.calls import Call, Group, Item, Log
 from asgi_comet.brokers.redis.keys import Keys, tag_of
+from asgi_comet.brokers.redis.pages import Page
 from asgi_comet.brokers.redis.replies import (
     Beat,
     Gone,
-    Page,
     Refused,
     Stored,
     read_ended,
     read_owned,
 )
 from asgi_comet.brokers.redis.scripts import Scripts
-from asgi_comet.core.messages import First, Last, Now, Position
+from asgi_comet.core.messages import First, Last, Now
+from asgi_comet.position import Position
 from tests.kit.redis import Client, RedisServer, run
 
 KEYS = Keys()

@@ -61,7 +61,10 @@ def test_nothing_is_the_memory(url: str | None) -> None:
 @pytest.mark.parametrize(
     ("url", "told"),
     [
-        ("amqp://:secret@localhost", r"to begin with redis://, rediss://, .*, got amqp://$"),
+        (
+            "amqp://:secret@localhost",
+            r"to begin with redis://, rediss://, .*, got amqp://; pass a broker",
+        ),
         (":secret@localhost", "got a text without ://"),
         (":secret@://localhost", "got another scheme"),
         ("redis://:secret@localhost:x", "expected a port"),

@@ -8,9 +8,10 @@ local FIRST, LATE = 30000, 90000                         -- ms until the first c
 local CLOSED = 3600000                                   -- how long the record of a closed process stays once all is done, in ms
 local KEPT = 2592000000                                  -- how long a kept session without a process stays, in ms: 30 days
 local HEIR, REPEATED = 10000, 600000                     -- how long a former id leads to its heir, and its `move` may be repeated
-local function heir_of(f)                                -- the id that has followed lately
+local function heir_of(f)                                -- the id that has followed: lately, and at any time
   local found = redis.call('GET', f)
-  return found and redis.call('PTTL', f) > REPEATED - HEIR and string.match(found, '^%S+')
+  local id = found and string.match(found, '^%S+')
+  return id and redis.call('PTTL', f) > REPEATED - HEIR and id, id
 end
 local function refused(p, session)                       -- why a connection of this session may not use the process
   local r = redis.call('HMGET', p, 's', 'x')

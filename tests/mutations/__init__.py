@@ -1,0 +1,1 @@
+"""Faults planted in our own code, each of which `CometApp.check` must find."""

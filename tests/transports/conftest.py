@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from tests.kit.stage import on_every_loop
+
+anyio_backend = on_every_loop
