@@ -11,6 +11,7 @@ from asgi_comet._runtime.lazy import resolver
 if TYPE_CHECKING:
     from asgi_comet._runtime.clock import Clock
     from asgi_comet.activation import Activation
+    from asgi_comet.admin.roles import Credential
     from asgi_comet.channels.channel import Channel, ExternalChannel
     from asgi_comet.channels.channels import Channels
     from asgi_comet.channels.delivery import Delivery
@@ -72,6 +73,7 @@ __all__ = [
     "CometError",
     "CometMiddleware",
     "Confirmation",
+    "Credential",
     "DeclaredChannel",
     "Delivery",
     "ExternalChannel",
@@ -127,6 +129,7 @@ _MODULES = {  # the module of each public name
     "CometError": "asgi_comet.errors",
     "CometMiddleware": "asgi_comet.middleware",
     "Confirmation": "asgi_comet.identity.changes",
+    "Credential": "asgi_comet.admin.roles",
     "DeclaredChannel": "asgi_comet.declare.declared",
     "Delivery": "asgi_comet.channels.delivery",
     "ExternalChannel": "asgi_comet.channels.channel",

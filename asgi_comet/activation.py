@@ -19,6 +19,7 @@ from asgi_comet.channels.fanout import Fanout
 from asgi_comet.channels.feed import Wake
 from asgi_comet.errors import UnknownCommand
 from asgi_comet.identity.changes import Changes, Confirmation
+from asgi_comet.log_events import event
 from asgi_comet.settings import TIMEOUT_LIMIT, Settings
 
 __all__ = ["Activation", "Switch"]
@@ -70,7 +71,11 @@ class Activation:
 
     def activate(self) -> Confirmation:
         """Serve comet requests again. Idempotent; clients reconnect by themselves."""
-        _logger.info("activate (was %s)", "active" if self._active else "inactive")
+        _logger.info(
+            "activate (was %s)",
+            "active" if self._active else "inactive",
+            extra=event("push.activated"),
+        )
         return self._changes.make("active", True, lasting=True)
 
     def deactivate(self) -> Confirmation:
@@ -79,7 +84,11 @@ class Activation:
         Sources are still read and `publish` still works. After `activate`, clients get the missed
         messages that the histories still hold.
         """
-        _logger.warning("deactivate (was %s)", "active" if self._active else "inactive")
+        _logger.warning(
+            "deactivate (was %s)",
+            "active" if self._active else "inactive",
+            extra=event("push.deactivated"),
+        )
         return self._changes.make("active", False, lasting=True)
 
     def set_timeout(self, seconds: float, reset: bool = False) -> Confirmation:
@@ -102,7 +111,13 @@ class Activation:
                 f"expected a timeout of more than 0 and at most {TIMEOUT_LIMIT:g} seconds, "
                 f"got {seconds!r:.40}"
             )
-        _logger.info("set_timeout %g%s (was %g)", seconds, " KILL" if reset else "", self._timeout)
+        _logger.info(
+            "set_timeout %g%s (was %g)",
+            seconds,
+            " KILL" if reset else "",
+            self._timeout,
+            extra=event("timeout.changed", seconds=seconds),
+        )
         return self._changes.make("timeout", [float(seconds), reset], lasting=True)
 
     def command(self, line: str) -> Confirmation:

@@ -15,20 +15,23 @@ from weakref import WeakSet
 from starlette.status import HTTP_404_NOT_FOUND
 from starlette.types import Receive, Scope, Send
 
-from asgi_comet.admin.endpoints import Admin, Credential
+from asgi_comet.admin.dashboard.dashboard import Dashboard
+from asgi_comet.admin.endpoints import Admin
+from asgi_comet.admin.roles import Credential
 from asgi_comet.endpoints.assets import ASSETS, load_asset, serve_asset
+from asgi_comet.endpoints.health import tell_live, tell_ready
 from asgi_comet.endpoints.process import acknowledge, close_process, open_process
 from asgi_comet.errors import BadRequest
 from asgi_comet.http.exchange import JSON, TEXT, ClientGone, Exchange, Refusal, answer, refuse
 from asgi_comet.http.origin import PREFLIGHT
 from asgi_comet.identity.process import Client
+from asgi_comet.log_events import owner
 from asgi_comet.node.build import Node
 from asgi_comet.protocol import registration
 from asgi_comet.protocol.events import CONTENT_TYPES, PROCESS_CLOSED
 from asgi_comet.transports.access import (
     Find,
     ProcessGone,
-    TryAgain,
     arrive,
     own_process,
     process_of,
@@ -36,6 +39,7 @@ from asgi_comet.transports.access import (
 )
 from asgi_comet.transports.checking import Gate, Route, check_request
 from asgi_comet.transports.poll import poll
+from asgi_comet.transports.postponing import TryAgain
 from asgi_comet.transports.registration import registration as register
 from asgi_comet.transports.sse import events
 from asgi_comet.transports.websocket import socket
@@ -78,7 +82,7 @@ async def _preflight(node: Node, _: None, exchange: Exchange) -> None:
     await answer(node, exchange, TEXT, b"", status=204, headers=PREFLIGHT)
 
 
-GET, POST, SOCKET = ("GET",), ("POST",), ()
+GET, READ, POST, SOCKET = ("GET",), ("GET", "HEAD"), ("POST",), ()
 
 TOKENS = "an endpoint of a client process"
 
@@ -92,24 +96,27 @@ _OPTIONS = Route("*", ("OPTIONS",), _preflight, active=False)
 
 ROUTES = (
     _OPTIONS,
-    Route("*", POST, register, (REGISTRATION,)),
-    Route("*", POST, poll, (POLL,)),
-    Route("/poll", POST, poll, CONTENT_TYPES),
+    Route("*", POST, register, (REGISTRATION,), transport="registration"),
+    Route("*", POST, poll, (POLL,), transport="poll"),
+    Route("/poll", POST, poll, CONTENT_TYPES, transport="poll"),
     Route("/open", POST, open_process),
     # A browser stops reconnecting an event stream after any status but 200, and does not tell
     # a page why a handshake failed. So a deactivated server answers in the stream or WebSocket.
-    Route("/events", GET, events, gate=_later, active=False),
-    Route("/socket", SOCKET, socket, gate=_later, active=False),
-    Route("/p/{token}/poll", POST, register, (REGISTRATION,), _process),
-    Route("/p/{token}/poll", POST, poll, CONTENT_TYPES, _process),
-    Route("/p/{token}/events", GET, events, gate=_later, active=False),
-    Route("/p/{token}/socket", SOCKET, socket, gate=_later, active=False),
+    Route("/events", GET, events, gate=_later, active=False, transport="sse"),
+    Route("/socket", SOCKET, socket, gate=_later, active=False, transport="websocket"),
+    Route("/p/{token}/poll", POST, register, (REGISTRATION,), _process, transport="registration"),
+    Route("/p/{token}/poll", POST, poll, CONTENT_TYPES, _process, transport="poll"),
+    Route("/p/{token}/events", GET, events, gate=_later, active=False, transport="sse"),
+    Route("/p/{token}/socket", SOCKET, socket, gate=_later, active=False, transport="websocket"),
     Route("/p/{token}/ack", POST, acknowledge, CONTENT_TYPES, _own),
     # A page that leaves closes its client process, whether or not push is deactivated.
     Route("/p/{token}/close", POST, close_process, gate=_own, active=False),
     # Pages of all origins may always load the scripts, which contain no secret.
-    *(Route(f"/{name}", ("GET", "HEAD"), serve_asset, origin=False, active=False)
+    *(Route(f"/{name}", READ, serve_asset, origin=False, active=False)
       for name in ASSETS),
+    # A supervisor has no credential, and must not restart a server that an operator deactivated.
+    Route("/health/live", READ, tell_live, origin=False, active=False, lifespan=False),
+    Route("/health/ready", READ, tell_ready, origin=False, active=False, lifespan=False),
 )  # fmt: skip
 """All endpoints but those of admin, which are there only if admin is configured."""
 
@@ -186,7 +193,8 @@ class CometApp:
 
     def __init__(self, node: Node, admin: Credential | None) -> None:
         self._node = node
-        self.routes: tuple[Route, ...] = (*ROUTES, *Admin(node, admin).routes())
+        self._admin = Admin(node, admin)
+        self.routes: tuple[Route, ...] = (*ROUTES, *self._admin.routes())
         self._http, self._sockets = _Paths(), _Paths()
         for route in self.routes:
             (self._http if route.methods else self._sockets).add(route)
@@ -194,6 +202,11 @@ class CometApp:
         for name in ASSETS:
             load_asset(name)  # now rather than in the first request
         self.living.add(self)
+
+    @property
+    def dashboard(self) -> Dashboard | None:
+        """The dashboard; `None` if admin is off."""
+        return self._admin.dashboard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a connection where the application is mounted.
@@ -216,24 +229,30 @@ class CometApp:
 
         Raises:
             Refused: The request cannot be served; pass the error to `refuse`.
-            NotRunning: The lifespan does not run.
+            NotRunning: The lifespan does not run, and the endpoint needs it.
         """
         node, scope, token = self._node, exchange.scope, None
-        node.loop.check()
+        owner.set(node)
+        route = self._of_site.get(exchange.path)
+        if route is None or route.lifespan:
+            node.loop.check()
         if node.broker.shared:
             exchange.came = time.monotonic()
-        route = self._of_site.get(exchange.path)
         if (
             route is None
             or exchange.kind in INTERCEPTED
             or scope["type"] == "websocket"
             or scope["method"] == "OPTIONS"
         ):
+            node.loop.check()
             route, token = self._find(exchange)
+        exchange.transport = route.transport
         if route.origin:
             cors = node.origins.check(scope, exchange.headers)
             if cors is None:
-                raise Refusal(403, "this page's origin is not allowed")
+                refusal = Refusal(403, "this page's origin is not allowed")
+                refusal.outcome = "origin"
+                raise refusal
             exchange.cors = cors
         if route.gate is not None:
             return self._serve_behind(route.gate, exchange, route, token)
@@ -258,6 +277,8 @@ class CometApp:
     async def refuse(self, exchange: Exchange, error: Refused) -> None:
         """Answer a request that cannot be served."""
         node = self._node
+        if isinstance(error, Refusal) and error.outcome and exchange.transport:
+            node.runtime.counters.transports[exchange.transport].connections[error.outcome] += 1
         match error:
             case Refusal() if exchange.scope["type"] == "websocket":
                 # Not accepted yet, so the server answers 403.

@@ -13,12 +13,13 @@ from weakref import ref
 from starlette.types import ASGIApp
 
 from asgi_comet._runtime.clock import Clock, ExchangeableClock, MonotonicClock
+from asgi_comet._runtime.counters import Counters
 from asgi_comet._runtime.loop import LoopThread
 from asgi_comet._runtime.runtime import Runtime
 from asgi_comet._runtime.tasks import Background
 from asgi_comet._runtime.timers import Timers
 from asgi_comet.activation import Activation, Switch
-from asgi_comet.admin.endpoints import Credential
+from asgi_comet.admin.roles import Credential
 from asgi_comet.admin.status import count_here
 from asgi_comet.api.create import Making
 from asgi_comet.api.declare import Declaring
@@ -53,6 +54,8 @@ from asgi_comet.node.host import RoomsHost
 from asgi_comet.node.own import open_window
 from asgi_comet.node.people import NoPeople, RoomsPeople
 from asgi_comet.node.society import Society
+from asgi_comet.observe.cluster import QUESTION
+from asgi_comet.observe.figures import read
 from asgi_comet.publishing.outlet import Outlet, Publishing
 from asgi_comet.settings import Settings
 from asgi_comet.workers.siblings import Siblings
@@ -73,8 +76,10 @@ class Comet(Declaring, Making, Notifying, People):
         allowed_origins: Origins besides the application's own whose pages may use every endpoint
             and read the answers (CORS with credentials), like `https://app.example.com`.
         admin: The credential of `PREFIX/admin`: `None` switches it off; a token of at least 32
-            ASCII characters, sent as `Authorization: Bearer`; or a function of the connection,
-            sync or async, that returns `True` to allow a request.
+            ASCII characters, whose role is `operate`; a mapping of tokens to roles, like
+            `{OPS: "operate", SCRAPE: "look"}`; or a function of the connection, sync or async, that
+            returns the role of a request: `"look"`, `"operate"` or `"contents"`, each of which
+            includes those before it. `True` is `"operate"`; `None` and `False` refuse.
         broker: Joins the workers: `None` or `""` keeps everything in the memory of one worker; a
             URL is that of a Redis or Valkey: `redis://`, `rediss://`, `unix://`, `redis+unix://` or
             `redis+sentinel://`; otherwise a `Broker`, one for each `Comet`.
@@ -105,7 +110,7 @@ class Comet(Declaring, Making, Notifying, People):
         self.prefix: str = _check_prefix(prefix)
         settings = settings if settings is not None else Settings()
         runtime = _make_runtime(clock if clock is not None else MonotonicClock())
-        fanout = Fanout(runtime.loop, runtime.clock)
+        fanout = Fanout(runtime.loop, runtime.clock, runtime.counters)
         self._channels = AllChannels(
             settings, self._make_site(), broker=joined, fanout=fanout, runtime=runtime
         )
@@ -121,11 +126,11 @@ class Comet(Declaring, Making, Notifying, People):
         self.activation: Activation = self._switch
         origins = OriginRule(allowed_origins)
         self._node = self._make_node(fanout, society, requests, origins, changes)
-        self._join(people)
-        self._lifespan = Lifespan(self._node)
-        self._publishing = Publishing(Outlet(self._node))  # here, as it watches for forks
         self._app = CometApp(self._node, admin)
         self._app.of = ref(self)
+        self._join(people)
+        self._lifespan = Lifespan(self._node, self._app.dashboard)
+        self._publishing = Publishing(Outlet(self._node))  # here, as it watches for forks
         self.app: ASGIApp = self._app
         """The mountable ASGI application: `app.mount("/comet", comet.app)`."""
 
@@ -190,6 +195,20 @@ class Comet(Declaring, Making, Notifying, People):
             coroutine.close()  # it is never awaited, which Python would warn of
             raise
         return self._node.requests.asking.block("comet.call(...)", "", lambda: coroutine)
+
+    def metrics(self) -> str:
+        """Return the figures of this worker, in the text format of Prometheus. Thread-safe.
+
+        The text tells names of channels and how many people are there: serve it only behind a
+        guard. `PREFIX/admin/metrics` has one.
+
+        Raises:
+            ImportError: The extra `metrics` is not installed.
+        """
+        from asgi_comet.observe.exposition import write  # noqa: PLC0415 - needs an extra
+
+        _, text = write([read(self._node)], shared=self._node.broker.shared)
+        return text
 
     def script(
         self,
@@ -297,8 +316,11 @@ class Comet(Declaring, Making, Notifying, People):
         host.answers |= {
             "listeners": partial(_count_listeners, node),
             "status": lambda _: count_here(node),
+            QUESTION: lambda _: read(node),
             "acknowledged": partial(acknowledged, node),
         }
+        if self._app.dashboard is not None:
+            host.answers |= self._app.dashboard.answers()
         node.broker.bind(host)
         self._channels.sharing.settle = node.requests.settle
         self._channels.sharing.owner_known = node.clients.opened
@@ -308,8 +330,8 @@ class Comet(Declaring, Making, Notifying, People):
         self, society: Society, requests: Requests, declarations: Declarations, changes: Changes
     ) -> Guards:
         spell = society.spelling.write if requests.clients.shared else _spell_nothing
-        loop = society.runtime.loop
-        guards = Guards(self._channels, loop, changes, requests.clients, spell)
+        runtime = society.runtime
+        guards = Guards(self._channels, runtime, changes, requests.clients, spell)
         guards.find_feeds = declarations.feeds_of
         return guards
 
@@ -351,7 +373,13 @@ def _spell_nothing(user: Any) -> Any:
 
 def _make_runtime(clock: Clock) -> Runtime:
     loop, clock = LoopThread(), ExchangeableClock(clock)
-    return Runtime(loop=loop, timers=Timers(clock), clock=clock, background=Background(loop))
+    return Runtime(
+        loop=loop,
+        timers=Timers(clock),
+        clock=clock,
+        background=Background(loop),
+        counters=Counters(clock.now),
+    )
 
 
 def _check_prefix(prefix: str) -> str:

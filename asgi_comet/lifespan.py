@@ -15,7 +15,9 @@ import anyio
 
 from asgi_comet._runtime.signals import chained_signals
 from asgi_comet._runtime.tasks import supervise
+from asgi_comet.admin.dashboard.dashboard import Dashboard
 from asgi_comet.channels.source import CLOSE_LIMIT
+from asgi_comet.log_events import event, owner
 from asgi_comet.node.build import Node
 
 __all__ = ["Lifespan"]
@@ -33,10 +35,12 @@ class Lifespan:
 
     Args:
         node: The parts of the Comet.
+        dashboard: The dashboard, which ends last; `None` if there is none.
     """
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, dashboard: Dashboard | None) -> None:
         self._node = node
+        self._dashboard = dashboard
         self._depth = 0
         self._users = 0  # contexts in which the sources of declared channels are read
         self._begun = False
@@ -115,6 +119,8 @@ class Lifespan:
         self._node.siblings.leave()  # the server may start a replacement of this worker
         self._node.broker.draining = True
         self._node.drain.begin()
+        if self._dashboard is not None:
+            self._dashboard.hurry()
 
     def _open(self) -> None:
         self._patience = PATIENCE
@@ -122,6 +128,8 @@ class Lifespan:
         self._node.broker.draining = False
         self._node.channels.begin()
         self._node.clients.start()
+        if self._dashboard is not None:
+            self._dashboard.begin()
 
     @asynccontextmanager
     async def _tasks(self) -> AsyncIterator[None]:
@@ -136,11 +144,16 @@ class Lifespan:
                 node.broker.prepare()
             self._open()
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(supervise, node.fanout.run, node.clock)
-                tasks.start_soon(supervise, node.timers.run, node.clock)
-                tasks.start_soon(supervise, node.background.run, node.clock)
+                before = owner.set(node)
+                tasks.start_soon(supervise, node.fanout.run, node.clock, node.down)
+                tasks.start_soon(supervise, node.timers.run, node.clock, node.down)
+                tasks.start_soon(supervise, node.background.run, node.clock, node.down)
                 if node.broker.shared:
-                    tasks.start_soon(supervise, node.broker.run, node.clock)
+                    tasks.start_soon(supervise, node.broker.run, node.clock, node.down)
+                if self._dashboard is not None:  # whose tasks say nothing of the worker's health
+                    tasks.start_soon(supervise, self._dashboard.run, node.clock, set())
+                    tasks.start_soon(supervise, self._dashboard.sample, node.clock, set())
+                owner.reset(before)  # the application runs within, and may serve several
                 with chained_signals(lambda: node.loop.run_soon(self._drain)):
                     try:
                         await self._wait_for_broker()
@@ -148,6 +161,8 @@ class Lifespan:
                     except BaseException as error:  # raised again outside the group
                         failure = error
                 await self.finish()
+                if self._dashboard is not None:
+                    await self._dashboard.end()
                 with anyio.move_on_after(LAST + self._patience):
                     await node.broker.hand_over()
                 tasks.cancel_scope.cancel()
@@ -172,4 +187,5 @@ class Lifespan:
                 "the broker did not answer within %g s: the worker starts without it, and clients "
                 "are told to come back for what needs it",
                 BROKER_LIMIT,
+                extra=event("broker.unavailable", seconds=BROKER_LIMIT),
             )

@@ -20,6 +20,7 @@ from asgi_comet.http.headers import essence, read_headers
 from asgi_comet.http.problems import HANDLED, make_response
 from asgi_comet.identity.current import CurrentRequest
 from asgi_comet.lifespan import Lifespan
+from asgi_comet.log_events import event
 from asgi_comet.nesting import ahead, knows, names, replay
 
 __all__ = ["CometMiddleware"]
@@ -168,7 +169,11 @@ class CometMiddleware:
                     if conversation.answered:
                         raise
                     # As ASGI lets it. The server would go on without a lifespan, but we need ours.
-                    _logger.info("the application has no lifespan: %r", error)
+                    _logger.info(
+                        "the application has no lifespan: %r",
+                        error,
+                        extra=event("setup.advised", reason=repr(error)),
+                    )
                 if not conversation.answered:
                     await conversation.hold_in_its_stead()
         except (SeveralWorkers, Unsuitable) as error:

@@ -16,6 +16,8 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
+from asgi_comet.log_events import event
+
 __all__ = ["TIMEOUT_LIMIT", "Settings"]
 
 SameSite = Literal["lax", "strict", "none"]
@@ -87,6 +89,10 @@ class Settings:
     """How long a worker may be silent before the others take it for dead and read its sources; only
     with a broker that several workers share. A worker that was only slow starts its sources again.
     """
+
+    ready_without_broker: SecondsOrZero = 60.0
+    """How long a worker stays ready while the broker is away; after this time `health/ready` is
+    503. Only with a broker that several workers share."""
 
     prefetch: Prefetch = "cookie"
     """For which requests of the application `CometMiddleware` asks the broker for the session and
@@ -207,7 +213,12 @@ def _warn_of_misspellings(found: Iterable[str], known: list[str]) -> None:
         if name.startswith(PREFIX) and name not in known:
             near = get_close_matches(name.removeprefix(PREFIX), ours, 1, LIKENESS)
             if near:
-                _logger.warning("unknown variable %s; did you mean %s?", name, PREFIX + near[0])
+                _logger.warning(
+                    "unknown variable %s; did you mean %s?",
+                    name,
+                    PREFIX + near[0],
+                    extra=event("setup.advised", reason=name),
+                )
 
 
 def _explain(location: tuple[int | str, ...], expected: str, source: Mapping[str, str]) -> str:

@@ -19,7 +19,7 @@ from .memory import read_memory, settle
 PREFIX = "/control"
 SIZE = 200  # bytes of one message
 
-_profile = cProfile.Profile()
+_profile = cProfile.Profile(time.thread_time)  # not of other programs
 
 
 def make_text(number: int) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ import hypothesis
 import pytest
 
 from asgi_comet import Comet, Settings
+from tests.kit.lanes import arrange
 from tests.kit.measuring import measure_only_tests
 from tests.kit.redis import RedisServer
 from tests.kit.serving import Address
@@ -35,9 +37,15 @@ def pytest_configure() -> None:
     measure_only_tests()
 
 
+@pytest.hookimpl(trylast=True)  # after tests have been left out
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--workers") == 1:
-        return
+    if config.getoption("--workers") > 1:
+        _leave_out(config, items)
+    arrange(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+
+
+def _leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what several workers do not serve."""
     elsewhere = [item for item in items if not _is_for_several(item)]
     config.hook.pytest_deselected(items=elsewhere)
     items[:] = [item for item in items if item not in set(elsewhere)]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import anyio
 import pytest
@@ -124,10 +125,10 @@ async def test_a_job_that_raises_is_logged_and_the_others_do_not_notice(
     async with started() as background:
         before, after = Job(), Job()
 
-        async def fail() -> None:
+        async def fail(_: str) -> None:
             raise ZeroDivisionError("on purpose")
 
-        for run in (before.run, fail, after.run):
+        for run in (before.run, partial(fail, "process-id"), after.run):
             background.start(run)
         await wait_all_tasks_blocked()
         assert (before.began, before.ended, after.began, after.ended) == (1, 0, 1, 0)
@@ -136,6 +137,8 @@ async def test_a_job_that_raises_is_logged_and_the_others_do_not_notice(
     assert (record.name, record.levelname) == ("asgi_comet._runtime.tasks", "ERROR")
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], ZeroDivisionError)
+    assert record.getMessage().endswith("and_the_others_do_not_notice.fail")
+    assert "process-id" not in caplog.text
 
 
 async def test_no_job_is_left_when_it_stops() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum
+from traceback import format_exception
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
@@ -203,9 +204,23 @@ def test_all_fields_that_do_not_fit_are_told_at_once() -> None:
 
 def test_a_model_that_was_spoiled_after_it_was_made_does_not_fit() -> None:
     point = Point(x=1)
-    point.x = "spoiled"  # type: ignore[assignment]  # that is what is tested
-    with pytest.raises(InvalidMessage, match="channel 'c'"):
+    point.x = "z" * 20  # type: ignore[assignment]  # that is what is tested
+    with pytest.raises(InvalidMessage, match=r"(?s)channel 'c'.*Expected `int`") as caught:
         make_encode(Point)("c", point)
+    assert "zzz" not in "".join(format_exception(caught.value))  # as the log would have it
+
+
+def test_the_tag_of_a_value_that_does_not_fit_is_not_shown() -> None:
+    class Bid(BaseModel):
+        kind: Literal["bid"]
+
+    class Ask(BaseModel):
+        kind: Literal["ask"]
+
+    order = Annotated[Bid | Ask, Field(discriminator="kind")]
+    with pytest.raises(InvalidMessage, match=r"one of the tags 'bid', 'ask'$") as caught:
+        make_encode(order)("c", {"kind": "z" * 20})
+    assert "zzz" not in "".join(format_exception(caught.value))
 
 
 UNKNOWN: list[Any] = [object(), lambda: 1, range(3), ValueError("x"), int, "\ud800", ["a\udfff"]]

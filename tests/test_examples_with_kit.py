@@ -43,6 +43,7 @@ WITHOUT = {
     "follow": "is a client",
     "follow_once": "is a client",
     "listen": "is a client",
+    "metrics": "has no page; tests/test_watching.py reads its figures",
     "tasks": "forks processes that share a Redis",
 }
 

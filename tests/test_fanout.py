@@ -9,6 +9,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from asgi_comet._runtime.counters import Counters
 from asgi_comet._runtime.loop import LoopThread
 from asgi_comet._runtime.timers import BATCH, Timers
 from asgi_comet.channels.chunks import KEPT
@@ -37,7 +38,7 @@ def make_feed(size: int = 10, max_bytes: int = 100) -> Feed:
 async def flushing() -> AsyncIterator[Fanout]:
     loop = LoopThread()
     loop.enter()
-    fanout = Fanout(loop, ManualClock())
+    fanout = Fanout(loop, ManualClock(), Counters())
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(fanout.run)
         yield fanout

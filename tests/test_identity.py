@@ -113,6 +113,22 @@ def test_a_session_lasts_30_days_and_clocks_may_differ_by_30_seconds(
     assert verifier.unsign_session(value) == expected  # the second time it is known
 
 
+HOUR = 3600.0
+
+
+@pytest.mark.parametrize(
+    ("later", "accepted"),
+    [(-31, False), (-30, True), (0, True), (8 * HOUR + 30, True), (8 * HOUR + 31, False)],
+)
+def test_an_operator_is_signed_in_for_8_hours_and_clocks_may_differ_by_30_seconds(
+    later: float, accepted: bool
+) -> None:
+    value = identity().sign_operator("look.x")
+    verifier = identity(at=SIGNED_AT + later)
+    assert verifier.unsign_operator(value) == ("look.x" if accepted else None)
+    assert verifier.unsign_session(value) is None
+
+
 def test_a_session_that_was_verified_before_expires_all_the_same() -> None:
     now = SIGNED_AT
     ours = Identity([OLD], now=lambda: now)

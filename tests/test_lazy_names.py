@@ -84,7 +84,12 @@ def test_a_public_name_is_the_object_of_its_module(
     assert vars(asgi_comet)[name] is value  # so `__getattr__` is called once for each name
 
 
-@pytest.mark.parametrize("name", [name for name in asgi_comet.__all__ if name[0].isupper()])
+UNIONS = {"Credential"}  # a union of types has no module
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in asgi_comet.__all__ if name[0].isupper() and name not in UNIONS]
+)
 def test_the_table_names_the_module_that_defines_the_class(name: str) -> None:
     assert getattr(asgi_comet, name).__module__ == table()[name]
 

@@ -14,6 +14,7 @@ from tests.mutations.planting import plant, run_all
 from tests.mutations.table import MUTATIONS
 
 
+@pytest.mark.long(3)
 @pytest.mark.slow
 def test_check_finds_faults_and_nothing_without_them() -> None:
     some = MUTATIONS[::3]

@@ -80,26 +80,6 @@ def test_each_command_of_the_language_works(comet: Comet) -> None:
     assert comet.activation.timeout == 5
 
 
-def test_each_logger_of_the_page_is_one_of_the_package() -> None:
-    named = [name for row in rows("level") for name in re.findall(r"`(asgi_comet[\w.]+)`", row[1])]
-    assert "asgi_comet.channels.registry" in named
-    for name in named:
-        module = importlib.import_module(name)
-        logs = "getLogger(__name__)" in inspect.getsource(module)
-        assert logs or hasattr(module, "__path__"), name
-
-
-def test_each_module_that_logs_an_error_is_on_the_page() -> None:
-    package = Path(settings.__file__).parent
-    logging = [
-        ".".join(["asgi_comet", *path.relative_to(package).with_suffix("").parts])
-        for path in package.rglob("*.py")
-        if re.search(r"(?<!self\.)_logger\.(error|exception|warning)\(", path.read_text())
-    ]
-    table = " ".join(row[1] for row in rows("level"))
-    assert [name for name in sorted(logging) if f"`{name}`" not in table] == []
-
-
 # Switching push off, and KILL
 
 

@@ -251,3 +251,31 @@ def test_a_refusal_of_what_no_setting_allows_names_no_setting(
 ) -> None:
     assert check(scope(host="a.b", origin="null")) is None
     assert "allowed_origins" not in caplog.text
+
+
+def is_own(scope: dict[str, Any]) -> bool:
+    return ALLOWED.is_own(scope, read_headers(scope))
+
+
+@pytest.mark.parametrize(("scheme", "host", "origin"), PASS)
+def test_a_page_of_our_own_proves_that_it_is_one(scheme: str, host: str, origin: str) -> None:
+    assert is_own(scope(scheme, host=host, origin=origin))
+    assert is_own(scope(scheme, host=host, origin=origin, sec_fetch_site="cross-site"))
+
+
+@pytest.mark.parametrize(("scheme", "host", "origin"), [*PASS_AS_ALLOWED, *REFUSE])
+def test_a_page_of_an_allowed_origin_is_none_of_our_own(
+    scheme: str, host: str, origin: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert not is_own(scope(scheme, host=host, origin=origin))
+    assert not is_own(scope(scheme, host=host, origin=origin, sec_fetch_site="same-origin"))
+    assert "refused '/comet/poll': expected Origin" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("site", "own"),
+    [("same-origin", True), ("none", False), ("same-site", False), ("cross-site", False)],
+)
+def test_without_an_origin_only_a_page_of_the_same_one_proves_it(site: str, own: bool) -> None:
+    assert is_own(scope(host="example.com", sec_fetch_site=site)) is own
+    assert not is_own(scope(host="example.com"))

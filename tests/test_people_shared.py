@@ -180,11 +180,6 @@ def hold(tab: Tab, worker: Worker) -> Held:
     return held
 
 
-def in_time(comet: Comet, condition: Callable[[], bool]) -> bool:
-    """Tell whether something holds after a while."""
-    return any(soon(comet, condition) for _ in range(1000))
-
-
 def id_of(tab: Tab, worker: Worker) -> str:
     found = inside(worker.comet).requests.identity.unsign_process(tab.opened["process"])
     assert found is not None
@@ -270,7 +265,7 @@ def test_a_connection_to_another_worker_ends_when_the_process_closes(workers: Wo
     assert held.answer().status == 410
 
 
-def test_a_process_without_a_connection_to_any_worker_closes_in_time(start: Start) -> None:
+def test_a_process_without_a_connection_to_any_worker_closes_soon(start: Start) -> None:
     workers = start(Settings(jitter=0, process_timeout=0.3))
     tab = Tab(workers[0].address)
     assert send(tab, workers[1], "/keep").status == 204
@@ -298,7 +293,7 @@ def test_inactivity_is_that_of_all_workers(workers: Workers) -> None:
         waited.set()
 
     inside(workers[1].comet).background.start(wait)
-    assert in_time(workers[1].comet, lambda: inactivity_waits(process) == 1)
+    assert soon(workers[1].comet, lambda: inactivity_waits(process) == 1)
     assert not waited.is_set()
     in_loop(workers[0].comet, inside(workers[0].comet).drain.begin)  # which ends the poll
     assert held.answer().status == 200

@@ -586,7 +586,8 @@ def test_the_log_is_told_where_the_broker_is_and_the_visitor_is_not(
     error: Callable[[str], CometError],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def warn(_: Seldom, text: str, *values: object) -> None:
+    def warn(_: Seldom, text: str, *values: object, extra: object) -> None:
+        del extra
         logged.append(text % values)  # also within the pause after another test's line
 
     logged: list[str] = []

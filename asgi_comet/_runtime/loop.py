@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 
 from asgi_comet.errors import NotRunning
+from asgi_comet.log_events import event
 
 __all__ = ["LoopThread"]
 
@@ -90,7 +91,11 @@ class LoopThread:
 
         self.run_soon(run)
         if self.running and not done.wait(PATIENCE):
-            _logger.warning("the event loop has been blocked for %g s", PATIENCE)
+            _logger.warning(
+                "the event loop has been blocked for %g s",
+                PATIENCE,
+                extra=event("loop.blocked", seconds=PATIENCE),
+            )
 
     def run_soon(self, function: Callable[[], None]) -> None:
         """Run a function in the loop's next turn. Also for signal handlers and finalizers."""

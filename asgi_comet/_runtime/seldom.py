@@ -9,7 +9,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 __all__ = ["Seldom"]
 
@@ -38,7 +38,7 @@ class Seldom:
         self._next = -math.inf  # when the next line may be written
         self._left_out = 0
 
-    def warning(self, text: str, *values: object) -> None:
+    def warning(self, text: str, *values: object, extra: Mapping[str, object]) -> None:
         """Log a warning, unless the pause after the last one is not over."""
         with self._lock:
             now = self._now()
@@ -49,4 +49,4 @@ class Seldom:
             left_out, self._left_out = self._left_out, 0
         if left_out:
             text += f" ({left_out} more like this since the last line)"
-        self._logger.warning(text, *values, stacklevel=2)
+        self._logger.warning(text, *values, extra=extra, stacklevel=2)

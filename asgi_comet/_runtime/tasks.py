@@ -15,10 +15,12 @@ import anyio
 from anyio.abc import TaskGroup
 
 from asgi_comet._runtime.clock import Clock
+from asgi_comet._runtime.functions import name_of
 from asgi_comet._runtime.loop import LoopThread
 from asgi_comet._runtime.waiting import pass_cancellation
+from asgi_comet.log_events import event
 
-__all__ = ["BACKOFF", "Background", "supervise"]
+__all__ = ["BACKOFF", "Background", "Job", "supervise"]
 
 _logger = logging.getLogger(__name__)
 
@@ -27,14 +29,30 @@ Job = Callable[[], Awaitable[None]]
 BACKOFF = 1.0  # seconds before a crashed task is restarted
 
 
-async def supervise(run: Job, clock: Clock) -> None:
-    """Run a task that never ends; restart it if it crashes."""
+async def supervise(run: Job, clock: Clock, down: set[Job]) -> None:
+    """Run a task that never ends; restart it if it crashes.
+
+    Args:
+        run: The task.
+        clock: The clock.
+        down: Has the task as long as the task has crashed and is not started again.
+    """
     while True:
+        down.discard(run)
         try:
             await run()
-            _logger.error("a task ended and is started again: %s", run)
+            _logger.error(
+                "a task ended and is started again: %s",
+                name_of(run),
+                extra=event("internal.failed", function=name_of(run)),
+            )
         except Exception:
-            _logger.exception("a task crashed and is started again: %s", run)
+            _logger.exception(
+                "a task crashed and is started again: %s",
+                name_of(run),
+                extra=event("internal.failed", function=name_of(run)),
+            )
+        down.add(run)
         await clock.sleep_until(clock.now() + BACKOFF)
 
 
@@ -93,10 +111,14 @@ class Background:
         except (Exception, asyncio.CancelledError) as error:
             # A task that ends as cancelled would cancel the whole group and all other jobs.
             pass_cancellation(error)
-            _logger.exception("a background job failed: %s", job)
+            _logger.exception(
+                "a background job failed: %s",
+                name_of(job),
+                extra=event("internal.failed", function=name_of(job)),
+            )
         finally:
             self._running -= 1
             if not len(self):
                 idle, self._idle = self._idle, []
-                for event in idle:
-                    event.set()
+                for waiter in idle:
+                    waiter.set()

@@ -20,6 +20,7 @@ __all__ = ["RESOLUTION", "Timeout", "Timer", "Timers"]
 
 RESOLUTION = 0.1  # seconds: a timer expires at most this late, never early
 BATCH = 256  # expirations between two turns of the loop: well under 50 ms
+MINUTE = 60.0
 FOREVER = 3600.0  # seconds that the sweeper sleeps without any timer
 
 
@@ -64,6 +65,27 @@ class Timeout(Timer):
             self._function()
 
 
+class _Worst:
+    """The largest value of this minute, and of the minute before. Read in any thread."""
+
+    def __init__(self) -> None:
+        self._state = 0, 0.0, 0.0  # which minute this is, the value of the one before, and its own
+
+    def note(self, value: float, now: float) -> None:
+        minute = int(now / MINUTE)
+        before, largest = self._at(minute)
+        self._state = minute, before, max(largest, value)
+
+    def of(self, now: float) -> float:
+        return max(self._at(int(now / MINUTE)))
+
+    def _at(self, minute: int) -> tuple[float, float]:
+        last, before, largest = self._state
+        if minute == last:
+            return before, largest
+        return (largest if minute == last + 1 else 0.0), 0.0
+
+
 class Timers:
     """The timers, and the sweeper that expires them.
 
@@ -78,10 +100,19 @@ class Timers:
         self._order: list[int] = []  # a heap of the buckets' numbers
         self._nap: anyio.CancelScope | None = None
         self._wake_at = 0
+        self._lag = _Worst()
         self.stopping: bool = False  # whether the server is stopping
 
     def __len__(self) -> int:
         return sum(map(len, self._buckets.values()))
+
+    @property
+    def lag(self) -> float:
+        """How late the timers were at most, in the last one to two minutes, in seconds.
+
+        What keeps the event loop makes them late.
+        """
+        return self._lag.of(self._now())
 
     def start(self, timer: Timer, seconds: float) -> None:
         """Start a timer that expires after that many seconds; a running timer is restarted."""
@@ -152,6 +183,8 @@ class Timers:
             Whether others are due as well.
         """
         now = self._clock.now() / RESOLUTION
+        if self._order:
+            self._lag.note((now - self._order[0]) * RESOLUTION, now * RESOLUTION)
         while self._order and self._order[0] <= now:
             bucket = self._buckets[self._order[0]]
             while bucket:

@@ -6,6 +6,7 @@ are in `asgi_comet`.
 
 from asgi_comet.brokers.audience import Audience, Listening, Progress
 from asgi_comet.brokers.base import Broker, Host
+from asgi_comet.brokers.condition import Condition
 from asgi_comet.brokers.logs import (
     ChannelSpec,
     Closed,
@@ -40,6 +41,7 @@ __all__ = [
     "Broker",
     "ChannelSpec",
     "Closed",
+    "Condition",
     "Fenced",
     "First",
     "Found",

@@ -21,6 +21,7 @@ from collections import Counter
 
 from asgi_comet.brokers.base import Broker
 from asgi_comet.brokers.logs import Log, Stored
+from asgi_comet.log_events import event
 
 __all__ = ["Unserved"]
 
@@ -95,7 +96,11 @@ class Unserved:
     def _warn_once(self) -> None:
         if not self._warned:
             self._warned = True
-            _logger.warning("a message was published where no server runs: %s", self.advice)
+            _logger.warning(
+                "a message was published where no server runs: %s",
+                self.advice,
+                extra=event("message.unserved", count=1),
+            )
 
 
 def _warn() -> None:
@@ -104,4 +109,9 @@ def _warn() -> None:
         counts[unserved.advice] += unserved.count
     for advice, count in (+counts).items():
         messages = "1 message was" if count == 1 else f"{count} messages were"
-        _logger.warning("%s published where no server ran: %s", messages, advice)
+        _logger.warning(
+            "%s published where no server ran: %s",
+            messages,
+            advice,
+            extra=event("message.unserved", count=count),
+        )

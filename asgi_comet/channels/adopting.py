@@ -59,6 +59,7 @@ class Adopting(Registry):
     def _add_ended(self, feed: Feed, place: Place, reason: str) -> None:
         """Add a channel that has ended in another worker; it can be read for a while."""
         feed.closed = reason
+        feed.counters = self.counters_of(feed.name)
         place.directory.add_ended(feed)
         if reason != "full":
             self.ending.forget_later(feed)

@@ -116,12 +116,15 @@ class Appending:
                 feed.check_open()
                 raise ChannelClosed(feed.name, feed.closing)
             if sourced:
-                return self._broker.append(feed, data, sourced=True)
-            return (self.publisher or self._store).append(feed, data, id=id_)
+                stored = self._broker.append(feed, data, sourced=True)
+            else:
+                stored = (self.publisher or self._store).append(feed, data, id=id_)
         except ChannelFull:
             self._fanout.mark(feed)  # so that the server tells its reader
             self._ending.end(feed, "full")
             raise
+        feed.counters.publish(len(data))
+        return stored
 
 
 async def _wait_stored(delivery: Delivery) -> None:

@@ -49,7 +49,7 @@ class Delivery:
         self._deadline = runtime.clock.now() + patience
 
     def __await__(self) -> Generator[object, object, Outcome]:
-        return self._outcome().__await__()
+        return self._count().__await__()
 
     async def stored(self) -> Position:
         """Return the position of the message, once the broker has it.
@@ -62,6 +62,11 @@ class Delivery:
         """
         offset = self._offset
         return self._feed.position(offset) if isinstance(offset, int) else await offset()
+
+    async def _count(self) -> Outcome:
+        outcome = await self._outcome()
+        self._runtime.counters.outcomes[outcome.value] += 1
+        return outcome
 
     async def _outcome(self) -> Outcome:
         runtime, feed = self._runtime, self._feed
@@ -145,8 +150,10 @@ class _Wait:
 
 async def _look_back(feed: Feed, offset: int) -> Outcome:
     """Return the outcome so far, as the store knows it, of a channel that workers share."""
+    epoch = feed.epoch
     await _learn(feed)
-    return feed.outcomes.of(offset) or Outcome.UNKNOWN
+    known = feed.outcomes.of(offset) if feed.epoch == epoch else None  # else of another message
+    return known or Outcome.UNKNOWN
 
 
 async def _learn(feed: Feed) -> None:

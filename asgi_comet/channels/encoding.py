@@ -1,6 +1,7 @@
 """Encoding of values as JSON, once per message, by the channel's type.
 
-Owns the JSON of a value. Must not know channels or transports.
+Owns the JSON of a value, and the errors about a value, which do not show the value: the log has the
+traceback of a source. Must not know channels or transports.
 
 pydantic writes bytes as text unless a model says otherwise, and not all bytes are text. So a value
 that holds bytes is dumped to Python first, and its bytes are written as base64 (the alphabet of
@@ -16,7 +17,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import ErrorDetails, PydanticSerializationError, to_json
 
 from asgi_comet.errors import InvalidMessage
 
@@ -28,6 +29,7 @@ Encode = Callable[[str, Any], bytes]
 _PLAIN = ConfigDict(ser_json_bytes="base64", ser_json_inf_nan="null")
 _NOT_FINITE = (b"NaN", b"Infinity")
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|-?Infinity|NaN')
+_INPUT = re.compile(r"input_value=.*, input_type=", re.DOTALL)  # in a warning of pydantic
 _OPAQUE = {"bytes", "any", "is-instance", "callable", "custom-error"}  # schemas that may hold bytes
 
 Dump = Callable[[Any], bytes]
@@ -63,10 +65,18 @@ def _encode(dump: Dump, name: str, value: Any) -> bytes:
     try:
         return dump(value)
     except ValidationError as error:
-        problems = [(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors()]
+        problems = [(".".join(map(str, e["loc"])), _tell(e)) for e in error.errors()]
         raise InvalidMessage(name, problems) from None
     except (PydanticSerializationError, RecursionError) as error:
-        raise InvalidMessage(name, [("", str(error))]) from error
+        text = _INPUT.sub("input_type=", str(error))
+        cause = error if text == str(error) else None
+        raise InvalidMessage(name, [("", text)]) from cause
+
+
+def _tell(error: ErrorDetails) -> str:
+    if error["type"] == "union_tag_invalid":
+        return f"Input should have one of the tags {error['ctx']['expected_tags']}"
+    return error["msg"]
 
 
 def _dump_any(value: Any) -> bytes:

@@ -17,9 +17,12 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from asgi_comet._runtime.clock import Clock
+from asgi_comet._runtime.counters import Counters
 from asgi_comet._runtime.loop import LoopThread
 from asgi_comet._runtime.timers import BATCH
 from asgi_comet.channels.feed import Feed, Listener, Wake
+from asgi_comet.channels.sampling import EVERY, Sample
+from asgi_comet.log_events import event
 
 __all__ = ["Fanout"]
 
@@ -32,11 +35,14 @@ class Fanout:
     Args:
         loop: The thread of the listeners.
         clock: The clock.
+        counters: What was delivered, and how soon.
     """
 
-    def __init__(self, loop: LoopThread, clock: Clock) -> None:
+    def __init__(self, loop: LoopThread, clock: Clock, counters: Counters) -> None:
         self._loop = loop
         self._clock = clock
+        self._transports = tuple(counters.transports.values())
+        self._flushed = 0  # feeds
         self._marked: deque[Feed] = deque()
         self._ending: deque[tuple[list[Listener], Wake]] = deque()
         self._work = anyio.Event()
@@ -65,6 +71,7 @@ class Fanout:
     def mark(self, feed: Feed) -> None:
         """Schedule the listeners of a feed for the next flush. Thread-safe."""
         if not feed.marked:
+            feed.marked_at = self._clock.now()
             feed.marked = True
             self._marked.append(feed)
             self._loop.run(self._nudge)
@@ -125,16 +132,30 @@ class Fanout:
                     await checkpoint()
             else:
                 feed = self._marked.popleft()
-                feed.marked = False  # before reading: a publish from now on marks it again
-                now = self._clock.now()
-                for batch in _batches(list(feed.listeners)):
-                    for listener in batch:
-                        try:
-                            listener.notice(feed, now)
-                        except Exception:  # of one listener; the others must still be woken
-                            _logger.exception("a listener failed and is dropped")
-                            listener.wake(Wake.GONE)
-                    await checkpoint()
+                marked_at, feed.marked = feed.marked_at, False  # first: a publish marks it again
+                listeners = list(feed.listeners)
+                if self._flushed % EVERY == 0 and listeners:
+                    feed.sample = Sample(feed.top, marked_at, listeners)
+                self._flushed += 1
+                await self._flush(feed, listeners, marked_at)
+
+    async def _flush(self, feed: Feed, listeners: list[Listener], marked_at: float) -> None:
+        before = [one.delivered for one in self._transports]
+        now = taken = self._clock.now()
+        for batch in _batches(listeners):
+            for listener in batch:
+                try:
+                    listener.notice(feed, now)
+                except Exception:  # of one listener; the others must still be woken
+                    _logger.exception(
+                        "a listener failed and is dropped", extra=event("internal.failed")
+                    )
+                    listener.wake(Wake.GONE)
+            taken = self._clock.now()
+            await checkpoint()
+        for one, delivered in zip(self._transports, before, strict=True):
+            if one.delivered != delivered:
+                one.delivery.observe(taken - marked_at)
 
     def _nudge(self) -> None:
         self._work.set()

@@ -16,12 +16,15 @@ from enum import Enum
 from functools import partial
 from typing import Any, ClassVar
 
+from asgi_comet._runtime.counters import ChannelCounters, TransportCounters
+from asgi_comet._runtime.recent import Recent
 from asgi_comet._runtime.timers import Timer
 from asgi_comet.brokers.audience import Progress
 from asgi_comet.channels.kind import Kind
 from asgi_comet.channels.log import MessageLog
 from asgi_comet.channels.outcomes import Outcomes
 from asgi_comet.channels.right import Right
+from asgi_comet.channels.sampling import Sample
 from asgi_comet.core.history import History
 from asgi_comet.core.runs import Chunk, Encoder
 from asgi_comet.protocol.sse import Html
@@ -33,6 +36,10 @@ Authorize = Callable[..., Awaitable[bool] | bool]
 
 Called with the connection, an `HTTPConnection`, and the words of the channel's name.
 """
+
+
+UNCOUNTED = ChannelCounters("", Recent())
+UNCOUNTED_CONNECTIONS = TransportCounters("")
 
 
 class Wake(Enum):
@@ -109,6 +116,7 @@ class Feed(MessageLog):
     __slots__ = (
         "__weakref__",
         "authorize",
+        "counters",
         "demand",
         "directory",
         "html",
@@ -117,9 +125,11 @@ class Feed(MessageLog):
         "linger",
         "listeners",
         "marked",
+        "marked_at",
         "observers",
         "outcomes",
         "right",
+        "sample",
         "stop",
         "used_at",
         "uses",
@@ -137,7 +147,10 @@ class Feed(MessageLog):
         # listeners: a set costs a third more per delivery.
         self.listeners: dict[Listener, None] = {}
         self.outcomes: Outcomes = Outcomes()
+        self.counters: ChannelCounters = UNCOUNTED  # until the channel is added to the others
+        self.sample: Sample | None = None  # the message whose acknowledgements are measured
         self.marked: bool = False  # whether the feed waits for the flush
+        self.marked_at: float = 0.0  # since when
         self.uses: int = 0  # count of all listeners and references so far
         self.used_at: float = -math.inf  # when the application last published or made a reference
         self.linger: float = 0.0  # seconds to keep the channel unused, or after its end
@@ -170,6 +183,7 @@ class Feed(MessageLog):
         self.share(feed)
         self.authorize, self.html, self.linger = feed.authorize, feed.html, feed.linger
         self.stop, self.right, self.lasting = feed.stop, feed.right, feed.lasting
+        self.counters = feed.counters
         self.uses, self.used_at, self.observers = feed.uses, feed.used_at, feed.observers
         if self.broker is not None and feed.want is not None:
             self.demand, self.want = feed.demand, partial(self.broker.want, self)
@@ -241,23 +255,31 @@ class Feed(MessageLog):
 class Listener(Timer):
     """One connection that follows channels: a cursor for each channel, and a way to wake.
 
+    Args:
+        counters: The counts of the connection's transport.
+
     Attributes:
         cursors: For each feed, the last offset that the client has.
+        counters: The counts of the connection's transport.
         expected: Names of channels that do not exist yet and that the listener waits for.
+        noticed_at: When the message was published that the flush left to the connection's own task,
+            in seconds of the clock; 0 if the flush left none.
         claim: The `Claim` of the connection to a session; `None` without one.
         woken: The reason why the listener woke; `None` while it waits.
     """
 
-    __slots__ = ("__weakref__", "claim", "cursors", "expected", "woken")
+    __slots__ = ("__weakref__", "claim", "counters", "cursors", "expected", "noticed_at", "woken")
 
     stays: ClassVar[bool] = False
     """Whether the listener gets several answers, each continuing after the last."""
 
-    def __init__(self) -> None:
+    def __init__(self, counters: TransportCounters = UNCOUNTED_CONNECTIONS) -> None:
         super().__init__()
+        self.counters: TransportCounters = counters
         self.cursors: dict[Feed, int] = {}
         self.expected: tuple[tuple[Names, str], ...] = ()
         self.claim: Any = None
+        self.noticed_at: float = 0.0
         self.woken: Wake | None = None
 
     def has_news(self, feed: Feed) -> bool:
@@ -272,7 +294,18 @@ class Listener(Timer):
             now: The current time, in seconds of the clock.
         """
         if self.has_news(feed):  # not if the listener attached after the message
+            self.expect_delivery(feed.marked_at)
             self.wake(Wake.MESSAGE)
+
+    def expect_delivery(self, published: float) -> None:
+        """Measure from that time on how long the next delivery takes; the earliest time counts."""
+        self.noticed_at = self.noticed_at or published
+
+    def count_delivery(self, now: float) -> None:
+        """Count how long the delivery of the message of `noticed_at` took."""
+        if self.noticed_at:
+            self.counters.delivery.observe(now - self.noticed_at)
+            self.noticed_at = 0.0
 
     def wake(self, why: Wake) -> None:
         """Wake the connection, once. The first reason counts."""
@@ -292,6 +325,18 @@ class Listener(Timer):
     def reason(self) -> Wake | None:
         """Return the reason why the listener woke."""
         return self.woken
+
+    def ended_by(self, *, stopping: bool) -> str:
+        """Return the reason why the connection has ended, for the figures.
+
+        Args:
+            stopping: Whether the server stops.
+        """
+        why = self.woken
+        if why in (None, Wake.MESSAGE, Wake.TIMEOUT):
+            usual = "answered" if not self.stays else "time" if why is Wake.TIMEOUT else "closed"
+            return "shutdown" if stopping and why is not Wake.MESSAGE else usual
+        return "client" if why is Wake.GONE else why.value
 
     def expire(self) -> None:
         """Wake the listener at the end of the hold time."""

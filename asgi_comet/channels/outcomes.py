@@ -209,10 +209,14 @@ class Outcomes:
                 awaited.settled(awaited.at_worst)
 
     def forget(self) -> None:
-        """Forget what clients have, because the offsets are of other messages from now on."""
+        """Forget what clients have, because the offsets are of other messages from now on.
+
+        What a client has of those settles no outcome that is awaited now.
+        """
         self._confirmed, self._unconfirmed, self._sent = Ranges(), Ranges(), {}
         self.skipped = 0
-        for awaited in list(self._awaited):
+        former, self._awaited = self._awaited, set()
+        for awaited in former:
             awaited.settled(Outcome.UNKNOWN)
 
     def watch(self, awaited: Awaited) -> None:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
+from asgi_comet._runtime.counters import ChannelCounters
 from asgi_comet._runtime.runtime import Runtime
 from asgi_comet.brokers.base import Broker
 from asgi_comet.brokers.logs import ChannelSpec
@@ -38,6 +39,7 @@ from asgi_comet.errors import (
     TooManyFamilyChannels,
     TooManyVirtualChannels,
 )
+from asgi_comet.log_events import event
 from asgi_comet.settings import Settings
 
 __all__ = ["Registry"]
@@ -58,7 +60,6 @@ class Registry:
     Attributes:
         reserved: The declared names.
         guards: The rules that have a name.
-        restarts: How often sources of declared channels were restarted.
         dropped: The channels that the application has dropped.
         sharing: The channels that other workers have, too.
         ending: How a channel ends.
@@ -77,7 +78,6 @@ class Registry:
         self.site: Place = site
         self.reserved: Reserved = Reserved()
         self.guards: NamedGuards = NamedGuards()
-        self.restarts: int = 0
         self._settings = settings
         self._broker = broker
         self._aside: tuple[bool, frozenset[Feed]]  # while the process only publishes
@@ -95,6 +95,11 @@ class Registry:
         self._live = 0
         self._stopping = False
         self._sources: WeakValueDictionary[int, AsyncIterator[Any]] = WeakValueDictionary()
+
+    @property
+    def restarts(self) -> int:
+        """How often sources of declared channels were restarted."""
+        return sum(one.restarts for one in self._runtime.counters.channels.values())
 
     @property
     def heartbeat(self) -> float:
@@ -156,13 +161,13 @@ class Registry:
         feed.html = options.html
         feed.linger = self._settings.linger if options.linger is None else options.linger
         feed.sourced = sourced
+        feed.reclaim = feed.owner is None and (bool(family) or name is None)
         if feed.owner is not None:
             feed.local, feed.broker, feed.adopt = False, self._broker, family is not None
             self._make_way(feed)
         elif self._broker.shared and place is self.site:
             feed.local = False
             feed.adopt = family is not None or (name is not None and self.appending.unserved)
-            feed.reclaim = family or name is None
             feed.guard = self._name_guard(feed)
         self._add(feed, place)
         if not feed.local:
@@ -194,7 +199,12 @@ class Registry:
         """End a channel that could not be announced; another worker may have the name."""
         if not self._stopping and not isinstance(error, ProcessClosed):  # whose channels end anyway
             text = "channel %.200r is not known to other workers: %s"
-            _logger.error(text, feed.name, error)
+            _logger.error(
+                text,
+                feed.name,
+                error,
+                extra=event("channel.unshared", channel=feed.name, reason=str(error)),
+            )
         elsewhere = isinstance(error, NonUniqueChannelName | TooManyFamilyChannels)
         self.ending.end(feed, "failed", keep=not elsewhere, tell=False)
 
@@ -224,6 +234,7 @@ class Registry:
         self._add_within(self._settings.max_virtual_channels, feed, place)
 
     def _add_within(self, limit: int | None, feed: Feed, place: Place) -> None:
+        feed.counters = self.counters_of(feed.name)
         with self._lock:
             if limit is not None and self._live >= limit:
                 raise TooManyVirtualChannels(limit)
@@ -231,6 +242,12 @@ class Registry:
             self._live += 1
         if waiting:
             self._runtime.loop.run(lambda: self._fanout.join(waiting, feed))
+
+    def counters_of(self, name: str) -> ChannelCounters:
+        """Return the counts of a channel of that name."""
+        counters = self._runtime.counters
+        label = self.reserved.label(name)
+        return counters.created if label is None else counters.of(label)
 
     def _uncount(self) -> None:
         with self._lock:

@@ -83,6 +83,19 @@ class Reserved:
                 return None if read is None else (family, read)
         return None
 
+    def label(self, name: str) -> str | None:
+        """Return the declared name that a name, as clients write it, belongs to; `None` if none.
+
+        Without the check of the words, as the channel exists: for figures.
+        """
+        if name.startswith("~"):
+            return name if name[1:] in self._own else None
+        if name in self._exact:
+            return name
+        return next(
+            (pattern.name for pattern, _ in self._families if pattern.match(name) is not None), None
+        )
+
     def named(self, name: str) -> Owner | None:
         """Return the declaration with this name; a family's name includes its words."""
         for pattern, family in self._families:
@@ -90,15 +103,33 @@ class Reserved:
                 return family
         return self._exact.get(name)
 
+    def labelled(self, label: str) -> Owner | None:
+        """Return the declaration of a site name, or of a name in every client process, with `~`."""
+        return self.find_own(label[1:]) if label.startswith("~") else self.named(label)
+
+    def owners(self) -> list[Owner]:
+        """Return all declarations."""
+        families = (family for _, family in self._families)
+        return [*self._exact.values(), *families, *(own for own in self._own.values() if own)]
+
     def names(self) -> list[str]:
         """Return the declared names of the site, families with their words."""
-        return [*self._exact, *(pattern.name for pattern, _ in self._families)]
+        return [*self._exact, *self.families]
+
+    @property
+    def labels(self) -> list[str]:
+        """All declared names as clients write them, families with their words."""
+        return [*self.names(), *(f"~{name}" for name in self._own)]
+
+    @property
+    def families(self) -> list[str]:
+        """The names of families, with their words."""
+        return [pattern.name for pattern, _ in self._families]
 
     @property
     def digest(self) -> str:
         """The same for all applications that declare the same names."""
-        names = sorted([*self.names(), *(f"~{name}" for name in self._own)])
-        return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+        return hashlib.sha256("\n".join(sorted(self.labels)).encode()).hexdigest()[:16]
 
     def find_own(self, name: str) -> Owner | None:
         """Return the declaration of a name, without its `~`, in every client process."""

@@ -169,24 +169,21 @@ class Sharing:
             await self.opened(feed)
             await self._broker.follow(feed)
             feed.live = True
-            if feed.closed is not None:
-                self._broker.unfollow(feed)  # though a namesake may live
+            if feed.latest.over:
+                self._broker.unfollow(feed.latest)  # though a namesake may live
 
     async def _open(self, feed: Feed, opening: Opening) -> None:
         try:
             if feed.owner is not None:
                 await self.owner_known(feed.owner)
             await self._broker.open(feed, make=opening.barred is None)
-            if feed.closed is not None:
-                self._broker.unfollow(feed)  # its client process has closed meanwhile
             if feed.owner is None:  # else the connection that reads it fills the window
                 await self._broker.follow(feed)
                 feed.latest.live = True
-            right = feed.latest.right
-            if right is not None:
-                self._broker.bid(feed.latest, continues=right.continues)
-            elif feed.reclaim and not feed.sourced:
-                self._broker.bid(feed.latest)
+            if feed.latest.over:  # the client process has closed, or was let go, meanwhile
+                self._broker.unfollow(feed.latest)
+            else:
+                self._bid(feed.latest)
         except CometError as error:
             missing = isinstance(error, ChannelClosed)
             opening.error = (missing and opening.barred) or error
@@ -194,6 +191,12 @@ class Sharing:
         finally:
             del self._openings[feed]
             opening.done.set()
+
+    def _bid(self, feed: Feed) -> None:
+        if feed.right is not None:
+            self._broker.bid(feed, continues=feed.right.continues)
+        elif feed.reclaim and not feed.sourced:
+            self._broker.bid(feed)
 
     async def acquire(self, feed: Feed, right: Right) -> bool:
         """Wait until this worker may read the source of a channel.

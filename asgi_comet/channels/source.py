@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import traceback
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
@@ -25,6 +26,7 @@ from asgi_comet.brokers.logs import Fenced, Stored
 from asgi_comet.channels.feed import Feed
 from asgi_comet.core.history import History, check_count
 from asgi_comet.errors import ChannelClosed, ChannelFull, CometError
+from asgi_comet.log_events import event
 from asgi_comet.position import Position
 
 __all__ = ["CLOSE_LIMIT", "Demand", "Pump", "check_ahead", "close_source"]
@@ -34,6 +36,7 @@ _logger = logging.getLogger(__name__)
 AHEAD = 64  # values read before the first of them is known to be stored
 BATCH = 32  # values read between two turns of the loop, if the source never waits
 CLOSE_LIMIT = 10.0  # seconds in which a source must end and close; then it is cancelled
+FAULT_LIMIT = 2000  # characters of a traceback that are kept for operators
 CLOSE_AT_LEAST = 1.0  # seconds of `CLOSE_LIMIT` reserved for `aclose()`
 
 
@@ -126,6 +129,7 @@ class Pump:
 
     Attributes:
         clean: Whether the source has closed in time, and all its values are stored.
+        fault: The end of the traceback, if the source has failed; otherwise empty.
     """
 
     def __init__(
@@ -152,6 +156,7 @@ class Pump:
         self._wake: Callable[[], None] = _asleep
         self._behind: deque[Callable[[], Awaitable[Position]]] = deque()  # not known to be stored
         self.clean: bool = True
+        self.fault: str = ""
 
     def stop(self) -> None:
         """Close the source: cancel it once where it waits, and after the time limit for good.
@@ -202,7 +207,12 @@ class Pump:
                 return "ended"
             if isinstance(error, ChannelClosed | ChannelFull) and error.name == self._feed.name:
                 return "ended"  # this channel was closed now, not one that the source uses
-            _logger.exception("the source of channel %.200r failed", self._feed.name)
+            _logger.exception(
+                "the source of channel %.200r failed",
+                self._feed.name,
+                extra=event("source.failed", channel=self._feed.name),
+            )
+            self.fault = traceback.format_exc()[-FAULT_LIMIT:]
             return "failed"
         return "ended"
 
@@ -240,7 +250,11 @@ class Pump:
         except (Exception, asyncio.CancelledError) as error:
             pass_cancellation(error)
             self.clean = False
-            _logger.exception("the source of channel %.200r failed to close", self._feed.name)
+            _logger.exception(
+                "the source of channel %.200r failed to close",
+                self._feed.name,
+                extra=event("source.failed", channel=self._feed.name),
+            )
 
     def _stop(self) -> None:
         if self._limit is not None:
@@ -255,6 +269,7 @@ class Pump:
             "the source of channel %.200r did not close within %g s and was cut off",
             self._feed.name,
             CLOSE_LIMIT,
+            extra=event("function.cut_off", channel=self._feed.name, seconds=CLOSE_LIMIT),
         )
         self.clean = False
         scope.cancel()

@@ -45,7 +45,7 @@ class Client:
 
     Raises:
         ValueError: The URL is none of http or https, the token would be sent in clear, or a header
-            has characters that none may have.
+            or a cookie has characters that none may have.
     """
 
     def __init__(  # noqa: PLR0913 - independent options of one client, each by name

@@ -12,6 +12,7 @@ import httpx
 
 from asgi_comet.client.target import Target
 from asgi_comet.errors import BadRequest
+from asgi_comet.log_events import event
 from asgi_comet.protocol.events import decode_object
 from asgi_comet.protocol.steps import Lost, Pause, Reply, check_reply
 
@@ -70,4 +71,17 @@ def read_process(reply: Reply) -> str:
 def log_pause(target: Target, pause: Pause) -> None:
     """Log why a client waits; a warning for the first try that fails."""
     level = logging.WARNING if pause.tries == 1 else logging.INFO
-    _logger.log(level, "%s: %s; next try in %.1f s", target.shown, pause.why, pause.seconds)
+    _logger.log(
+        level,
+        "%s: %s; next try in %.1f s",
+        target.shown,
+        pause.why,
+        pause.seconds,
+        extra=event(
+            "connection.lost",
+            server=target.shown,
+            reason=pause.why,
+            seconds=pause.seconds,
+            count=pause.tries,
+        ),
+    )

@@ -64,7 +64,7 @@ def make_target(
 
     Raises:
         ValueError: The URL is none of http or https, the token would be sent in clear, or a header
-            has characters that none may have.
+            or a cookie has characters that none may have.
     """
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
@@ -77,12 +77,13 @@ def make_target(
                 "read it; use https, or say insecure=True"
             )
         found["Authorization"] = f"Bearer {token}"
-    for name, value in found.items():
-        if not _HEADER.fullmatch(f"{name}: {value}"):
-            raise ValueError(
-                f"expected printable ASCII without spaces around as the header {name!r:.80}, got "
-                "something else, like a newline at its end; its value is not shown here"
-            )
+    for what, given in (("header", found), ("cookie", cookies or {})):
+        for name, value in given.items():
+            if not _HEADER.fullmatch(f"{name}: {value}"):
+                raise ValueError(
+                    f"expected printable ASCII without spaces around as the {what} {name!r:.80}, "
+                    "got something else, like a newline at its end; its value is not shown here"
+                )
     secure = parts.scheme == "https"
     port = parts.port or (443 if secure else 80)
     tls = (ssl_context or ssl.create_default_context()) if secure else None

@@ -22,13 +22,15 @@ class Chunk:
         data: Bytes or text.
         size: The size in an answer or a write, in bytes.
         upto: The offset of the last message.
+        count: How many messages there are.
         message: The ASGI message with `data`, set by the first stream that sends it.
         taken: Whether the server has taken the run for a stream.
     """
 
-    __slots__ = ("data", "message", "size", "taken", "upto")
+    __slots__ = ("count", "data", "message", "size", "taken", "upto")
 
-    def __init__(self, data: Any, size: int, upto: int) -> None:
+    def __init__(self, data: Any, size: int, upto: int, count: int) -> None:
+        self.count: int = count
         self.data: Any = data
         self.size: int = size
         self.upto: int = upto
@@ -102,13 +104,13 @@ class Encoder:
         parts, gap = self._write(name, epoch, messages), self.gap
         if len(parts) == 1:  # the usual case
             size = len(parts[0]) + self._around
-            return Chunk(self._join(parts), size, messages[0].offset)
+            return Chunk(self._join(parts), size, messages[0].offset, 1)
         size = sum(map(len, parts)) + gap * len(parts) + self._around - gap
         if max_bytes is not None:
             while size > max_bytes and len(parts) > 1:
                 size -= len(parts.pop()) + gap
         upto = messages[len(parts) - 1].offset if parts else 0
-        return Chunk(self._join(parts), size, upto)
+        return Chunk(self._join(parts), size, upto, len(parts))
 
     def end(self, begun: Chunk, epoch: str, max_bytes: int) -> tuple[Any, int, Chunk]:
         """Encode the part of a run that is not shared.

@@ -27,9 +27,10 @@ from asgi_comet.declare.restarting import Restarting, Script, Silent
 from asgi_comet.declare.shares import Share, Shares
 from asgi_comet.errors import BrokerUnavailable, CometError, InvalidName, NonUniqueChannelName
 from asgi_comet.identity.process import Client
+from asgi_comet.log_events import event
 from asgi_comet.settings import Settings
 
-__all__ = ["Declarations", "Match"]
+__all__ = ["Declarations", "Match", "Member"]
 
 Member = Restarting | Silent
 Job = Callable[[], Awaitable[None]]
@@ -62,17 +63,20 @@ class Declarations(Opener):
         settings: Limits, and how long a member of a family lingers.
         channels: Makes and ends the channels.
         runtime: Runs the sources.
+
+    Attributes:
+        live: The live members of each declaration.
+        shares: The members of families, as the limits count them.
     """
 
     def __init__(self, settings: Settings, channels: Registry, runtime: Runtime) -> None:
-        self._settings = settings
         self._channels = channels
         self._runtime = runtime
         self._reserved = channels.reserved
         self._lock = threading.Lock()
         self._site: dict[Declaration, Member | None] = {}  # the last of each
-        self._live: dict[Declaration, dict[Member, tuple[Share[Member], ...]]] = {}
-        self._shares: Shares[Member] = Shares(
+        self.live: dict[Declaration, dict[Member, tuple[Share[Member], ...]]] = {}
+        self.shares: Shares[Member] = Shares(
             settings.max_family_channels,
             settings.max_family_channels_per_session,
             runtime.clock,
@@ -183,7 +187,8 @@ class Declarations(Opener):
 
     def report(self, name: str, error: Exception) -> None:
         """Log that a channel could not start, at most once a second: clients choose names."""
-        self._warnings.warning("channel %.200r could not be started: %s", name, error)
+        told = event("channel.unstarted", channel=name, reason=str(error))
+        self._warnings.warning("channel %.200r could not be started: %s", name, error, extra=told)
 
     def report_unknown(self, name: str) -> None:
         """Log an unknown name and the known names of the site, at level DEBUG."""
@@ -192,12 +197,13 @@ class Declarations(Opener):
         live = self._channels.site.directory.names()
         known = [*self._reserved.names(), *(one for one in live if not self._reserved.taken(one))]
         named = ", ".join(map(repr, known[:NAMED])) + (", ..." if known[NAMED:] else "")
-        _logger.debug("there is no channel %.200r (there are: %s)", name, named or "none")
+        told, named = event("channel.unknown", channel=name), named or "none"
+        _logger.debug("there is no channel %.200r (there are: %s)", name, named, extra=told)
 
     def members(self, declared: Declaration) -> list[Feed]:
         """Return the live feeds of a declaration."""
         with self._lock:
-            return [member.feed for member in self._live.get(declared, ())]
+            return [member.feed for member in self.live.get(declared, ())]
 
     def feeds_of(self, name: str) -> list[Feed]:
         """Return the live feeds of a channel of the site, or of a declaration, by its name."""
@@ -268,10 +274,10 @@ class Declarations(Opener):
                 found = place.directory.find(place.prefix + name)
                 # A channel without a source starts afresh as soon as it was closed.
                 if found is not None and (make is not None or found.closed is None):
-                    self._shares.touch(found.name)
+                    self.shares.touch(found.name)
                     return found
                 bounded = declared.family and self._channels.appending.publisher is None
-                shares = self._shares.of(listener) if bounded else ()
+                shares = self.shares.of(listener) if bounded else ()
                 rooms = (share.make_room() for share in shares)
                 longest: Member | None = next((member for member in rooms if member), None)
                 if longest is not None:
@@ -279,7 +285,7 @@ class Declarations(Opener):
                 else:
                     barred = next((share.barred for share in shares if share.barred), None)
                     member = self._make_member(declared, place, name, make, barred)
-                    self._live.setdefault(declared, {})[member] = shares
+                    self.live.setdefault(declared, {})[member] = shares
                     for share in shares:
                         share.note(name, member, 0)
                     break
@@ -330,17 +336,14 @@ class Declarations(Opener):
             member.feed.observers = (*member.feed.observers, observe)
 
         def forget() -> None:
-            # Breaks a reference cycle. Otherwise the member's objects stay until the timer
-            # expires and the garbage collector runs, which stops the event loop meanwhile.
+            # Breaks a reference cycle: the garbage collector would stop the event loop meanwhile.
             timers.stop(leave)
             feed = member.feed
             feed.observers, feed.stop, feed.right = (), None, None
 
         async def look() -> None:
-            if declared.family:
-                observe(
-                    len(member.feed.listeners)
-                )  # also for listeners attached before `observe` was set
+            if declared.family:  # also for listeners attached before `observe` was set
+                observe(len(member.feed.listeners))
 
         async def run() -> None:
             await look()
@@ -350,7 +353,6 @@ class Declarations(Opener):
 
         if isinstance(member, Silent):
             member.forget = forget
-
         self._schedule(run, look)
 
     def _schedule(self, run: Job, look: Job) -> None:
@@ -369,7 +371,7 @@ class Declarations(Opener):
         if listeners > CROWD:
             return  # no bound changes
         with self._lock:
-            for share in self._live.get(declared, {}).get(member, ()):
+            for share in self.live.get(declared, {}).get(member, ()):
                 share.note(member.feed.name, member, listeners)
 
     def _evict(self, member: Member) -> None:
@@ -378,8 +380,7 @@ class Declarations(Opener):
         Raises:
             BrokerUnavailable: The member cannot be ended now.
         """
-        shares = {share for live in self._live.values() for share in live.get(member, ())}
-        for share in shares:
+        for share in {share for live in self.live.values() for share in live.get(member, ())}:
             share.leave(member.feed.name)
             if not self._channels.sharing.connected:
                 share.note(member.feed.name, member, 0)
@@ -388,11 +389,8 @@ class Declarations(Opener):
 
     def _leave(self, declared: Declaration, member: Member) -> None:
         with self._lock:
-            live = self._live.get(declared, {})
-            for share in live.pop(member, ()):
+            for share in self.live.get(declared, {}).pop(member, ()):
                 share.leave(member.feed.name)
-            if not live:
-                self._live.pop(declared, None)
 
 
 def _make_source(declared: Declaration, *args: object, **words: object) -> Callable[[], Any] | None:

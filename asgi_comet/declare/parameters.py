@@ -19,6 +19,7 @@ from asgi_comet.channels.annotations import name_type, resolve
 from asgi_comet.core.names import NAME_LIMIT
 from asgi_comet.core.pattern import Pattern
 from asgi_comet.errors import InvalidDeclaration, InvalidName
+from asgi_comet.log_events import event
 
 __all__ = ["Words", "check_process_source", "check_source"]
 
@@ -159,6 +160,7 @@ class Words:
                 self._pattern.name,
                 texts,
                 error,
+                extra=event("channel.unstarted", channel=self._pattern.name, reason=repr(error)),
             )
             return None
 

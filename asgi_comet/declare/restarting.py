@@ -10,7 +10,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import anyio
 
@@ -21,6 +21,7 @@ from asgi_comet.channels.feed import Feed
 from asgi_comet.channels.registry import Registry
 from asgi_comet.channels.right import Right
 from asgi_comet.channels.source import Demand, Pump
+from asgi_comet.log_events import event
 
 __all__ = ["Restarting", "Script", "Silent"]
 
@@ -70,6 +71,12 @@ class Silent:
         self._runtime = runtime
         feed.stop = self.stop
 
+    state: ClassVar[str] = "none"
+    """The state of the source: there is none."""
+
+    fault: ClassVar[str] = ""
+    """The traceback of the source: there is none."""
+
     @property
     def feed(self) -> Feed:
         """The current feed of the channel."""
@@ -107,6 +114,7 @@ class Restarting:
         "_clean",
         "_demand",
         "_failures",
+        "_fault",
         "_feed",
         "_pause",
         "_pump",
@@ -124,6 +132,7 @@ class Restarting:
         self._stopped = False
         self._again = False
         self._failures = 0
+        self._fault = ""
         self._began = 0.0
         self._demand: Demand | None = None
         self._pump: Pump | None = None
@@ -140,6 +149,18 @@ class Restarting:
             self._feed = self._feed.latest
         return self._feed
 
+    @property
+    def state(self) -> str:
+        """The state of the source: `reads`, `restarts` after a failure, or `elsewhere`."""
+        if self._pump is not None:
+            return "reads"
+        return "restarts" if self._pause is not None else "elsewhere"
+
+    @property
+    def fault(self) -> str:
+        """The end of the traceback of the last failure of the source; empty without one."""
+        return self._fault
+
     def stop(self) -> None:
         """Close the source and do not restart it. Idempotent, thread-safe."""
         self._stopped = True
@@ -154,6 +175,7 @@ class Restarting:
             if self._again and not self._stopped:
                 self._pause = anyio.Event()
                 await self._runtime.timers.wait(self._pause, _choose_pause(self._failures))
+                self._pause = None
             elif not right.taken:
                 break
         sharing.release(self.feed, clean=self._clean)
@@ -171,6 +193,7 @@ class Restarting:
             runtime=self._runtime,
         )
         await self._pump.run()
+        self._fault = self._pump.fault or self._fault
         self._clean, self._pump = self._pump.clean, None
 
     def _make(self) -> AsyncIterator[Any]:
@@ -195,8 +218,12 @@ class Restarting:
         steady = self._runtime.clock.now() - self._began >= STEADY
         self._failures = 1 if steady else self._failures + 1
         self._again = True
-        self._channels.restarts += 1
-        _logger.warning("the source of channel %.200r is to be started again", feed.name)
+        feed.counters.restarts += 1
+        _logger.warning(
+            "the source of channel %.200r is to be started again",
+            feed.name,
+            extra=event("source.restarted", channel=feed.name, count=self._failures),
+        )
         if not feed.kind.only_last and not self._script.continues:
             self._channels.sharing.restart(feed)
             self._ask()

@@ -1,4 +1,4 @@
-"""Files for pages: the browser client with its types, and the htmx extension.
+"""Files for pages: the browser client with its types, the htmx extension, and the dashboard's.
 
 Owns how the files are served: compressed once, with an `ETag` for each form.
 Source: docs/wire.md#scripts.
@@ -23,6 +23,8 @@ ASSETS: dict[str, bytes] = {
     "comet.js": JAVASCRIPT,
     "comet.d.ts": b"application/typescript; charset=utf-8",
     "htmx.js": JAVASCRIPT,
+    "admin.js": JAVASCRIPT,
+    "admin.css": b"text/css; charset=utf-8",
 }
 """The content type of each file, by its name below PREFIX."""
 

@@ -15,7 +15,13 @@ from asgi_comet.node.build import Node
 from asgi_comet.position import Position
 from asgi_comet.protocol.events import decode_ack
 from asgi_comet.transports import subscribing
-from asgi_comet.transports.access import check_claim, not_yet, recognise, require_people, too_many
+from asgi_comet.transports.access import (
+    check_claim,
+    recognise,
+    require_people,
+    too_many,
+)
+from asgi_comet.transports.postponing import not_yet
 
 __all__ = ["acknowledge", "acknowledged", "close_process", "open_process"]
 

@@ -19,6 +19,7 @@ from asgi_comet._runtime.stepping import advance, is_direct
 from asgi_comet._runtime.timers import Timers
 from asgi_comet._runtime.waiting import Deadline, Interrupt, make_interrupt
 from asgi_comet.http.headers import essence, read_headers
+from asgi_comet.log_events import event
 from asgi_comet.settings import Settings
 
 __all__ = [
@@ -43,6 +44,7 @@ _logger = logging.getLogger(__name__)
 JSON = b"application/json"
 TEXT = b"text/plain; charset=utf-8"
 TURNS = 2  # of the loop: one reads the end of the connection, one tells the request
+OUTCOMES = {403: "forbidden", 429: "limit"}
 DIGITS = 18  # of a Content-Length, at most
 
 _NO_STORE = (b"cache-control", b"no-store")
@@ -50,11 +52,16 @@ _NOSNIFF = (b"x-content-type-options", b"nosniff")
 
 
 class Refusal(Exception):
-    """A request that is answered with an error; the text is the reason for the client."""
+    """A request that is answered with an error; the text is the reason for the client.
+
+    Attributes:
+        outcome: What became of the connection, for the figures; `None` if they do not count it.
+    """
 
     def __init__(self, status: int, reason: str, **headers: str) -> None:
         super().__init__(reason)
         self.status: int = status
+        self.outcome: str | None = OUTCOMES.get(status)
         self.headers: Sequence[tuple[bytes, bytes]] = [
             (name.replace("_", "-").lower().encode(), value.encode())
             for name, value in headers.items()
@@ -114,6 +121,7 @@ class Exchange:
         claim: The `Claim` to a session; `None` until recognised, and without one.
         renew: Makes the headers that set a cookie with the answer; `None` for no cookie.
         sessions: The sessions in the request's cookies; `None` until parsed.
+        transport: The transport of the endpoint, for the figures; `None` for the others.
     """
 
     __slots__ = (
@@ -129,6 +137,7 @@ class Exchange:
         "scope",
         "send",
         "sessions",
+        "transport",
     )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, root: str, path: str) -> None:
@@ -145,6 +154,7 @@ class Exchange:
         self.claim: Any = None
         self.renew: Callable[[], Sequence[tuple[bytes, bytes]]] | None = None
         self.sessions: tuple[str, ...] | None = None
+        self.transport: str | None = None
 
     @property
     def cookies(self) -> Sequence[tuple[bytes, bytes]]:
@@ -300,7 +310,7 @@ async def answer(
             if not done and not await send_slowly(serving, sending):
                 return False
     except (OSError, RuntimeError) as error:  # uvloop raises RuntimeError for a closed transport
-        _logger.debug("an answer was not taken: %r", error)
+        _logger.debug("an answer was not taken: %r", error, extra=event("answer.lost"))
         return False
     return True
 

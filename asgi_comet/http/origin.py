@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from starlette.types import Scope
 
 from asgi_comet.http.headers import Headers
+from asgi_comet.log_events import event
 
 __all__ = ["PREFLIGHT", "Origin", "OriginRule", "parse_origin"]
 
@@ -109,6 +110,11 @@ class OriginRule:
                 "refused %.200r: expected Sec-Fetch-Site same-origin, got %.200r",
                 _without_token(scope["path"]),
                 site,
+                extra=event(
+                    "origin.refused",
+                    path=_without_token(scope["path"]),
+                    reason=site.decode("latin-1"),
+                ),
             )
             return None
         expected = self._own(scope, headers.get(b"host", b""))
@@ -120,11 +126,38 @@ class OriginRule:
         _logger.warning(
             "refused %.200r: expected Origin %s, got %.200r%s",
             _without_token(scope["path"]),
-            " or ".join(f"{s}://{host}:{port}" for s, host, port in sorted(expected)),
+            _spell(expected),
             came,
             "" if origin is None else _REMEDY % came.decode("latin-1"),
+            extra=event(
+                "origin.refused", path=_without_token(scope["path"]), origin=came.decode("latin-1")
+            ),
         )
         return None
+
+    def is_own(self, scope: Scope, headers: Headers) -> bool:
+        """Return whether a request proves that a page of the server's own origin sent it.
+
+        Allowed origins do not count, and absence is no proof. A refusal was logged.
+        """
+        came, site = headers.get(b"origin"), headers.get(b"sec-fetch-site")
+        expected = self._own(scope, headers.get(b"host", b""))
+        own = site == b"same-origin"
+        if came is not None:
+            own = parse_origin(came.decode("latin-1")) in expected
+        if not own:
+            _logger.warning(
+                "refused %.200r: expected Origin %s, or Sec-Fetch-Site same-origin, "
+                "got %.200r and %.200r",
+                scope["path"],
+                _spell(expected),
+                came,
+                site,
+                extra=event(
+                    "origin.refused", path=scope["path"], origin=(came or b"").decode("latin-1")
+                ),
+            )
+        return own
 
     def cors(self, headers: Headers) -> Sequence[tuple[bytes, bytes]]:
         """Return the headers that let a page of an allowed origin read a public file."""
@@ -142,6 +175,10 @@ class OriginRule:
             if origin is not None:
                 own.add(origin)
         return own
+
+
+def _spell(origins: set[Origin]) -> str:
+    return " or ".join(f"{scheme}://{host}:{port}" for scheme, host, port in sorted(origins))
 
 
 def _without_token(path: str) -> str:

@@ -24,6 +24,7 @@ from asgi_comet.errors import (
     TooManyProcesses,
     Unconfirmed,
 )
+from asgi_comet.log_events import event
 
 __all__ = ["HANDLED", "exception_handlers", "make_response"]
 
@@ -49,7 +50,11 @@ def make_response(error: Exception) -> JSONResponse:
         case ProcessClosed():
             status = 410
         case BrokerUnavailable() | Unconfirmed():
-            _seldom.warning("a request was answered 503: %s", error)
+            _seldom.warning(
+                "a request was answered 503: %s",
+                error,
+                extra=event("request.postponed", reason=str(error)),
+            )
             status, headers = 503, {"Retry-After": SOON}
             text = f"{text.removesuffix(f': {error.reason}')}; try again in a moment"
         case TooManyProcesses():

@@ -14,6 +14,7 @@ from typing import Any
 from asgi_comet.brokers.base import Broker
 from asgi_comet.errors import BrokerUnavailable, Unconfirmed
 from asgi_comet.identity.announcing import Announcement, Announcer
+from asgi_comet.log_events import event
 
 __all__ = ["Changes", "Confirmation"]
 
@@ -99,10 +100,10 @@ class Changes:
         confirmation, people = Confirmation(), self._broker.people
         if announcer is None or people is None or not announcer.loop.running:
             return confirmation
-        event = f"{kind} {json.dumps(details, separators=(',', ':'))}"
+        news = f"{kind} {json.dumps(details, separators=(',', ':'))}"
 
         async def tell() -> None:
-            told = await people.tell_all(event, lasting=kind if lasting else "")
+            told = await people.tell_all(news, lasting=kind if lasting else "")
             confirmation._workers = told
 
         confirmation._announcement = announcement = announcer.tell(self, tell)
@@ -111,12 +112,16 @@ class Changes:
             _block(announcement)
         return confirmation
 
-    def told(self, event: str) -> None:
+    def told(self, news: str) -> None:
         """Make a change that a worker has made, maybe this one."""
-        kind, _, details = event.partition(" ")
+        kind, _, details = news.partition(" ")
         make = self._makes.get(kind)
         if make is None:  # a worker of newer code
-            _logger.warning("an event of another worker is of an unknown kind: %.40r", kind)
+            _logger.warning(
+                "an event of another worker is of an unknown kind: %.40r",
+                kind,
+                extra=event("worker.differs", reason=kind),
+            )
         else:
             make(json.loads(details))
 

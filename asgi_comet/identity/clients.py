@@ -10,6 +10,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Hashable
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from asgi_comet._runtime.timers import Timer
@@ -19,6 +20,7 @@ from asgi_comet.identity.alone import Alone
 from asgi_comet.identity.household import Household
 from asgi_comet.identity.process import Claim, Client, Session, Stale
 from asgi_comet.identity.registered import Registered
+from asgi_comet.log_events import event
 from asgi_comet.settings import Settings
 
 __all__ = ["SUCCESSION", "Claimed", "Clients", "new_session"]
@@ -64,6 +66,11 @@ class Clients(Alone):
         """How many sessions are in the tables, those without a client process included."""
         return len(self._claims)
 
+    @property
+    def known_users(self) -> int:
+        """How many users the sessions in the tables belong to."""
+        return len(self._users)
+
     def sessions(self, user: Hashable = None) -> list[Session]:
         """Return the sessions with an open client process: all, or those of a user."""
         with self._opening:
@@ -77,6 +84,14 @@ class Clients(Alone):
             if user is None:
                 return list(self._processes.values())
             return [p for session in self._users.get(user, {}) for p in session._clients]
+
+    def page(self, start: int, stop: int) -> list[Client]:
+        """Return some of the open client processes, user by user, those of visitors last."""
+        with self._opening:
+            visitors = (c.session for c in self._claims.values() if c.session.user is None)
+            sessions = chain(chain.from_iterable(self._users.values()), visitors)
+            tabs = chain.from_iterable(one._processes.values() for one in sessions)
+            return list(islice(tabs, start, stop))
 
     def check_running(self) -> None:
         """Raise unless the lifespan runs: a process would never be closed.
@@ -314,7 +329,11 @@ class Clients(Alone):
         if not idle:
             raise TooManyProcesses(limit, of_session=True)
         longest = max(idle, key=Client.inactive_for)
-        _logger.info("a session has %d client processes: closing the longest idle", limit)
+        _logger.info(
+            "a session has %d client processes: closing the longest idle",
+            limit,
+            extra=event("process.evicted", count=limit),
+        )
         longest.close()
 
 

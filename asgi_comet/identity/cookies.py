@@ -1,4 +1,4 @@
-"""Reading and writing the one cookie there is.
+"""Reading and writing a cookie of ours: of a session, or of an operator who has signed in.
 
 Owns its name and attributes. Must not know what its value means.
 """
@@ -19,21 +19,22 @@ HEADER_LIMIT = 64 * 1024  # bytes of cookies that are searched, as many as h11 t
 
 
 class Cookie:
-    """The cookie that names a session.
+    """A signed cookie.
 
-    On https it is `Secure` and has the prefix `__Host-`, so that no other host can set it and none
-    without TLS sees it.
+    On https it is `Secure` and has a prefix. With `__Host-`, no other host can set it and none
+    without TLS sees it; this prefix needs the path `/`.
 
     Args:
         name: Its name without the prefix.
         same_site: Which sites' pages send it.
+        prefix: The prefix on https.
 
     Source: docs/wire.md#cookies-and-tokens; RFC 6265bis, "The __Host- prefix".
     """
 
-    def __init__(self, name: str, same_site: SameSite) -> None:
+    def __init__(self, name: str, same_site: SameSite, prefix: str = "__Host-") -> None:
         self._plain = name.encode()
-        self._secure = b"__Host-" + self._plain
+        self._secure = prefix.encode() + self._plain
         self._same_site = same_site.capitalize()
 
     def read(self, scope: Scope) -> list[str]:
@@ -56,11 +57,20 @@ class Cookie:
                 left = max(left - len(header), 0)
         return values
 
-    def write(self, scope: Scope, value: str) -> tuple[bytes, bytes]:
-        """Return the header that sets it, in answer to a request."""
+    def write(
+        self, scope: Scope, value: str, *, path: str = "/", age: int = COOKIE_AGE
+    ) -> tuple[bytes, bytes]:
+        """Return the header that sets it, in answer to a request.
+
+        Args:
+            scope: The request.
+            value: Its value.
+            path: A browser sends it with requests below this path only.
+            age: How many seconds a browser keeps it; 0 deletes it.
+        """
         secure = _is_secure(scope)
         name = self._secure if secure else self._plain
-        attributes = f"; Path=/; Max-Age={COOKIE_AGE}; HttpOnly; SameSite={self._same_site}"
+        attributes = f"; Path={path}; Max-Age={age}; HttpOnly; SameSite={self._same_site}"
         return b"set-cookie", name + f"={value}{attributes}{'; Secure' * secure}".encode()
 
 

@@ -19,6 +19,7 @@ from asgi_comet.identity.clients import Claimed, new_session
 from asgi_comet.identity.mirror import Mirror
 from asgi_comet.identity.moves import Move
 from asgi_comet.identity.process import Claim, Client, ClientProcess, Session, Stale
+from asgi_comet.log_events import event
 
 __all__ = ["Copies"]
 
@@ -124,7 +125,11 @@ class Copies(Mirror):
         try:
             await self._visit([session.id], "")
         except BrokerUnavailable as error:
-            _logger.warning("tabs were not told that their session's user has changed: %s", error)
+            _logger.warning(
+                "tabs were not told that their session's user has changed: %s",
+                error,
+                extra=event("change.missed", reason=str(error)),
+            )
         else:
             tell([process for process in self._list(session) if not self._is_opening(process)])
 

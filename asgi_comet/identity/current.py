@@ -21,6 +21,7 @@ from asgi_comet.identity.clients import Claimed, new_session
 from asgi_comet.identity.logins import Login
 from asgi_comet.identity.process import Claim, Client, Session, Stale
 from asgi_comet.identity.users import Users
+from asgi_comet.log_events import event
 
 __all__ = ["CurrentRequest", "Recogniser", "current_process", "current_request"]
 
@@ -278,7 +279,11 @@ class CurrentRequest:
             return None  # the client is asked again when it connects
         except Exception as error:
             advice = advise(error)
-            _logger.exception("the application could not say who a request belongs to%s", advice)
+            _logger.exception(
+                "the application could not say who a request belongs to%s",
+                advice,
+                extra=event("identify.failed"),
+            )
             return None
 
     def _keep(self, found: Claimed) -> Client:
@@ -352,6 +357,7 @@ class CurrentRequest:
             "the session's default client process, which no tab reads: in the page write "
             "comet.fetch(...) in place of fetch(...)",
             self._scope["path"],
+            extra=event("setup.advised", path=self._scope["path"]),
         )
 
     def _find_named(self, token: bytes) -> Claimed:

@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 
 from asgi_comet._runtime.functions import call, name_of
+from asgi_comet.log_events import event
 
 __all__ = ["Endings"]
 
@@ -56,6 +57,11 @@ class Endings:
                 "a function of on_process_close took more than %g s and was cut off: %s",
                 LIMIT,
                 name_of(function),
+                extra=event("function.cut_off", function=name_of(function), seconds=LIMIT),
             )
         except Exception:
-            _logger.exception("a function of on_process_close failed: %s", name_of(function))
+            _logger.exception(
+                "a function of on_process_close failed: %s",
+                name_of(function),
+                extra=event("function.failed", function=name_of(function)),
+            )

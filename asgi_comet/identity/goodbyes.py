@@ -17,6 +17,7 @@ import anyio
 from asgi_comet._runtime.functions import name_of
 from asgi_comet._runtime.tasks import Background
 from asgi_comet._runtime.waiting import pass_cancellation
+from asgi_comet.log_events import event
 
 __all__ = ["Goodbyes"]
 
@@ -64,13 +65,20 @@ class Goodbyes:
                     await found
         except (Exception, asyncio.CancelledError) as error:
             pass_cancellation(error)
-            _logger.exception("an on_close callback failed: %s", name_of(callback))
+            _logger.exception(
+                "an on_close callback failed: %s",
+                name_of(callback),
+                extra=event("function.failed", function=name_of(callback)),
+            )
         else:
             if limit.cancelled_caught:
                 _logger.warning(
                     "an on_close callback took more than %g s and was cut off: %s",
                     CALLBACK_LIMIT,
                     name_of(callback),
+                    extra=event(
+                        "function.cut_off", function=name_of(callback), seconds=CALLBACK_LIMIT
+                    ),
                 )
         finally:
             self._left.discard(token)

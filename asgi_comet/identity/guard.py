@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 import anyio
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
+from asgi_comet._runtime.counters import ChannelCounters, Histogram
 from asgi_comet._runtime.functions import call
-from asgi_comet._runtime.loop import LoopThread
+from asgi_comet._runtime.runtime import Runtime
 from asgi_comet.channels.feed import Authorize, Feed, Listener
 from asgi_comet.channels.registry import Registry
 from asgi_comet.identity.changes import Changes, Confirmation
@@ -37,11 +39,13 @@ class Guard:
         guards: The rules that this rule belongs to.
         authorize: The application's function.
         parameters: The words of the channel's name.
+        counters: The counts of the channel.
     """
 
     guards: Guards
     authorize: Authorize
     parameters: Mapping[str, Any]
+    counters: ChannelCounters
 
     async def admits(self, connection: HTTPConnection) -> bool:
         """Return whether a connection may read the channel.
@@ -53,12 +57,27 @@ class Guard:
             TimeoutError: The application did not answer within 10 s.
             Exception: Any other exception of the application.
         """
-        with anyio.fail_after(ASK_LIMIT):
-            while True:
-                revoked = self.guards.revoked
-                may = await self._ask(connection)
-                if revoked == self.guards.revoked or not may:
-                    return may
+        began, answers = perf_counter(), self.counters.authorisations
+        try:
+            with anyio.fail_after(ASK_LIMIT):
+                may = await self._ask_again(connection)
+        except TimeoutError:
+            answers["late"] += 1
+            raise
+        except Exception:
+            answers["failed"] += 1
+            raise
+        finally:
+            self.guards.asked.observe(perf_counter() - began)
+        answers["yes" if may else "no"] += 1
+        return may
+
+    async def _ask_again(self, connection: HTTPConnection) -> bool:
+        while True:
+            revoked = self.guards.revoked
+            may = await self._ask(connection)
+            if revoked == self.guards.revoked or not may:
+                return may
 
     async def _ask(self, connection: HTTPConnection) -> bool:
         try:
@@ -91,13 +110,14 @@ class Guards:
 
     Args:
         channels: The live channels and the declared names.
-        loop: The thread of the connections.
+        runtime: The thread of the connections, and the counters.
         changes: The other workers.
         clients: The client processes.
         spell: Returns the form of a user in which workers tell each other of the user.
 
     Attributes:
         revoked: How often rights were revoked.
+        asked: How long the application took to answer.
         find_feeds: Returns the live channels of a name, which may be that of a family.
     """
 
@@ -106,13 +126,14 @@ class Guards:
     def __init__(
         self,
         channels: Registry,
-        loop: LoopThread,
+        runtime: Runtime,
         changes: Changes,
         clients: Clients,
         spell: Callable[[Any], Any],
     ) -> None:
         self._channels = channels
-        self._loop = loop
+        self._loop = runtime.loop
+        self.asked: Histogram = runtime.counters.asked["authorize"]
         self._changes = changes
         self._clients = clients
         self._spell = spell
@@ -132,10 +153,13 @@ class Guards:
         found = self._channels.reserved.find(name)
         if found is not None:
             owner, parameters = found
-            return None if owner.authorize is None else Guard(self, owner.authorize, parameters)
+            if owner.authorize is None:
+                return None
+            counters = self._channels.counters_of(name)
+            return Guard(self, owner.authorize, parameters, counters)
         if feed is None or feed.authorize is None:
             return None
-        return Guard(self, feed.authorize, {})
+        return Guard(self, feed.authorize, {}, feed.counters)
 
     def revoke(self, name: str, whom: Whom) -> Confirmation:
         """Revoke the right of some listeners to read channels; the server tells each of them.

@@ -220,6 +220,7 @@ class Client(ClientProcess, Tab):
         "listeners",
         "locals",
         "number",
+        "opened",
         "place",
         "reader",
         "registered",
@@ -246,7 +247,8 @@ class Client(ClientProcess, Tab):
         self._household = household
         self._callbacks = []
         self._closed = None
-        self._idle_since = household.runtime.clock.now()
+        self.opened: float = household.runtime.clock.now()
+        self._idle_since = self.opened
         self._watch: Watch | None = None  # the waits of `wait_inactive`
         self.held: bool = False  # whether other workers know that this one keeps state of it
         self.expiry: Timeout = household.presence.make_timer(self)  # while without a connection

@@ -1,4 +1,4 @@
-"""Signed texts that clients carry: the session in a cookie, the client process in a URL or header.
+"""Signed texts that clients carry: sessions and operators in cookies, client processes in URLs.
 
 Owns the keys, and the requirements on keys. The server accepts only ids that these keys signed, so
 a client cannot choose an id. Must not know which sessions and processes there are.
@@ -16,11 +16,12 @@ from itsdangerous import BadData, Signer, TimestampSigner
 
 T = TypeVar("T")
 
-__all__ = ["KEY_MINIMUM", "SESSION_AGE", "Identity", "SecretKey", "load_keys"]
+__all__ = ["KEY_MINIMUM", "OPERATOR_AGE", "SESSION_AGE", "Identity", "SecretKey", "load_keys"]
 
 KEY_MINIMUM = 32  # bytes, as long as the digest (SHA-256) that the key authenticates
 
 SESSION_AGE = 30 * 24 * 3600.0  # seconds a signed session is accepted after it was signed
+OPERATOR_AGE = 8 * 3600.0  # seconds that an operator stays signed in
 SKEW = 30.0  # seconds that the clock of the machine that signed may be ahead or behind
 KNOWN_LIMIT = 10_000  # verified texts kept, per kind; the oldest go first
 TEXT_LIMIT = 256  # characters of a signed text; ours are shorter
@@ -100,7 +101,13 @@ class Identity:
             key_derivation="hmac",
             digest_method=hashlib.sha256,
         )
-        self._sessions.now = now
+        self._operators = _Stamp(
+            keys,
+            salt=b"asgi_comet.admin",
+            key_derivation="hmac",
+            digest_method=hashlib.sha256,
+        )
+        self._sessions.now = self._operators.now = now
         self._processes = Signer(
             keys,
             salt=b"asgi_comet.process",
@@ -136,16 +143,24 @@ class Identity:
         """
         known = self._known_sessions.get(value)
         if known is None:
-            if len(value) > TEXT_LIMIT:
-                return None
-            try:
-                raw, signed = self._sessions.unsign(value, return_timestamp=True)
-                known = raw.decode(), signed.timestamp()
-            except (BadData, UnicodeError):
+            known = _read_stamped(self._sessions, value)
+            if known is None:
                 return None
             self._remember(self._known_sessions, value, known)
         session, at = known
-        return session if -SKEW <= self._now() - at <= SESSION_AGE + SKEW else None
+        return session if self._is_fresh(at, SESSION_AGE) else None
+
+    def sign_operator(self, text: str) -> str:
+        """Return the cookie value of an operator who signs in, which is valid for eight hours."""
+        return self._operators.sign(text).decode()
+
+    def unsign_operator(self, value: str) -> str | None:
+        """Return the text in the cookie of an operator; `None` if it is not ours, or too old."""
+        known = _read_stamped(self._operators, value)
+        return known[0] if known is not None and self._is_fresh(known[1], OPERATOR_AGE) else None
+
+    def _is_fresh(self, at: float, age: float) -> bool:
+        return -SKEW <= self._now() - at <= age + SKEW
 
     def sign_process(self, process: str, birth: str = "") -> str:
         """Return the token of a client process.
@@ -200,3 +215,14 @@ class Identity:
             if len(known) >= KNOWN_LIMIT:
                 del known[next(iter(known))]
             known[text] = value
+
+
+def _read_stamped(signer: _Stamp, value: str) -> tuple[str, float] | None:
+    """Return a signed text and when it was signed; `None` without our signature."""
+    if len(value) > TEXT_LIMIT:
+        return None
+    try:
+        raw, signed = signer.unsign(value, return_timestamp=True)
+        return raw.decode(), signed.timestamp()
+    except (BadData, UnicodeError):
+        return None

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 import anyio
@@ -19,7 +20,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from asgi_comet._runtime.functions import call
-from asgi_comet._runtime.loop import LoopThread
+from asgi_comet._runtime.runtime import Runtime
 from asgi_comet.channels.channels import AllChannels
 from asgi_comet.channels.feed import Feed, Wake
 from asgi_comet.channels.kind import Kind
@@ -33,6 +34,7 @@ from asgi_comet.errors import (
 from asgi_comet.identity.clients import Clients
 from asgi_comet.identity.process import Claim, Client, Session, Stale
 from asgi_comet.identity.spelling import Spelling
+from asgi_comet.log_events import event
 
 __all__ = ["ASK_LIMIT", "MONITOR", "Identify", "Users", "check_user"]
 
@@ -52,7 +54,7 @@ class Users:
     Args:
         clients: The sessions of this worker.
         channels: Publishes a change to the tabs.
-        loop: The thread of the connections.
+        runtime: The thread of the connections, and the counters.
         spelling: The spelling of users for other workers; `None` if there are none.
 
     Attributes:
@@ -63,14 +65,15 @@ class Users:
         self,
         clients: Clients,
         channels: AllChannels,
-        loop: LoopThread,
+        runtime: Runtime,
         spelling: Spelling | None = None,
     ) -> None:
         clients.end_connections = self.end_connections
         self._clients = clients
         self._spelling = spelling
         self._channels = channels
-        self._loop = loop
+        self._loop = runtime.loop
+        self._asked = runtime.counters.asked["identify"]
         self.identify: Identify | None = None
 
     def end_connections(self, session: Session) -> None:
@@ -86,8 +89,12 @@ class Users:
             Exception: Any exception of the application.
         """
         assert self.identify is not None  # noqa: S101 - for the type checker
-        with anyio.fail_after(ASK_LIMIT):
-            user = await call(self.identify, HTTPConnection(scope))
+        began = perf_counter()
+        try:
+            with anyio.fail_after(ASK_LIMIT):
+                user = await call(self.identify, HTTPConnection(scope))
+        finally:
+            self._asked.observe(perf_counter() - began)
         return self.check(user)
 
     def check(self, user: Any) -> Hashable:
@@ -184,17 +191,22 @@ class Users:
     def _tell_all(self, tab: Client | None, processes: Sequence[Client]) -> None:
         for process in processes:
             if process is not tab:
-                self._tell(process)
+                self.tell(process, USER_CHANGED)
 
-    def _tell(self, process: Client) -> None:
+    def tell(self, process: Client, data: bytes) -> None:
+        """Publish JSON on the channel `~comet` of a client process, if that is possible."""
         try:
-            self._channels.appending.publish(self._monitor(process), USER_CHANGED)
+            self._channels.appending.publish(self._monitor(process), data)
         except NonUniqueChannelName:  # another thread has made it in this very moment
-            self._tell(process)
+            self.tell(process, data)
         except (ChannelClosed, ChannelFull, ProcessClosed):
             pass  # the tab has gone or does not read
         except CometError as error:  # too many channels
-            _logger.warning("a tab was not told that its session's user has changed: %s", error)
+            _logger.warning(
+                "a tab was not told of an event: %s",
+                error,
+                extra=event("change.missed", reason=str(error)),
+            )
 
     def _monitor(self, process: Client) -> Feed:
         feed = process.place.directory.find(f"~{MONITOR}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from asgi_comet._runtime.clock import Clock
 from asgi_comet._runtime.loop import LoopThread
 from asgi_comet._runtime.runtime import Runtime
-from asgi_comet._runtime.tasks import Background
+from asgi_comet._runtime.tasks import Background, Job
 from asgi_comet._runtime.timers import Timers
 from asgi_comet.activation import Switch
 from asgi_comet.brokers.base import Broker
@@ -36,6 +36,7 @@ class Node:
 
     Attributes:
         endings: The functions that run once for each closed client process.
+        down: The tasks of the lifespan that have crashed, until they are started again.
         notifiers: By name, functions called at once when a client process has closed.
         limits_checked: Set by the first WebSocket, which checks the limits of the ASGI server.
     """
@@ -60,4 +61,5 @@ class Node:
     siblings: Siblings
     endings: Endings
     limits_checked: threading.Event = field(default_factory=threading.Event)
+    down: set[Job] = field(default_factory=set)
     notifiers: dict[str, Callable[[Client], None]] = field(default_factory=dict)

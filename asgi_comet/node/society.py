@@ -138,7 +138,7 @@ class Society:
 
     def _make_requests(self, clients: Clients, spelling: Spelling | None) -> Requests:
         settings, runtime = self.settings, self.runtime
-        users = Users(clients, self.channels, runtime.loop, spelling)
+        users = Users(clients, self.channels, runtime, spelling)
         cookie = Cookie(settings.cookie_name, settings.cookie_samesite)
         asking = Asking(runtime, settings.prefetch)
         return Requests(self.identity, cookie, clients, users, self.broker, asking)

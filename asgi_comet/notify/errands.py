@@ -20,6 +20,7 @@ from asgi_comet.brokers.audience import Audience, Listening
 from asgi_comet.errors import BrokerUnavailable, ChannelClosed, CometError
 from asgi_comet.identity.announcing import Announcement
 from asgi_comet.identity.process import Client, ClientProcess
+from asgi_comet.log_events import event
 from asgi_comet.notify.jobs import Job, Outbox
 from asgi_comet.notify.queue import Queue
 from asgi_comet.position import Position
@@ -186,7 +187,12 @@ class SharedQueue(Queue[Away]):
         await self._clock.sleep_until(self._clock.now() + PAUSE)
 
     def _give_up(self, job: Job, error: CometError) -> None:
-        _logger.error("a notification of %r did not reach all: %s", self._name, error)
+        _logger.error(
+            "a notification of %r did not reach all: %s",
+            self._name,
+            error,
+            extra=event("message.lost", notifier=self._name, reason=str(error)),
+        )
         _fail(job, error)
 
     async def _hand_out_all(self, job: Errand) -> None:
@@ -271,7 +277,12 @@ class SharedQueue(Queue[Away]):
             outbox.interrupt.fire()
 
     def _end(self, outbox: Away, why: str) -> None:
-        _logger.info("a channel of notifier %r %s: its keys are forgotten", self._name, why)
+        _logger.info(
+            "a channel of notifier %r %s: its keys are forgotten",
+            self._name,
+            why,
+            extra=event("subscription.ended", notifier=self._name, reason=why),
+        )
         self._drop(outbox)  # stays in the table, so nothing comes behind it before the end
         self._runtime.background.start(partial(self._overflow, outbox))
 
@@ -291,7 +302,12 @@ class SharedQueue(Queue[Away]):
                 del self.outboxes[process]
 
     def _report_gap(self, error: BrokerUnavailable) -> None:
-        _logger.error("a channel of notifier %r misses messages: %s", self._name, error)
+        _logger.error(
+            "a channel of notifier %r misses messages: %s",
+            self._name,
+            error,
+            extra=event("message.lost", notifier=self._name, reason=str(error)),
+        )
 
     # Prepared messages
 
@@ -332,7 +348,13 @@ class SharedQueue(Queue[Away]):
             self._forget(one.outbox)
         if errors:
             count, name = len(errors), self._name
-            _logger.error("%d messages of notifier %r were not stored: %s", count, name, errors[0])
+            _logger.error(
+                "%d messages of notifier %r were not stored: %s",
+                count,
+                name,
+                errors[0],
+                extra=event("message.lost", notifier=name, count=count, reason=str(errors[0])),
+            )
 
     async def _tell_each(
         self, some: Sequence[_Prepared]

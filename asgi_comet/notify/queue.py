@@ -29,6 +29,7 @@ from asgi_comet._runtime.fairness import Slice
 from asgi_comet._runtime.runtime import Runtime
 from asgi_comet._runtime.waiting import Deadline, make_interrupt, pass_cancellation
 from asgi_comet.errors import NotifierFull
+from asgi_comet.log_events import event
 from asgi_comet.notify.jobs import Job, Outbox
 from asgi_comet.notify.pool import Pool
 from asgi_comet.notify.preparing import Unfinished
@@ -125,7 +126,11 @@ class Queue(ABC, Generic[Box]):
                 except (
                     Exception
                 ):  # from the `==` of a user object: the next notifications are unaffected
-                    _logger.exception("a notification of %r was not handed out", self._name)
+                    _logger.exception(
+                        "a notification of %r was not handed out",
+                        self._name,
+                        extra=event("function.failed", notifier=self._name),
+                    )
                 finally:
                     job.finish()
         except BaseException:  # the server stops
@@ -191,6 +196,7 @@ class Queue(ABC, Generic[Box]):
                 "one client process does not get it",
                 self._name,
                 LIMIT,
+                extra=event("function.cut_off", notifier=self._name, seconds=LIMIT),
             )
             job.record(outbox, None)
         return data
@@ -222,5 +228,6 @@ class Queue(ABC, Generic[Box]):
             "preparing a notification of %r failed; one client process does not get it",
             self._name,
             exc_info=error,
+            extra=event("function.failed", notifier=self._name),
         )
         job.record(outbox, None)

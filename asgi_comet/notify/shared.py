@@ -27,6 +27,7 @@ from asgi_comet.identity.announcing import Announcement, Job
 from asgi_comet.identity.asking import Asking, Question
 from asgi_comet.identity.copies import Copies
 from asgi_comet.identity.process import Client, ClientProcess
+from asgi_comet.log_events import event
 from asgi_comet.notify.errands import PAUSE, Errand, Sender, SharedQueue
 from asgi_comet.notify.preparing import Preparation
 from asgi_comet.notify.shared_receipts import SharedNotification
@@ -161,7 +162,12 @@ class SharedSubscriptions:
         )
 
     def _report_unknown(self, error: BrokerUnavailable) -> None:
-        _logger.error("the keys of notifier %r are not known to all: %s", self._name, error)
+        _logger.error(
+            "the keys of notifier %r are not known to all: %s",
+            self._name,
+            error,
+            extra=event("change.missed", notifier=self._name, reason=str(error)),
+        )
 
     def unlisten(self, process: Client, key: Hashable) -> None:
         """Unsubscribe a client process from a key. Idempotent. The answer waits for it."""

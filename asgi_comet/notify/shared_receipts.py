@@ -19,6 +19,7 @@ from asgi_comet.brokers.logs import Stored
 from asgi_comet.channels.publisher import Publisher
 from asgi_comet.errors import BrokerUnavailable, ChannelClosed, CometError
 from asgi_comet.identity.process import Client, ClientProcess
+from asgi_comet.log_events import event
 from asgi_comet.notify.receipts import Notification, Receipt, Wait
 from asgi_comet.position import Position
 
@@ -111,7 +112,12 @@ class SharedNotification(Notification):
             try:
                 await self._look(left)
             except BrokerUnavailable as error:
-                _logger.info("the receipt of a notification of %r waits: %s", self._name, error)
+                _logger.info(
+                    "the receipt of a notification of %r waits: %s",
+                    self._name,
+                    error,
+                    extra=event("broker.unavailable", notifier=self._name, reason=str(error)),
+                )
             if not left or wait.done.is_set():
                 break
             await self._pause(wait, next(pauses))

@@ -20,6 +20,7 @@ from asgi_comet.channels.registry import Registry
 from asgi_comet.core.view import View
 from asgi_comet.errors import ChannelClosed, ChannelFull, ProcessClosed
 from asgi_comet.identity.process import Client, ClientProcess
+from asgi_comet.log_events import event
 from asgi_comet.notify.jobs import Job
 from asgi_comet.notify.preparing import Preparation
 from asgi_comet.notify.queue import Queue
@@ -105,7 +106,12 @@ class LocalQueue(Queue[Subscription]):
     def _end(self, subscription: Subscription, why: str) -> None:
         if subscription.gone:
             return
-        _logger.info("a channel of notifier %r %s: its keys are forgotten", self._name, why)
+        _logger.info(
+            "a channel of notifier %r %s: its keys are forgotten",
+            self._name,
+            why,
+            extra=event("subscription.ended", notifier=self._name, reason=why),
+        )
         self._channels.ending.end(subscription.feed, "full")  # unless it has ended
         self._forget(subscription)
 

@@ -175,7 +175,7 @@ class Framing(Encoder):
             event = part + before + b"%d" % offset + behind
             size += len(event)
             if size > max_bytes and events:
-                return b"".join(events), size - len(event), Chunk(b"", 0, offset - 1)
+                return b"".join(events), size - len(event), Chunk(b"", 0, offset - 1, len(events))
             events.append(event)
         return b"".join(events), size, begun
 
@@ -379,9 +379,9 @@ def read_events(dispatched: Dispatched, names: Sequence[str]) -> Iterator[Event]
         BadRequest: The event is none of docs/wire.md.
     """
     name, data, id_, ahead = dispatched
-    value = _read_data(name, data)
+    value = _read_data(name, data, of_channel := name[:1] != ":" or name in names)
     places = {n: at for n, at in zip(names, id_.split(","), strict=False) if at != "-"}
-    if not name.startswith(":"):
+    if of_channel:
         yield Event(name, places.get(name, ""), value, ahead=ahead)
     elif name == ":open":
         for channel, position in value.get("positions", {}).items():
@@ -392,9 +392,9 @@ def read_events(dispatched: Dispatched, names: Sequence[str]) -> Iterator[Event]
         yield Event(channel, places.get(channel, ""), error=name[1:], reason=reason)
 
 
-def _read_data(name: str, data: str) -> Any:
+def _read_data(name: str, data: str, any_kind: bool) -> Any:
     with suppress(ValueError):
         value = json.loads(data)
-        if not name.startswith(":") or isinstance(value, dict):
+        if any_kind or isinstance(value, dict):
             return value
     raise BadRequest(f"expected another kind of JSON as the data of {name!r:.80}, got {data!r:.80}")

@@ -18,11 +18,13 @@ from typing import Any, TypeVar
 
 import anyio.lowlevel
 
+from asgi_comet._runtime.functions import name_of
 from asgi_comet._runtime.tasks import supervise
 from asgi_comet.brokers.base import Broker
 from asgi_comet.brokers.logs import Stored, Unsuitable
 from asgi_comet.channels.feed import Feed
 from asgi_comet.errors import BrokerUnavailable, CometError
+from asgi_comet.log_events import event
 from asgi_comet.node.build import Node
 from asgi_comet.position import Position
 
@@ -113,7 +115,8 @@ class Link:
         if self._loop.is_closed():  # the process has left
             return
         if not self.wait_stored().result():
-            _logger.error("%s", self.tell_lost(False))
+            lost = self.tell_lost(False)
+            _logger.error("%s", lost, extra=event("message.lost", reason=str(lost)))
 
     def wait_stored(self) -> Future[bool]:
         """Return whether no message waits, once none waits or the patience has ended."""
@@ -184,7 +187,7 @@ class Link:
         node.loop.enter(serves=False)
         node.broker.prepare()
         tasks = [
-            asyncio.create_task(supervise(run, node.clock))
+            asyncio.create_task(supervise(run, node.clock, node.down))
             for run in (
                 node.fanout.run,
                 node.timers.run,
@@ -219,7 +222,12 @@ class Link:
         try:
             await self._broker.open(feed)
         except CometError as error:
-            _logger.error("channel %.200r is not known to the workers: %s", feed.name, error)  # noqa: TRY400
+            _logger.error(  # noqa: TRY400 - the text says all
+                "channel %.200r is not known to the workers: %s",
+                feed.name,
+                error,
+                extra=event("channel.unshared", channel=feed.name, reason=str(error)),
+            )
             self._node.channels.ending.end(feed, "failed", tell=False)
 
     async def _await_broker(self) -> None:
@@ -297,4 +305,8 @@ async def _run_job(job: Job) -> None:
     try:
         await job()
     except Exception:
-        _logger.exception("a background job failed: %s", job)
+        _logger.exception(
+            "a background job failed: %s",
+            name_of(job),
+            extra=event("internal.failed", function=name_of(job)),
+        )

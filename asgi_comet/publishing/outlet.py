@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from asgi_comet.brokers.logs import Stored
 from asgi_comet.channels.feed import Feed
 from asgi_comet.channels.publisher import Publisher
+from asgi_comet.log_events import event
 from asgi_comet.node.build import Node
 from asgi_comet.publishing.link import Job, Link
 
@@ -145,7 +146,7 @@ class Outlet(Publisher):
                 self._node.channels.publish_by(None)
             lost = link.tell_lost(settled)
         if lost is not None and error is not None:
-            _logger.error("%s", lost)
+            _logger.error("%s", lost, extra=event("message.lost", reason=str(lost)))
         elif lost is not None:
             raise lost
 

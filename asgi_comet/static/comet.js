@@ -251,7 +251,7 @@ async function sse(follower, signal, wait) {
 function fromSSE({ event, data, id = "", ahead }, starts) {
   const of = (name) => id.split(",")[starts.map(([channel]) => channel).indexOf(name)]
   const found = JSON.parse(data)
-  if (event[0] !== ":") return { channel: event, position: of(event), data: found, ahead }
+  if (event[0] !== ":" || of(event)) return { channel: event, position: of(event), data: found, ahead }
   const { channel, reason, positions } = found
   if (positions) return Object.entries(positions).map(([channel, position]) => ({ channel, position }))
   if (!channel) throw failure(event === ":deactivated" ? 1013 : 4001)

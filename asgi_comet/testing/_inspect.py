@@ -124,7 +124,7 @@ def tables(comet: Comet) -> dict[str, int]:
         "channels": len(channels),
         "sources": len(channels._sources),
         "expected": len(channels.site.directory._expected),
-        "members": len(node.declarations._shares),
+        "members": len(node.declarations.shares),
         "listeners": len(node.fanout.listeners),
         "marked": len(node.fanout._marked),
         "ending": len(node.fanout._ending),
@@ -217,7 +217,7 @@ def past_names(directory: Directory) -> list[str]:
 
 def members(comet: Comet, declared: DeclaredChannel[Any, Any]) -> list[Restarting | Silent]:
     """Return the live members of a declaration."""
-    return list(comet._node.declarations._live.get(declared._declaration, ()))
+    return list(comet._node.declarations.live.get(declared._declaration, ()))
 
 
 def live_feeds(comet: Comet, declared: DeclaredChannel[Any, Any]) -> list[Feed]:

@@ -15,6 +15,7 @@ import anyio
 from asgi_comet._runtime.clock import Clock, MonotonicClock
 from asgi_comet.brokers.audience import Progress
 from asgi_comet.brokers.base import Broker, Host
+from asgi_comet.brokers.condition import Condition
 from asgi_comet.brokers.logs import (
     ChannelSpec,
     Closed,
@@ -82,6 +83,7 @@ class JoinedBroker(Broker, Joined):
         self.claims: JoinedClaims = JoinedClaims(self)
         self._work = anyio.Event()
         self._down = False
+        self._losses = 0  # of the connection to the store
         self._up = anyio.Event()
 
     def bind(self, host: Host) -> None:
@@ -110,6 +112,7 @@ class JoinedBroker(Broker, Joined):
 
     def disconnect(self) -> None:
         """Disconnect from the store: messages wait, questions raise, frames are lost."""
+        self._losses += not self._down
         self._down, self._up = True, anyio.Event()
         self.store.register.changed()
 
@@ -240,6 +243,12 @@ class JoinedBroker(Broker, Joined):
     def people(self) -> JoinedPeople | None:
         """The sharing of sessions and client processes."""
         return self._people
+
+    @property
+    def condition(self) -> Condition:
+        """The number of this worker in the store, and how often it was disconnected."""
+        number = self.store.brokers.index(self)
+        return Condition(number, self._losses - self._down, self._losses)
 
     @property
     def connected(self) -> bool:

@@ -7,27 +7,25 @@ the application is asked for the user of a session when a client connects.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 
 from starlette.requests import HTTPConnection
 
-from asgi_comet._runtime.seldom import Seldom
 from asgi_comet.channels.feed import Listener
-from asgi_comet.channels.guards import UnknownGuard
 from asgi_comet.errors import BrokerUnavailable, NotShared, TooManyProcesses
 from asgi_comet.http.advice import advise
 from asgi_comet.http.exchange import Exchange, Refusal
 from asgi_comet.identity.guard import Guard
 from asgi_comet.identity.process import Claim, Client, Session, Stale
+from asgi_comet.log_events import event
 from asgi_comet.node.build import Node
+from asgi_comet.transports.postponing import TryAgain, not_yet, try_again
 
 __all__ = [
     "ANOTHER",
     "OWN_CHANNELS",
     "Find",
     "ProcessGone",
-    "TryAgain",
     "Unshared",
     "admits",
     "arrive",
@@ -36,7 +34,6 @@ __all__ = [
     "enter",
     "find_guard",
     "leave",
-    "not_yet",
     "own_process",
     "process_of",
     "read_sessions",
@@ -47,7 +44,6 @@ __all__ = [
 ]
 
 _logger = logging.getLogger(__name__)
-_seldom = Seldom(_logger, pause=60.0)
 
 Find = Callable[[], Awaitable[Client | None]]
 """Finds whose endpoint a request came to; `None` is the site's. Raises as `process_of` does."""
@@ -55,10 +51,6 @@ Find = Callable[[], Awaitable[Client | None]]
 
 class ProcessGone(Exception):
     """The client process of an endpoint has closed."""
-
-
-class TryAgain(Exception):
-    """A request cannot be served at this moment: the client is to repeat it soon."""
 
 
 class Unshared(Refusal):
@@ -69,20 +61,6 @@ class Unshared(Refusal):
 
 
 ANOTHER = "the session has another cookie by now"
-
-
-@contextmanager
-def not_yet() -> Iterator[None]:
-    """Have a client repeat its request soon if the broker, or this worker, cannot tell."""
-    try:
-        yield
-    except (BrokerUnavailable, UnknownGuard) as error:
-        raise _try_again(error) from None
-
-
-def _try_again(error: Exception) -> TryAgain:
-    _seldom.warning("a client was told to come back: %s", error)
-    return TryAgain("try again in a moment")
 
 
 OWN_CHANNELS = "channels of a client process, whose names begin with '~'"
@@ -224,12 +202,16 @@ async def _recognise(
     try:
         current = await node.users.recognise(claim, exchange.scope, process)
     except BrokerUnavailable as error:
-        raise _try_again(error) from None
+        raise try_again(error) from None
     except Stale:
         raise TryAgain(ANOTHER) from None
     except Exception as error:
         advice = advise(error)
-        _logger.exception("the application could not say who a connection belongs to%s", advice)
+        _logger.exception(
+            "the application could not say who a connection belongs to%s",
+            advice,
+            extra=event("identify.failed"),
+        )
         raise TryAgain("try again in a moment") from None
     exchange.claim = current
     if current is not claim:  # the answer names the session by its new id, if that is so then
@@ -276,7 +258,10 @@ async def admits(
     except Exception as error:
         advice = advise(error)
         _logger.exception(
-            "the application could not say who may read channel %.200r%s", name, advice
+            "the application could not say who may read channel %.200r%s",
+            name,
+            advice,
+            extra=event("authorize.failed", channel=name),
         )
         raise TryAgain("try again in a moment") from None
 
@@ -324,7 +309,9 @@ async def default_process(node: Node, exchange: Exchange) -> Client | None:
 
 def too_many(error: TooManyProcesses) -> Refusal:
     """Return the answer to a process too many."""
-    return Refusal(429 if error.of_session else 503, str(error), Retry_After="30")
+    refusal = Refusal(429 if error.of_session else 503, str(error), Retry_After="30")
+    refusal.outcome = "limit"
+    return refusal
 
 
 def enter(
@@ -353,6 +340,8 @@ def enter(
         except Stale:
             raise TryAgain(ANOTHER) from None
     node.fanout.listeners.add(listener)
+    listener.counters.open += 1
+    listener.counters.connections["accepted"] += 1
     node.timers.start(listener, seconds)
 
 
@@ -362,6 +351,8 @@ def leave(node: Node, process: Client | None, listener: Listener) -> None:
         return
     node.timers.stop(listener)
     node.fanout.detach(listener)
+    listener.counters.open -= 1
+    listener.counters.disconnections[listener.ended_by(stopping=node.drain.begun)] += 1
     node.clients.disconnect(listener)
     if process is not None:
         process.listeners.discard(listener)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from asgi_comet.channels.feed import Feed, Listener
 from asgi_comet.node.build import Node
-from asgi_comet.transports.access import not_yet
+from asgi_comet.transports.counting import delivered
+from asgi_comet.transports.postponing import not_yet
 from asgi_comet.transports.reading import Budget, Choose, Gap, Run, read
 
 __all__ = ["Taken", "recover", "send_off", "settle", "take"]
@@ -69,8 +70,9 @@ def _notice_bytes(feed: Feed) -> int:
     return 12 * len(feed.name) + 128  # 4 bytes a character, percent-encoded; and the rest
 
 
-def send_off(taken: Taken) -> None:
+def send_off(node: Node, listener: Listener, taken: Taken) -> None:
     """Record the messages of an answer with positions, which the client will acknowledge."""
+    delivered(node, listener, taken.runs)
     for run in taken.runs:
         if run.feed.kind.may_fill:
             run.feed.mark_sent(run.upto)
@@ -105,6 +107,6 @@ async def recover(node: Node, listener: Listener, taken: Taken, choose: Choose) 
         if run:
             chunk = choose(feed).render(feed.name, feed.history.epoch, run, limit)
             budget.left -= chunk.size
-            taken.runs.append(Run(feed, after, chunk, chunk.data))
+            taken.runs.append(Run(feed, after, chunk, chunk.data, chunk.size))
         else:
             taken.gaps.append(feed)

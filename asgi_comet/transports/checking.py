@@ -14,7 +14,7 @@ from typing import Any
 from asgi_comet.http.exchange import Exchange, Refusal, stopping
 from asgi_comet.node.build import Node
 
-__all__ = ["Gate", "Route", "check_request", "check_waiting", "deactivated"]
+__all__ = ["Endpoint", "Gate", "Route", "check_request", "check_waiting", "deactivated"]
 
 RETRY_AFTER = (5, 15)  # seconds, at random, so that clients do not retry all at once
 
@@ -44,6 +44,9 @@ class Route:
         gate: Checks a token or a credential; `None` if there is neither.
         origin: Whether a request from a foreign origin is refused.
         active: Whether a request is refused while push is deactivated.
+        transport: The transport, for the figures; `None` if the endpoint holds no connection.
+        lifespan: Whether the endpoint needs the lifespan; otherwise the server answers always.
+        role: The role of an operator that the gate requires; `None` for an endpoint without one.
     """
 
     path: str
@@ -53,6 +56,9 @@ class Route:
     gate: Gate | None = None
     origin: bool = True
     active: bool = True
+    transport: str | None = None
+    lifespan: bool = True
+    role: str | None = None
 
 
 def check_request(node: Node, exchange: Exchange, route: Route) -> None:
@@ -80,7 +86,9 @@ def _wrong_method(exchange: Exchange, methods: tuple[str, ...]) -> Refusal:
 def deactivated() -> Refusal:
     """Return the answer to every request while comet is deactivated."""
     seconds = random.randint(*RETRY_AFTER)  # noqa: S311 - spreads load, keeps no secret
-    return Refusal(503, "", Retry_After=str(seconds))
+    refusal = Refusal(503, "", Retry_After=str(seconds))
+    refusal.outcome = "deactivated"
+    return refusal
 
 
 def check_waiting(node: Node) -> None:

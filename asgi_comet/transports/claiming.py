@@ -6,8 +6,7 @@ process asks for them. Must not know what a client is told.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 
 from asgi_comet.brokers.logs import Closed, Unknown
 from asgi_comet.brokers.people import Found, Moved, People
@@ -17,7 +16,8 @@ from asgi_comet.errors import CometError, ProcessClosed
 from asgi_comet.http.exchange import Exchange
 from asgi_comet.identity.process import Client
 from asgi_comet.node.build import Node
-from asgi_comet.transports.access import ANOTHER, ProcessGone, TryAgain, not_yet
+from asgi_comet.transports.access import ANOTHER, ProcessGone
+from asgi_comet.transports.postponing import NotYet, TryAgain
 
 __all__ = ["NOT_STARTED", "claim", "come_back"]
 
@@ -93,16 +93,25 @@ def _people(node: Node) -> People:
     return people
 
 
-@contextmanager
-def come_back() -> Iterator[None]:
+class ComeBack(NotYet):
+    """Has a client come back, or open another client process."""
+
+    __slots__ = ()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Moved):
+            raise TryAgain(ANOTHER) from None
+        if isinstance(error, ProcessClosed):
+            raise ProcessGone from None
+        super().__exit__(kind, error, trace)
+
+
+_COME_BACK = ComeBack()
+
+
+def come_back() -> ComeBack:
     """Have a client come back, or open another client process."""
-    try:
-        with not_yet():
-            yield
-    except Moved:
-        raise TryAgain(ANOTHER) from None
-    except ProcessClosed:
-        raise ProcessGone from None
+    return _COME_BACK
 
 
 def _start_declared(

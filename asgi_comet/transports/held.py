@@ -21,6 +21,7 @@ from asgi_comet.identity.process import Client
 from asgi_comet.node.build import Node
 from asgi_comet.transports.access import ProcessGone, enter, leave
 from asgi_comet.transports.checking import deactivated
+from asgi_comet.transports.counting import transport_of
 
 __all__ = ["Farewell", "Hold", "ended", "make_hold"]
 
@@ -59,7 +60,7 @@ class Hold(Listener):
     def __init__(
         self, node: Node, exchange: Exchange, process: Client | None, reads: Client | None
     ) -> None:
-        super().__init__()
+        super().__init__(transport_of(node, exchange))
         self.node: Node = node
         self.exchange: Exchange = exchange
         self.process: Client | None = process

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 
 from asgi_comet.http.exchange import Exchange
+from asgi_comet.log_events import event
 from asgi_comet.node.build import Node
 
 __all__ = ["check_limits"]
@@ -32,11 +33,13 @@ def check_limits(node: Node, exchange: Exchange) -> None:
             "--ws-max-size %d --ws-per-message-deflate false",
             "any number of" if taken is None else taken,
             limit,
+            extra=event("setup.advised"),
         )
     elif hasattr(config, "websocket_max_message_size"):
         # Measured: a message of 200 MiB is kept until the client disconnects, despite this option.
         _logger.warning(
             "hypercorn has no option that bounds what it keeps of an unfinished WebSocket message, "
             "so any client can fill the memory: serve WebSockets with uvicorn, or have the proxy "
-            "refuse them"
+            "refuse them",
+            extra=event("setup.advised"),
         )

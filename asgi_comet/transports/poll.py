@@ -20,6 +20,7 @@ from asgi_comet.http.exchange import (
     send_slowly,
 )
 from asgi_comet.identity.process import Client
+from asgi_comet.log_events import event
 from asgi_comet.node.build import Node
 from asgi_comet.protocol.events import (
     REPLACED,
@@ -98,7 +99,7 @@ async def _answer(hold: Hold, told: Sequence[bytes], taken: Taken | None) -> boo
     """Send the answer; return whether the server took it."""
     events = [*told, *map(encode_notice, hold.forbidden)]
     if taken is not None:
-        send_off(taken)
+        send_off(hold.node, hold, taken)
         events += _events(taken)
     return await answer(hold.node, hold.exchange, JSON, encode_answer(events))
 
@@ -145,6 +146,8 @@ class HeldPoll(Hold):
                 return
             chunk = feed.render(encode_sole, after, self.node.settings.answer_bytes)
             if chunk is not None and self._answer(chunk):
+                self.counters.delivered += chunk.count
+                self.counters.delivered_bytes += chunk.size
                 self.answered = True
                 self.end(Wake.MESSAGE)
                 if feed.kind.may_fill:
@@ -160,7 +163,7 @@ class HeldPoll(Hold):
         try:
             return await send_slowly(self.node, self._rest)
         except (OSError, RuntimeError) as error:
-            _logger.debug("an answer was not taken: %r", error)
+            _logger.debug("an answer was not taken: %r", error, extra=event("answer.lost"))
             return False
 
     def gone(self) -> Wake:
@@ -188,7 +191,7 @@ class HeldPoll(Hold):
             else:
                 self.rouse()
         except Exception as error:  # must not reach other listeners
-            _logger.debug("an answer was not taken: %r", error)
+            _logger.debug("an answer was not taken: %r", error, extra=event("answer.lost"))
             self.rouse()
         return True
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from starlette.types import Message
 
+from asgi_comet._runtime.counters import TransportCounters
 from asgi_comet.channels.feed import Chunk, Encoder, Feed, Listener, Wake
 from asgi_comet.core.messages import Notice
 from asgi_comet.errors import BrokerUnavailable
@@ -29,6 +30,7 @@ class Reader(Listener):
     Args:
         node: The parts of the Comet.
         process: The client process of the connection, if any.
+        counters: The counts of the transport.
 
     Attributes:
         limit: How many bytes one write may have; at least one message is written.
@@ -54,8 +56,8 @@ class Reader(Listener):
 
     stays = True
 
-    def __init__(self, node: Node, process: Client | None) -> None:
-        super().__init__()
+    def __init__(self, node: Node, process: Client | None, counters: TransportCounters) -> None:
+        super().__init__(counters)
         self.node: Node = node
         self.process: Client | None = process
         self.limit: int = node.settings.answer_bytes
@@ -148,7 +150,7 @@ class Reader(Listener):
                 part, size, chunk = encode.end(begun, epoch, left)
                 self.tell(part, size)
                 left -= size
-                self.move_on(feed, after, chunk)
+                self.move_on(feed, after, chunk, size)
             else:
                 self.lost(feed)
 
@@ -165,8 +167,8 @@ class Reader(Listener):
         going = self.process is not None and self.process.closed
         for found in read(self, self.encoder, budget, self.gaps):
             match found:
-                case Run(feed, after, chunk, data):
-                    self.move_on(feed, after, chunk)
+                case Run(feed, after, chunk, data, size):
+                    self.move_on(feed, after, chunk, size)
                     parts.append(data)
                 case Gap(feed):
                     self.gaps.append(feed)
@@ -212,9 +214,11 @@ class Reader(Listener):
         self.sole = None
         self.release()
 
-    def move_on(self, feed: Feed, after: int, chunk: Chunk) -> None:
-        """Record messages that are about to be sent."""
+    def move_on(self, feed: Feed, after: int, chunk: Chunk, size: int) -> None:
+        """Record messages that are about to be sent, and their bytes."""
         self.cursors[feed] = chunk.upto
+        self.counters.delivered += chunk.count
+        self.counters.delivered_bytes += size
         self.moved(feed, chunk.upto)
         if feed.kind.may_fill:
             feed.mark_sent(chunk.upto)

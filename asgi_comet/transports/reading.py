@@ -29,12 +29,14 @@ class Run(NamedTuple):
         after: The offset before the first message.
         chunk: The encoded messages, shared by listeners at the same place.
         data: The bytes or text for this listener.
+        size: The bytes that these take in an answer or a write.
     """
 
     feed: Feed
     after: int
     chunk: Chunk
     data: Any
+    size: int
 
     @property
     def upto(self) -> int:
@@ -106,7 +108,7 @@ def read(
                 return
             budget.left -= size
             upto = chunk.upto
-            yield Run(feed, after, chunk, data)
+            yield Run(feed, after, chunk, data, size)
         if feed.closed is not None and (upto == feed.history.top or not feed.readable):
             yield End(feed)
 

@@ -15,8 +15,8 @@ from asgi_comet.identity.process import Client
 from asgi_comet.identity.registered import Registered
 from asgi_comet.node.build import Node
 from asgi_comet.protocol.registration import encode_ended, encode_messages
-from asgi_comet.transports.access import not_yet
 from asgi_comet.transports.answers import Taken
+from asgi_comet.transports.postponing import not_yet
 from asgi_comet.transports.reading import Run
 
 __all__ = ["TOO_MANY", "acknowledge", "claim", "keep", "merge", "repeat"]

@@ -24,6 +24,7 @@ from asgi_comet.protocol.registration import (
     encode_messages,
     spellings,
 )
+from asgi_comet.transports import counting
 from asgi_comet.transports.access import (
     OWN_CHANNELS,
     ProcessGone,
@@ -106,6 +107,7 @@ async def _serve_here(node: Node, exchange: Exchange, identifiers: list[str]) ->
     handed = False
     try:
         if not await hold.farewell(why, FAREWELL):
+            counting.delivered(node, hold, taken.runs)
             pairs = [*_pairs(hold, taken), *map(encode_ended, [*found.unknown, *_lost(hold)])]
             handed = await answer(node, exchange, TEXT, _join(pairs))
     finally:
@@ -257,7 +259,11 @@ def _place(
         if cursor is None and feed.name in known:  # another incarnation: messages between are lost
             node.fanout.leave(hold, feed)
             closed.append(feed.name)
+            feed.counters.miss("epoch")
+            node.runtime.counters.resumes["full"] += 1
             continue
+        if cursor is not None:
+            counting.resumed(node, hold, feed, feed.position(cursor), cursor)
         if cursor is None:
             own = feed.directory is directory
             cursor = feed.history.first - 1 if own else feed.history.top
@@ -310,7 +316,7 @@ async def _take(node: Node, hold: Hold) -> Taken:
 
 def _finish(hold: Hold, taken: Taken, told: list[str]) -> list[Run | bytes]:
     """Return the pairs of an answer, which is sent from now on."""
-    send_off(taken)
+    send_off(hold.node, hold, taken)
     return [*_pairs(hold, taken), *map(encode_ended, [*told, *_lost(hold)])]
 
 
@@ -323,6 +329,10 @@ def _pairs(hold: Listener, taken: Taken) -> Iterator[Run | bytes]:
     """Yield pairs in the order of the request: messages, then the end of the channel, if any."""
     runs = {run.feed: run for run in taken.runs}
     closed = {*taken.gaps, *taken.ended}
+    for feed in taken.gaps:
+        counting.missed(feed)
+    for feed in taken.ended:
+        counting.ended(feed)
     for feed in hold.cursors:
         if feed in runs:
             yield runs[feed]

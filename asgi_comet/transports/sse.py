@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from starlette.types import Message
 
@@ -37,12 +37,13 @@ from asgi_comet.transports.access import (
     OWN_CHANNELS,
     Find,
     ProcessGone,
-    TryAgain,
     default_process,
     enter,
     recognise,
     require_people,
 )
+from asgi_comet.transports.counting import transport_of
+from asgi_comet.transports.postponing import TryAgain
 from asgi_comet.transports.streaming import HEARTBEAT, LIFE, Stream
 from asgi_comet.transports.subscribing import subscribe, subscribe_rest, unsubscribe
 
@@ -76,7 +77,7 @@ async def events(node: Node, find: Find, exchange: Exchange) -> None:
     if asked.finished:
         await answer(node, exchange, TEXT, b"", status=204)
         return
-    farewell = _cannot_begin(node)
+    farewell = _cannot_begin(node, exchange)
     if farewell is None:
         try:
             process = await _who(node, find, exchange, asked)
@@ -101,8 +102,9 @@ async def _who(node: Node, find: Find, exchange: Exchange, asked: Request) -> Cl
     return await default_process(node, exchange) if asked.own else None
 
 
-def _cannot_begin(node: Node) -> bytes | None:
+def _cannot_begin(node: Node, exchange: Exchange) -> bytes | None:
     if not node.activation.active:
+        transport_of(node, exchange).connections["deactivated"] += 1
         return _deactivated()
     return _retry(RETRY) if node.drain.begun else None
 
@@ -132,12 +134,10 @@ class EventStream(Stream):
 
     __slots__ = ("_acknowledging", "_asked", "_exchange", "_names", "_positions", "_used_up")
 
-    life: ClassVar[float | None] = LIFE
-
     def __init__(
         self, node: Node, process: Client | None, exchange: Exchange, asked: Request
     ) -> None:
-        super().__init__(node, process, exchange)
+        super().__init__(node, process, exchange, LIFE)
         self._exchange = exchange
         self._asked = asked
         self._acknowledging = is_acknowledging(exchange.scope.get("query_string", b""))

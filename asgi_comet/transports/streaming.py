@@ -15,7 +15,7 @@ import logging
 import random
 from abc import abstractmethod
 from collections.abc import Awaitable
-from typing import Any, ClassVar
+from typing import Any
 
 from anyio.lowlevel import checkpoint
 from starlette.types import Message
@@ -25,7 +25,9 @@ from asgi_comet._runtime.timers import RESOLUTION
 from asgi_comet.channels.feed import Feed, Wake
 from asgi_comet.http.exchange import Exchange, Patience
 from asgi_comet.identity.process import Client
+from asgi_comet.log_events import event
 from asgi_comet.node.build import Node
+from asgi_comet.transports.counting import transport_of
 from asgi_comet.transports.lines import DISCONNECTS, OneTask, TwoTasks
 from asgi_comet.transports.reader import Reader
 
@@ -46,6 +48,7 @@ class Stream(Reader):
         node: The parts of the Comet.
         process: The client process of the connection, if any.
         exchange: The request.
+        life: How many seconds the stream lasts, about; `None` is without end.
     """
 
     __slots__ = (
@@ -59,13 +62,17 @@ class Stream(Reader):
         "_send",
         "_sending",
         "_silent",
+        "_stalled",
     )
 
-    life: ClassVar[float | None] = None
-    """How many seconds the stream lasts, about; `None` is without end."""
-
-    def __init__(self, node: Node, process: Client | None, exchange: Exchange) -> None:
-        super().__init__(node, process)
+    def __init__(
+        self,
+        node: Node,
+        process: Client | None,
+        exchange: Exchange,
+        life: float | None = None,
+    ) -> None:
+        super().__init__(node, process, transport_of(node, exchange))
         direct = node.loop.asyncio and is_direct(exchange.send) and is_direct(exchange.receive)
         self._line = (OneTask if direct else TwoTasks)(exchange.receive)
         self._send = exchange.send
@@ -75,10 +82,11 @@ class Stream(Reader):
         self._ending = False  # the stream is to end
         self._silent = False  # a heartbeat is due
         self._beating = False  # the suspended `send` is a heartbeat
+        self._stalled = False  # the client did not read in time
         now = node.clock.now()
         self._beat_at = now + HEARTBEAT
         spread = 1 + random.uniform(-0.1, 0.1)  # noqa: S311 - spreads load, keeps no secret
-        self._ends_at = now + self.life * spread if self.life is not None else float("inf")
+        self._ends_at = now + life * spread if life is not None else float("inf")
 
     @abstractmethod
     def heartbeat(self) -> Message:
@@ -129,7 +137,7 @@ class Stream(Reader):
             OSError,
             RuntimeError,
         ) as error:  # uvloop raises RuntimeError for a closed transport
-            _logger.debug("a stream was not taken: %r", error)
+            _logger.debug("a stream was not taken: %r", error, extra=event("answer.lost"))
             return False
 
     def finish(self, why: Wake) -> None:
@@ -155,6 +163,7 @@ class Stream(Reader):
             if message is None:
                 if self.gaps:
                     continue
+                self.count_delivery(self.node.clock.now())
                 if not self._silent:
                     return
                 message, self._beating = self.heartbeat(), True
@@ -174,17 +183,20 @@ class Stream(Reader):
         try:
             return self._check_taken(await self._carry_on(sending))
         except (OSError, RuntimeError) as error:
-            _logger.debug("a stream was not taken: %r", error)
+            _logger.debug("a stream was not taken: %r", error, extra=event("answer.lost"))
             return False
 
     async def _carry_on(self, sending: Any) -> bool:
         """Await a suspended `send`, up to the time limit of a slow reader."""
+        counters = self.node.runtime.counters
+        counters.stalled += 1
         try:
             with Patience(self.node, self._limit(), self._give_up) as self._patience:
                 await self._patience.wait(lambda: sending)
                 self._beat_at = self.node.clock.now() + HEARTBEAT
                 return not self._patience.interrupt.fired
         finally:
+            counters.stalled -= 1
             self._beating = False
             self._patience = None
             if isinstance(sending, Suspended):
@@ -200,7 +212,12 @@ class Stream(Reader):
     def _give_up(self) -> None:
         """Drop the state of a client that does not read, without waiting for its task."""
         self.gone()
+        self._stalled = True
         self.settle()
+
+    def ended_by(self, *, stopping: bool) -> str:
+        """Return the reason why the stream has ended, for the figures."""
+        return "stalled" if self._stalled else super().ended_by(stopping=stopping)
 
     # In the flush
 
@@ -208,7 +225,10 @@ class Stream(Reader):
         """Send new messages of a feed. Hot path: one site channel, taken by the server at once."""
         encode, cursors = self.sole, self.cursors
         if encode is None or len(cursors) != 1 or feed.closed is not None:
+            delivered = self.counters.delivered
             self.wake(Wake.MESSAGE)
+            if self.counters.delivered == delivered and self.has_news(feed):
+                self.expect_delivery(feed.marked_at)
             return
         after = cursors.get(feed)
         if (
@@ -220,6 +240,9 @@ class Stream(Reader):
             self._push()
             return
         cursors[feed] = chunk.upto
+        counters = self.counters
+        counters.delivered += chunk.count
+        counters.delivered_bytes += chunk.size
         self._beat_at = now + HEARTBEAT
         message = chunk.message
         if message is None:
@@ -302,8 +325,10 @@ class Stream(Reader):
         except StopIteration:
             return True
         except Exception as error:  # must not reach other listeners
-            level = logging.DEBUG if isinstance(error, OSError | RuntimeError) else logging.ERROR
-            _logger.log(level, "a stream was not taken: %r", error)
+            if isinstance(error, OSError | RuntimeError):
+                _logger.debug("a stream was not taken: %r", error, extra=event("answer.lost"))
+            else:
+                _logger.exception("a stream was not taken", extra=event("internal.failed"))
             self.finish(Wake.GONE)
             return False
         self._busy, self.sole = True, None

@@ -21,8 +21,10 @@ from asgi_comet.http.exchange import Exchange
 from asgi_comet.identity.process import Client
 from asgi_comet.node.build import Node
 from asgi_comet.position import Position
-from asgi_comet.transports.access import TryAgain, admits, find_guard, not_yet
+from asgi_comet.transports import counting
+from asgi_comet.transports.access import admits, find_guard
 from asgi_comet.transports.claiming import NOT_STARTED, claim
+from asgi_comet.transports.postponing import TryAgain, not_yet
 
 __all__ = [
     "acknowledge",
@@ -233,6 +235,8 @@ def acknowledge(
             offset = feed.locate(position)
             if offset is not None:
                 feed.acknowledge(offset)
+                if feed.sample is not None:
+                    feed.sample.acknowledged(offset, node.clock.now(), listeners)
                 if feed.listeners:  # a client that has gone does not ask for more
                     ask(node, feed)
 
@@ -250,8 +254,9 @@ def _may_acknowledge(feed: Feed, listeners: Collection[Listener]) -> bool:
     return feed.authorize is None or any(feed in listener.cursors for listener in listeners)
 
 
-def gap(feed: Feed) -> Notice:
-    """Return the notice for a listener whose next message is no longer held."""
+def gap(feed: Feed, start: Start | None = None) -> Notice:
+    """Return the notice for a listener whose next message after `start` is no longer held."""
+    counting.missed(feed, start)
     top = feed.history.top
     feed.skip(top)
     return Notice(feed.name, "full", feed.position(top))
@@ -259,6 +264,7 @@ def gap(feed: Feed) -> Notice:
 
 def ending(feed: Feed) -> Notice:
     """Return the notice for a listener that has everything of a channel that has ended."""
+    counting.ended(feed)
     if not feed.readable:
         return Notice(feed.name, "full")
     if feed.successor is not None:  # its source failed: nothing of the next incarnation is missed
@@ -322,7 +328,8 @@ def _join(
         case Closed() if feed.closed is not None:
             return _set_out(node, listener, feed, start, feed.top)  # reading finds the end
     node.fanout.leave(listener, feed)
-    return gap(feed.latest)
+    counting.resumed(node, listener, feed, start, None)
+    return gap(feed.latest, start)
 
 
 def _set_out(
@@ -330,6 +337,7 @@ def _set_out(
 ) -> Notice | None:
     """Set where a listener of an own channel begins; return the notice for the client, if any."""
     listener.cursors[feed] = offset
+    counting.resumed(node, listener, feed, start, offset, held=True)
     relative = not isinstance(start, Position)
     if not relative:
         feed.confirm(offset)  # the broker has the position
@@ -360,10 +368,12 @@ async def _place(node: Node, listener: Listener, feed: Feed, start: Start) -> No
     if isinstance(placed, Placed):
         node.fanout.attach(listener, feed)
         listener.cursors[feed] = placed.after
+        counting.resumed(node, listener, feed, start, placed.after, held=True)
         named = isinstance(start, Position)
         return None if named else Notice(feed.name, position=feed.position(placed.after))
     if isinstance(placed, Full):
-        return gap(feed)
+        counting.resumed(node, listener, feed, start, None)
+        return gap(feed, start)
     reason = placed.reason if isinstance(placed, Closed) else "unknown"
     return Notice(feed.name, "closed", reason=reason)
 
@@ -374,9 +384,10 @@ def _begin(node: Node, listener: Listener, feed: Feed, start: Start) -> Notice |
     if not feed.readable:
         return None  # reading finds the end
     offset = feed.locate(start)
+    counting.resumed(node, listener, feed, start, offset)
     if offset is None:
         node.fanout.leave(listener, feed)
-        return gap(feed)
+        return gap(feed, start)
     listener.cursors[feed] = offset
     relative = not isinstance(start, Position)
     if relative:

@@ -36,15 +36,14 @@ from asgi_comet.transports.access import (
     OWN_CHANNELS,
     Find,
     ProcessGone,
-    TryAgain,
     Unshared,
     default_process,
     enter,
-    not_yet,
     recognise,
     require_people,
 )
 from asgi_comet.transports.limits import check_limits
+from asgi_comet.transports.postponing import TryAgain, not_yet
 from asgi_comet.transports.streaming import HEARTBEAT, Stream
 from asgi_comet.transports.subscribing import (
     acknowledge,
@@ -64,13 +63,14 @@ CODES = {
 }
 
 
-async def socket(node: Node, find: Find, exchange: Exchange) -> None:
+async def socket(node: Node, find: Find, exchange: Exchange, life: float | None = None) -> None:
     """Serve one WebSocket.
 
     Args:
         node: The parts of the Comet.
         find: Finds the client process of the endpoint; `None` at the site's endpoint.
         exchange: The request, whose origin is checked.
+        life: After how many seconds, about, the client is to connect anew; `None` is never.
 
     Raises:
         Refusal: The WebSocket is refused before it is accepted.
@@ -87,7 +87,7 @@ async def socket(node: Node, find: Find, exchange: Exchange) -> None:
         code = CloseCode.RESTART
     except Unshared as error:  # a browser would not learn the reason of a refused handshake
         code, reason = CloseCode.BAD_MESSAGE, str(error)
-    await Socket(node, process, exchange).serve(code, reason)
+    await Socket(node, process, exchange, life).serve(code, reason)
 
 
 class Socket(Stream):
@@ -97,12 +97,19 @@ class Socket(Stream):
         node: The parts of the Comet.
         process: The client process of the connection, if any.
         exchange: The request.
+        life: How many seconds the WebSocket lasts, about; `None` is without end.
     """
 
     __slots__ = ("_acknowledging", "_code", "_exchange", "_reason")
 
-    def __init__(self, node: Node, process: Client | None, exchange: Exchange) -> None:
-        super().__init__(node, process, exchange)
+    def __init__(
+        self,
+        node: Node,
+        process: Client | None,
+        exchange: Exchange,
+        life: float | None = None,
+    ) -> None:
+        super().__init__(node, process, exchange, life)
         self._exchange = exchange
         self._acknowledging = is_acknowledging(exchange.scope.get("query_string", b""))
         self._code: CloseCode | None = None  # the close code, after a wrong frame
@@ -133,6 +140,7 @@ class Socket(Stream):
     def _cannot_begin(self, code: CloseCode | None) -> CloseCode | None:
         """Return the code to close with after the handshake, so that a browser sees the reason."""
         if not self.node.activation.active:
+            self.counters.connections["deactivated"] += 1
             return CloseCode.TRY_AGAIN_LATER
         if self.node.drain.begun:
             return CloseCode.RESTART

@@ -23,6 +23,7 @@ from typing import Literal
 from asgi_comet._runtime.runtime import Runtime
 from asgi_comet._runtime.timers import Timeout
 from asgi_comet.errors import WORKERS_ADVICE, SeveralWorkers
+from asgi_comet.log_events import event
 from asgi_comet.workers.launch import Launch
 from asgi_comet.workers.lockfile import LockFile
 
@@ -90,7 +91,10 @@ class Siblings:
         elif LockFile.is_supported():
             await self._enter(launch)
         else:
-            _logger.warning("several workers are not looked for: this system has no fcntl")
+            _logger.warning(
+                "several workers are not looked for: this system has no fcntl",
+                extra=event("setup.advised"),
+            )
         self._begin()
 
     def leave(self) -> None:
@@ -114,6 +118,7 @@ class Siblings:
                 "a client came with a client process that another worker opened after this one "
                 "began: %s",
                 WORKERS_ADVICE,
+                extra=event("worker.found"),
             )
 
     def _begin(self) -> None:
@@ -126,7 +131,11 @@ class Siblings:
         try:
             folder = tempfile.gettempdir()
         except OSError as error:  # a container whose file system is read-only
-            _logger.warning("several workers are not looked for: %s", error)
+            _logger.warning(
+                "several workers are not looked for: %s",
+                error,
+                extra=event("setup.advised", reason=str(error)),
+            )
             return
         self._lock = lock = LockFile(os.path.join(folder, name))
         self._told = False
@@ -160,7 +169,12 @@ class Siblings:
         if others and not patient:
             if not self._told:
                 level = logging.WARNING if self._policy == "warn" else logging.ERROR
-                _logger.log(level, "%s", SeveralWorkers(others[0]))
+                _logger.log(
+                    level,
+                    "%s",
+                    SeveralWorkers(others[0]),
+                    extra=event("worker.found", worker=str(others[0])),
+                )
                 self._told = True
             self._lock.join()
         self._timers.start(self._timer, EVERY if patient else AGAIN)
@@ -170,5 +184,9 @@ class Siblings:
         try:
             return lock.take()
         except OSError as error:
-            _logger.warning("several workers are not looked for: %s", error)
+            _logger.warning(
+                "several workers are not looked for: %s",
+                error,
+                extra=event("setup.advised", reason=str(error)),
+            )
             return True

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,23 +29,23 @@ MICRO = 1e6
 
 @dataclass(slots=True)
 class Tab:
-    """One page with one own channel, and a connection that is kept.
+    """One page with one own channel, and a connection to each worker that is kept.
 
     Attributes:
-        port: The worker.
+        ports: The workers, which get the polls in turn.
         path: Its endpoints.
         cookie: The header that names its session.
         position: Where it is.
     """
 
-    port: int
+    ports: Sequence[int]
     path: str = field(init=False)
     cookie: str = field(init=False)
     position: str = field(init=False)
-    _connection: socket.socket = field(init=False)
+    _connections: deque[socket.socket] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._connection = connect(self.port)
+        self._connections = deque(map(connect, self.ports))
         head, body = exchange(self._connection, make_head("POST", "/comet/open") + make_tail())
         opened = json.loads(body)
         (cookie,) = (x for x in head.split(b"\r\n") if x.lower().startswith(b"set-cookie"))
@@ -56,6 +57,7 @@ class Tab:
 
     def ask(self) -> None:
         """Send a poll that is answered at once."""
+        self._connections.rotate()
         body = json.dumps({"channels": {"~own": self.position}, "idle": True})
         self._connection.sendall(self._write(f"{self.path}/poll", body))
 
@@ -72,7 +74,12 @@ class Tab:
 
     def close(self) -> None:
         """Leave without a word."""
-        self._connection.close()
+        for connection in self._connections:
+            connection.close()
+
+    @property
+    def _connection(self) -> socket.socket:
+        return self._connections[0]
 
     def _send(self, path: str, body: str, *headers: str) -> None:
         exchange(self._connection, self._write(path, body, *headers))
@@ -83,10 +90,11 @@ class Tab:
 
 
 @contextmanager
-def open_tabs(worker: Worker, count: int) -> Iterator[list[Tab]]:
+def open_tabs(workers: Sequence[Worker], count: int) -> Iterator[list[Tab]]:
     """Open that many tabs."""
+    ports = [worker.port for worker in workers]
     with ExitStack() as stack:
-        yield [stack.enter_context(closing(Tab(worker.port))) for _ in range(count)]
+        yield [stack.enter_context(closing(Tab(ports))) for _ in range(count)]
 
 
 def measure_tabs(turns: int) -> Iterator[Figure]:
@@ -97,43 +105,42 @@ def measure_tabs(turns: int) -> Iterator[Figure]:
 
 
 def _measure_polls(turns: int) -> Iterator[Figure]:
-    found: list[list[float]] = [[], [], [], []]
+    cpu, redis, scripts = (defaultdict[str, list[float]](list) for _ in range(3))
     with run_primary() as primary, primary.client() as client, ExitStack() as stack:
-        workers = [stack.enter_context(run_worker(broker)) for broker in (primary.url, "")]
-        tabs = [stack.enter_context(open_tabs(worker, TABS)) for worker in workers]
-        for worker, some in zip(workers, tabs, strict=True):
-            _poll(worker, some, WARM_UP)
-        for _ in range(turns):
-            before, calls = primary.cpu, client.info("commandstats")
-            costs = [_poll(*pair, ROUNDS) for pair in zip(workers, tabs, strict=True)]
-            for values, value in zip(
-                found,
-                (
-                    *costs,
-                    (primary.cpu - before) / (TABS * ROUNDS) * MICRO,
-                    _count(calls, client.info("commandstats")) / (TABS * ROUNDS),
-                ),
-                strict=True,
-            ):
-                values.append(value)
-    ours, memory, redis, scripts = found
-    times = [one / other for one, other in zip(ours, memory, strict=True)]
-    yield Figure("poll of a tab, CPU of the worker", "µs", ours, memory)
-    yield Figure("the same, times memory", "", times, goal=1.5)
-    yield Figure("poll of a tab, CPU of Redis", "µs", redis)
-    yield Figure("scripts of Redis for a poll of a tab", "", scripts)
+        brokers = {"memory": [""], "same": [primary.url], "others": [primary.url] * 2}
+        subjects = {}
+        for name, urls in brokers.items():
+            workers = [stack.enter_context(run_worker(url)) for url in urls]
+            subjects[name] = workers, stack.enter_context(open_tabs(workers, TABS))
+            _poll(*subjects[name], WARM_UP)
+        for turn in range(turns):
+            for name, subject in list(subjects.items())[:: -1 if turn % 2 else 1]:
+                before, calls = primary.cpu, client.info("commandstats")
+                cpu[name].append(_poll(*subject, ROUNDS))
+                redis[name].append((primary.cpu - before) / (TABS * ROUNDS) * MICRO)
+                count = _count(calls, client.info("commandstats"))
+                scripts[name].append(count / (TABS * ROUNDS))
+    for name, words in (("same", "to the same worker"), ("others", "to another worker each time")):
+        times = [one / other for one, other in zip(cpu[name], cpu["memory"], strict=True)]
+        yield Figure(f"poll of a tab {words}, CPU of workers", "µs", cpu[name], cpu["memory"])
+        yield Figure("the same, times memory", "", times, goal=1.5)
+        yield Figure("the same, CPU of Redis", "µs", redis[name])
+        yield Figure("the same, scripts of Redis", "", scripts[name])
 
 
-def _poll(worker: Worker, tabs: list[Tab], rounds: int) -> float:
-    """Have all tabs poll at a time; return the microseconds of the worker for a poll."""
-    before = worker.state()["cpu"]
+def _poll(workers: Sequence[Worker], tabs: Sequence[Tab], rounds: int) -> float:
+    """Have all tabs poll at a time; return the microseconds of the workers for a poll."""
+    before = _sum_cpu(workers)
     for _ in range(rounds):
         for tab in tabs:
             tab.ask()
         for tab in tabs:
             tab.hear()
-    cpu: float = worker.state()["cpu"] - before
-    return cpu / (len(tabs) * rounds) * MICRO
+    return (_sum_cpu(workers) - before) / (len(tabs) * rounds) * MICRO
+
+
+def _sum_cpu(workers: Sequence[Worker]) -> float:
+    return float(sum(worker.state()["cpu"] for worker in workers))
 
 
 def _count(before: dict[str, dict[str, int]], after: dict[str, dict[str, int]]) -> int:
@@ -146,7 +153,7 @@ def _measure_idle() -> Iterator[Figure]:
     raise_open_files(3 * IDLE)
     with run_primary() as primary, primary.client() as client, run_worker(primary.url) as worker:
         quiet = _watch(client)
-        with open_tabs(worker, IDLE) as tabs:
+        with open_tabs([worker], IDLE) as tabs:
             for tab in tabs:
                 tab.stream()
             time.sleep(2)
@@ -167,11 +174,11 @@ def _measure_many() -> Iterator[Figure]:
         primary = stack.enter_context(run_primary())
         client = stack.enter_context(primary.client())
         worker = stack.enter_context(run_worker(primary.url))
-        stack.enter_context(open_tabs(worker, TABS))
+        stack.enter_context(open_tabs([worker], TABS))
         keys, used = client.dbsize(), client.info("memory")["used_memory"]
         begin = time.perf_counter()
         for _ in range(MANY):
-            Tab(worker.port).close()
+            Tab([worker.port]).close()
         seconds = time.perf_counter() - begin
         keys = (client.dbsize() - keys) / MANY
         used = (client.info("memory")["used_memory"] - used) / MANY

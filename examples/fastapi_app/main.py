@@ -21,7 +21,8 @@ page is served: `~me`, who it is, and `~job`, how far its job is. To listen with
 the data of the application through a database, see `store.py`.
 
 Environment: `DEMO_ADMIN_TOKEN` (at least 32 characters) and `DEMO_SECRET_KEY`; both are made at
-random when they are not set.
+random when they are not set. `DEMO_SCRAPE_TOKEN` (likewise) lets Prometheus read the metrics, see
+`deploy/compose.yml`.
 
 **A page with switches gives the admin token to every visitor**, so that the switches work. A real
 application never does that: the token belongs to the operator. Here it is bearable because the

@@ -13,10 +13,13 @@ from fastapi import Depends
 from asgi_comet import ClientProcess, Comet
 
 ADMIN_TOKEN = os.environ.get("DEMO_ADMIN_TOKEN") or secrets.token_urlsafe(32)
+SCRAPE_TOKEN = os.environ.get("DEMO_SCRAPE_TOKEN") or secrets.token_urlsafe(32)
 SECRET_KEY = os.environ.get("DEMO_SECRET_KEY") or secrets.token_urlsafe(32)
 
 comet = Comet(
-    secret_key=SECRET_KEY, admin=ADMIN_TOKEN, broker=os.environ.get("COMET_BROKER") or None
+    secret_key=SECRET_KEY,
+    admin={ADMIN_TOKEN: "operate", SCRAPE_TOKEN: "look"},  # Prometheus needs no switches
+    broker=os.environ.get("COMET_BROKER") or None,
 )
 
 Process = Annotated[ClientProcess, Depends(comet.process)]

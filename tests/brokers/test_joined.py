@@ -61,6 +61,18 @@ async def test_a_channel_is_opened_when_the_store_is_back() -> None:
     assert [window.name for window in made] == ["a"]
 
 
+async def test_operators_see_the_numbers_of_the_workers_and_each_loss_of_the_store() -> None:
+    one, two = (Party(broker) for broker in join(2))
+    assert [joined_broker(party).condition.number for party in (one, two)] == [0, 1]
+    broker = joined_broker(two)
+    for losses in (1, 2):
+        broker.disconnect()
+        broker.disconnect()
+        assert (broker.condition.reconnects, broker.condition.errors) == (losses - 1, losses)
+        broker.reconnect()
+        assert (broker.condition.reconnects, broker.condition.errors) == (losses, losses)
+
+
 async def test_a_frame_that_comes_late_disturbs_nobody() -> None:
     one, two = (Party(broker) for broker in join(2))
     async with one.running(), two.running():

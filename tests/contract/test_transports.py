@@ -595,7 +595,7 @@ def test_an_on_demand_channel_is_never_full_however_often_its_reader_is_cut(
 
     comet.create_unlimited(count(), scope=process_of(comet, tab), name="c", ahead=ahead)
     client.follow({"~c": "now"})
-    for n in range(50):
+    for n in range(20):  # of which each is more than the channel holds
         assert client.data(1) == [n]
         assert len(taken) <= n + 1 + ahead
         client.cut()
@@ -770,9 +770,11 @@ def wait_until_remembered(comet: Comet, process: str) -> None:
 @by_hand_only()
 @pytest.mark.parametrize("scope", ["site", "process"])
 def test_every_message_once_and_in_order_after_a_cut_at_every_byte(
-    comet: Comet, server: Address, make_client: MakeClient, scope: str
+    workers: Workers, comet: Comet, server: Address, make_client: MakeClient, scope: str
 ) -> None:
     tab = Tab(server)
+    # Of several workers only the next one matters, which has a turn at each cut.
+    step = 1 if workers.count == 1 else workers.count + 1
     own = scope == "process"
     channel = comet.create(scope=process_of(comet, tab) if own else SITE, name="c")
     seen: list[Any] = []
@@ -791,8 +793,8 @@ def test_every_message_once_and_in_order_after_a_cut_at_every_byte(
             if own and isinstance(client, RegistrationClient):
                 wait_until_remembered(comet, process_of(comet, tab).id)
             client.cut()
-            cut += 1
-    assert seen == [[n, part] for n in range(cut) for part in range(2)]
+            cut += step
+    assert seen == [[n, part] for n in range(0, cut, step) for part in range(2)]
     assert cut > 200  # the head of the answer was cut at every byte, too
 
 
@@ -803,7 +805,7 @@ def read_until(client: Client, seen: list[Any], last: Any) -> bool:
         while seen[-1:] != [last]:
             event = client.next()
             if event == {"error": "replaced"}:  # by its last connection, late at another worker
-                client.resume()
+                client.begin(client.positions)  # `resume` says that the stream has ended for good
                 continue
             assert "data" in event, event
             seen.append(event["data"])

@@ -86,8 +86,8 @@ class House:
         @comet.channel("ticker")
         async def ticker() -> AsyncIterator[str]:
             self.started.add("ticker")
-            yield "tick"
             self._reading, self._broken = comet, anyio.Event()
+            yield "tick"
             await self._broken.wait()
             raise ValueError("broken")
 
@@ -222,6 +222,7 @@ def test_a_client_that_asked_for_all_there_may_be_keeps_nobody_out(make_house: M
         for first in (1, 3, 5):
             names = dict.fromkeys([f"room:{first}", f"room:{first + 1}"], "now")
             assert all("error" not in event for event in poll(address, names))
+            house.started.wait(first + 3)  # what never began does not close either
             house.clock.advance(GRACE)
         house.room.channel(number=0).publish("still here")
         while inside.next().get("data") != "still here":
@@ -276,9 +277,11 @@ def test_an_unlimited_one_is_read_as_the_tab_asks(make_house: Make) -> None:
 def test_readers_of_each_transport_are_told_full_and_read_on_from_there(make_house: Make) -> None:
     house, address = make_house()
     with Ws(address) as ws, Sse.open(address, ["ticker"]) as sse:
-        ws.say(subscribe={"ticker": "now"})
-        before = ws.next()["position"]
         assert sse.next().name == ":open"
+        ws.say(subscribe={"ticker": "last:1"})
+        while "data" not in (tick := ws.next()):  # the source may start only now
+            pass
+        before = tick["position"]
         held = Tab(address).hold({"ticker": before})
         wait_for_listeners(house.ticker.channel(), 3)
         house.break_ticker()

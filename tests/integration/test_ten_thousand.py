@@ -12,6 +12,7 @@ pytestmark = own_workers("a server program that holds ten thousand requests")
 COUNT = 10_000
 
 
+@pytest.mark.long(3)
 @pytest.mark.slow
 def test_ten_thousand_held_requests_one_write_and_nothing_is_left() -> None:
     # Python's own allocator keeps arenas that a single long-lived object sits in, so freed memory

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 from asgi_comet import Comet, Delivery, Outcome
 from asgi_comet.testing._inspect import inside
+from tests.kit.streams import PATIENCE
 
 
 def in_loop(comet: Comet, function: Callable[[], None]) -> None:
@@ -16,13 +18,20 @@ def in_loop(comet: Comet, function: Callable[[], None]) -> None:
     inside(comet).loop.run(function)
 
 
-def soon(comet: Comet, condition: Callable[[], bool]) -> bool:
-    """Tell whether something holds within the next turns of the loop."""
-    for _ in range(1000):
-        if condition():
-            return True
+def turn(comet: Comet, times: int) -> None:
+    """Let the server's loop turn, and return then."""
+    for _ in range(times):
         inside(comet).loop.run_now(lambda: None)
-    return False
+
+
+def soon(comet: Comet, condition: Callable[[], bool]) -> bool:
+    """Tell whether something holds after some turns of the loop, however long others keep it."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        turn(comet, 1)
+    return True
 
 
 def outcome(comet: Comet, write: Callable[[], Delivery]) -> Outcome:

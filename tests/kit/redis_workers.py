@@ -55,6 +55,7 @@ async def serving(*workers: Worker) -> AsyncIterator[None]:
     """Run workers, of which each has joined the others."""
     async with living(*workers):
         for worker in workers:
+            await worker.redis.serving.up()  # however short its time limit is
             await worker.store.visit([])
         yield
 

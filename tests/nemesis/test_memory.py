@@ -14,6 +14,7 @@ HANGS = 400.0  # seconds, after which the test shows where it hangs
 WITHIN = 8.0  # seconds in which messages arrive on a machine that does other things as well
 
 
+@pytest.mark.long(1)
 @pytest.mark.slow
 def test_the_broker_in_memory_keeps_the_promise() -> None:
     faulthandler.dump_traceback_later(HANGS, exit=True)

@@ -22,6 +22,7 @@ HANGS = 500.0  # seconds, after which the test shows where it hangs; longer than
 WITHIN = 8.0  # seconds in which messages arrive on a machine that does other things as well
 
 
+@pytest.mark.long(0)
 @pytest.mark.slow
 def test_ninety_seconds_of_faults_have_no_violation() -> None:
     find_program("redis-server")

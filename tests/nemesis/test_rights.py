@@ -17,6 +17,7 @@ LEAST = 500  # deliveries: fewer are no test
 HANGS = 400.0  # seconds, after which the test shows where it hangs
 
 
+@pytest.mark.long(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("memory", [True, False], ids=["memory", "redis"])
 def test_nothing_comes_after_a_right_was_taken_away(memory: bool) -> None:

@@ -18,6 +18,7 @@ HANGS = 400.0  # seconds, after which the test shows where it hangs
 WITHIN = 8.0  # seconds in which messages arrive on a machine that does other things as well
 
 
+@pytest.mark.long(1)
 @pytest.mark.slow
 def test_no_client_notices_a_rolling_restart() -> None:
     find_program("redis-server")

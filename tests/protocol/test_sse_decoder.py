@@ -65,6 +65,11 @@ def test_the_window_of_an_on_demand_channel_is_told_with_each_message() -> None:
     assert [*read_events(dispatched, ["b", "c"])] == [Event("c", "e.2", 1, ahead=5)]
 
 
+def test_a_channel_of_the_dashboard_is_no_event_of_the_protocol() -> None:
+    sample = Dispatched(":admin/events", "5", "e.2")
+    assert [*read_events(sample, [":admin/events"])] == [Event(":admin/events", "e.2", 5)]
+
+
 def test_errors_have_a_position_only_if_there_is_one() -> None:
     full = Dispatched(":full", '{"channel": "c"}', "-,e.2")
     assert [*read_events(full, ["b", "c"])] == [Event("c", "e.2", error="full")]

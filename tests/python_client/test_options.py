@@ -33,9 +33,10 @@ def test_transports_are_those_that_there_are(kind: Any, transports: Any) -> None
         {"token": "s\u00e9cret"},
         {"headers": {"X-Key": "secret\r\nX-Other: 1"}},
         {"headers": {"X-Key ": "secret"}},
+        {"cookies": {"comet": "secret\x7f"}},
     ],
 )
-def test_a_header_that_no_request_may_have_is_refused_and_not_shown(
+def test_a_header_or_cookie_that_no_request_may_have_is_refused_and_not_shown(
     kind: Any, options: Any
 ) -> None:
     with pytest.raises(ValueError, match="expected printable ASCII") as caught:

@@ -10,7 +10,8 @@ from asgi_comet import Comet
 from asgi_comet.http.exchange import Exchange
 from asgi_comet.identity.process import Claim
 from asgi_comet.testing._inspect import inside
-from asgi_comet.transports.access import TryAgain, default_process, enter
+from asgi_comet.transports.access import default_process, enter
+from asgi_comet.transports.postponing import TryAgain
 from tests.kit.listening import Reader
 from tests.kit.processes import open_in
 

@@ -173,7 +173,7 @@ class Assembly:
         self.holding.refuse(appends, refused)
 
     def _report_lost(self, appends: Sequence[Append], error: BrokerUnavailable) -> None:
-        counts = Counter(append.log.keys.name for append in appends)
+        counts = Counter(append.log.keys.shown for append in appends)
         for name, count in counts.items():
             self._given.notices.lost(name, count, error)
         if not self._broker.draining:

@@ -19,6 +19,7 @@ from asgi_comet.brokers.redis.calls import Call
 from asgi_comet.brokers.redis.flusher import Flusher
 from asgi_comet.brokers.redis.tellings import MOST
 from asgi_comet.errors import BrokerUnavailable, ChannelClosed, ProcessClosed
+from asgi_comet.log_events import event
 from asgi_comet.position import Position
 
 __all__ = ["RedisAudience"]
@@ -173,7 +174,11 @@ async def _outcome(
 
 def _position(name: str, told: Told) -> Position | None:
     if told == "wrong":
-        _logger.error("a key of channel %.200r of a client process is not ours", name)
+        _logger.error(
+            "a key of channel %.200r of a client process is not ours",
+            name,
+            extra=event("key.foreign", channel=name),
+        )
     return told if isinstance(told, Position) else None
 
 

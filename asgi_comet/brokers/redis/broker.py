@@ -15,6 +15,7 @@ from typing import NoReturn
 from asgi_comet._runtime.clock import Clock, MonotonicClock
 from asgi_comet.brokers.audience import Progress
 from asgi_comet.brokers.base import Broker, Host
+from asgi_comet.brokers.condition import Condition
 from asgi_comet.brokers.logs import (
     ChannelSpec,
     Closed,
@@ -44,6 +45,7 @@ from asgi_comet.core.messages import Message, Start
 from asgi_comet.errors import (
     BrokerUnavailable,
 )
+from asgi_comet.log_events import event
 
 __all__ = ["RedisBroker"]
 
@@ -228,7 +230,11 @@ class RedisBroker(Broker):
         finally:  # also if the server has no time left
             waiting = self._parts.flusher.waiting
             if waiting:
-                _logger.error("%d messages were not stored at the stop", waiting)
+                _logger.error(
+                    "%d messages were not stored at the stop",
+                    waiting,
+                    extra=event("message.lost", count=waiting),
+                )
             self._parts.flusher.abandon(self._parts.holding.give_up(math.inf), close=True)
 
     def give_up(self) -> None:
@@ -349,6 +355,22 @@ class RedisBroker(Broker):
     def connected(self) -> bool:
         """Whether there is a connection to Redis."""
         return self.serving.connection is not None
+
+    @property
+    def condition(self) -> Condition:
+        """The number of this worker, and what the connection has been through."""
+        serving, heartbeat = self.serving, self._parts.heartbeat
+        return Condition(
+            number=heartbeat.number if heartbeat.worker else None,
+            reconnects=max(serving.served - 1, 0),
+            errors=serving.failures,
+            lag=self._probe.lag,
+        )
+
+    @property
+    def away(self) -> float | None:
+        """For how many seconds there has been no connection to Redis."""
+        return self.serving.away
 
     @property
     def mixed(self) -> bool:

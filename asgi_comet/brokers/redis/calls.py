@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from asgi_comet.brokers.redis.keys import ChannelKeys
 from asgi_comet.brokers.redis.lua import Script
@@ -22,8 +22,7 @@ Argument = str | bytes | int
 IMPORTED = "-"  # the making of a channel that every worker makes by the same line of code
 
 
-@dataclass(frozen=True, slots=True)
-class Call(Generic[T]):
+class Call(NamedTuple, Generic[T]):
     """One command, and the function that reads the reply.
 
     Attributes:

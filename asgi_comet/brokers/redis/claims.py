@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -114,7 +113,7 @@ class Claims:
         if read and reading is None:  # replaced meanwhile
             return _nothing(starts)
         if reading is not None:
-            reading.session, reading.reader = session, replace(reading.reader, again=True)
+            reading.session, reading.reader = session, reading.reader._replace(again=True)
         else:
             claimed = Reader(self._heartbeat.worker, reader, came=self._heartbeat.time.tell(came))
             reading = Reading(session, self._scripts.keys.process(process), claimed)
@@ -278,7 +277,7 @@ class Claims:
             process, reading, Reader(self._heartbeat.worker, reading.local, came=came)
         )
         self._ask(connection, reading, [], _ignore)
-        reading.reader = replace(reading.reader, again=True)
+        reading.reader = reading.reader._replace(again=True)
         asked = self._ask_from_here(connection, reading)
         asked.add_done_callback(partial(self._claimed, process, reading))
 
@@ -319,7 +318,7 @@ class Claims:
     def _ask_again(self, connection: Connection, reading: Reading) -> asyncio.Future[Answer]:
         former = reading.reader
         worker = self._heartbeat.worker
-        reading.reader = replace(former, worker=worker, again=True, formerly=former.worker)
+        reading.reader = former._replace(worker=worker, again=True, formerly=former.worker)
         return self._ask_from_here(connection, reading)
 
     def _ask_from_here(self, connection: Connection, reading: Reading) -> asyncio.Future[Answer]:

@@ -19,6 +19,7 @@ from asgi_comet.brokers.redis.calls import Argument, Call
 from asgi_comet.brokers.redis.dialing import Line
 from asgi_comet.brokers.redis.scripts import load
 from asgi_comet.errors import BrokerUnavailable
+from asgi_comet.log_events import event
 
 __all__ = ["NOT_NOW", "Connection", "ReplyError"]
 
@@ -215,7 +216,9 @@ class Connection:
             try:
                 self._on_frame(push[1], push[2])
             except Exception:
-                _logger.exception("a frame of %r could not be taken in", push[1])
+                _logger.exception(
+                    "a frame of %r could not be taken in", push[1], extra=event("internal.failed")
+                )
         elif push[0] in (b"subscribe", b"unsubscribe"):
             self._confirm()
 

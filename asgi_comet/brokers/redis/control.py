@@ -32,6 +32,7 @@ from asgi_comet.brokers.redis.probing import Inbox
 from asgi_comet.brokers.redis.replies import Reply
 from asgi_comet.brokers.redis.serving import Beginning, Serving
 from asgi_comet.errors import BrokerUnavailable
+from asgi_comet.log_events import event
 
 __all__ = ["Control"]
 
@@ -217,7 +218,12 @@ class Control:
         if page.epoch != self._epoch:  # of other data, which may be the same
             rows = [row for row in rows if row.at >= self._now - REMEMBERED * 1000]
         elif page.first > self._offset + 1:
-            _logger.error("%d changes were missed", page.first - 1 - self._offset)
+            missed = page.first - 1 - self._offset
+            _logger.error(
+                "%d changes were missed",
+                missed,
+                extra=event("change.missed", count=missed),
+            )
             self.on_missed()
         for row in rows:
             self._hear(row)

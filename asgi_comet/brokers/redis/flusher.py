@@ -26,6 +26,7 @@ from asgi_comet.brokers.redis.replies import AppendReply, Refused, Stale
 from asgi_comet.brokers.redis.scripts import Scripts
 from asgi_comet.brokers.redis.tellings import Telling
 from asgi_comet.errors import BrokerUnavailable
+from asgi_comet.log_events import event
 
 __all__ = ["Flusher", "Limits"]
 
@@ -375,7 +376,11 @@ class Flusher:
             self._renumber(head)
             return
         # A later batch of this worker was stored before: a fault of this code.
-        _logger.error("a batch of worker %s came after a later one", self.worker)
+        _logger.error(
+            "a batch of worker %s came after a later one",
+            self.worker,
+            extra=event("internal.failed", worker=self.worker),
+        )
         self._head = None
         self.patience.fail(_parts_of(head), maybe_stored=True, why="batches were mixed up")
         connection.close("batches were mixed up")

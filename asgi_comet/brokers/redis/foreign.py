@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from asgi_comet._runtime.seldom import Seldom
 from asgi_comet.brokers.redis.connection import ReplyError
+from asgi_comet.log_events import event
 
 __all__ = ["passing_over"]
 
@@ -32,4 +33,4 @@ def passing_over(partition: int) -> Iterator[None]:
         if error.code != "WRONGTYPE":
             raise
         text = "another program uses a key of partition %d, which is therefore not cleaned up: %s"
-        _seldom.warning(text, partition, error)
+        _seldom.warning(text, partition, error, extra=event("key.foreign", reason=str(error)))

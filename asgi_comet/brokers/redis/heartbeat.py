@@ -39,6 +39,7 @@ class Heartbeat:
     Attributes:
         members: Returns how many members of families the worker owns.
         worker: The id of the worker; `""` until the worker has joined.
+        number: The number that the worker had last; `None` until the worker has joined.
         mixed: Whether the workers declare different names: a deployment is under way.
         calm: Whether unused channels may be ended: no heartbeats were missing lately.
         elsewhere: How many members of families the other workers own.
@@ -59,6 +60,7 @@ class Heartbeat:
     ) -> None:
         self.members: Callable[[], int] = int
         self.worker: str = ""
+        self.number: int | None = None
         self.calm: bool = False
         self.mixed: bool = False
         self.elsewhere: int = 0
@@ -94,6 +96,7 @@ class Heartbeat:
         self.time.forget()
         joins = not self.worker
         if joins:
+            self.number = None
             self._join()
         while (beat := await self._send(connection, joins=joins)).status != "alive":
             if not (beginning.renewed and beat.status == "missing"):
@@ -111,10 +114,16 @@ class Heartbeat:
 
     async def _send(self, connection: Connection, *, joins: bool) -> Beat:
         members, sent = self.members(), self._clock.now()
-        life, digest = int(self._host.heartbeat * 1000), self._host.digest
         connection.send(self.time.ask())
         beat = await connection.send(
-            self._scripts.beat(self.worker, joins=joins, life=life, members=members, digest=digest)
+            self._scripts.beat(
+                self.worker,
+                joins=joins,
+                life=int(self._host.heartbeat * 1000),
+                members=members,
+                digest=self._host.digest,
+                number=self.number or 0,
+            )
         )
         self.calm, self.mixed = beat.calm, beat.mixed
         self._mixture.look(mixed=beat.mixed)
@@ -122,6 +131,7 @@ class Heartbeat:
         if beat.status == "alive":
             self.losses += not self.living <= beat.living
             self._sent, self.census = sent, Living(beat.living, beat.now)
+            self.number = beat.number
             self.on_beat()
         return beat
 

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from weakref import WeakKeyDictionary, ref
 
@@ -33,6 +32,7 @@ from asgi_comet.errors import (
     ChannelFull,
     CometError,
 )
+from asgi_comet.log_events import event
 
 __all__ = ["TOPS", "Held", "Holding"]
 
@@ -128,6 +128,11 @@ class Holding:
     def find(self, window: Window) -> Held | None:
         """Return the channel of a window."""
         return self._by_window.get(window)
+
+    def opening(self, name: str) -> Window | None:
+        """Return the window of a channel that this worker opens as the only possible owner."""
+        held = self._by_name.get(name)
+        return held.windows[-1] if held is not None and held.fence and held.windows else None
 
     def learn(self, window: Window, log: Log) -> Held:
         """Record the properties of a window's channel, and queue the messages from before."""
@@ -230,7 +235,12 @@ class Holding:
 
     def _fail(self, held: Held, error: CometError) -> None:
         """End a channel as failed: messages were lost, and its readers must learn so."""
-        _logger.error("channel %.200r fails: %s", held.log.keys.shown, error)
+        _logger.error(
+            "channel %.200r fails: %s",
+            held.log.keys.shown,
+            error,
+            extra=event("key.foreign", channel=held.log.keys.shown, reason=str(error)),
+        )
         call = self._scripts.end(held.log, "failed", LINGER, owner=held.owner, fence=held.fence)
         self._flusher.call(call, again=True)
         self._end_here(held, "failed")
@@ -312,7 +322,7 @@ class Holding:
                 self._go_on(held)
             return opened
 
-        return replace(call, read=read)
+        return call._replace(read=read)
 
     def _go_on(self, held: Held) -> None:
         """Queue the messages that have waited for the client process of a channel."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 import binascii
 import hashlib
 import re
-from dataclasses import dataclass
 from functools import cache
 from itertools import count
+from typing import NamedTuple
 
 __all__ = ["FORMAT", "ChannelKeys", "Keys", "ProcessKeys", "SessionKeys"]
 
@@ -33,8 +33,7 @@ def tag_of(partition: int, partitions: int) -> str:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelKeys:
+class ChannelKeys(NamedTuple):
     """The keys of one channel.
 
     Attributes:
@@ -83,8 +82,7 @@ class ChannelKeys:
         return f"{self.root}own:{worker}"
 
 
-@dataclass(frozen=True, slots=True)
-class SessionKeys:
+class SessionKeys(NamedTuple):
     """The keys of one session.
 
     Attributes:
@@ -102,8 +100,7 @@ class SessionKeys:
     root: str
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessKeys:
+class ProcessKeys(NamedTuple):
     """The keys of one client process.
 
     Attributes:
@@ -169,6 +166,7 @@ class Keys:
         self.dead: str = f"{root}dead"
         self.calm: str = f"{root}calm"
         self.members: str = f"{root}members"
+        self.numbers: str = f"{root}numbers"
         self.inboxes: str = f"{root}i:"
         self.questions: str = f"{root}q"
         self.control: str = f"{root}log"

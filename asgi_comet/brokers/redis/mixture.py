@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 
 from asgi_comet.brokers.redis.address import Address
+from asgi_comet.log_events import event
 
 __all__ = ["Mixture"]
 
@@ -54,4 +55,5 @@ class Mixture:
             self._address,
             self._prefix,
             DEPLOYMENT / 60,
+            extra=event("worker.differs"),
         )

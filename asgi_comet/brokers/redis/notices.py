@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 
 from asgi_comet._runtime.seldom import Seldom
+from asgi_comet.log_events import event
 
 __all__ = ["Notices"]
 
@@ -36,13 +37,15 @@ class Notices:
         """Log a warning, unless one of the same kind was logged within the last minute."""
         if text not in self._kinds:
             self._kinds[text] = Seldom(self._logger, self._now, PAUSE)
-        self._kinds[text].warning(text, *values)
+        told = event("broker.unavailable", reason=text % values)
+        self._kinds[text].warning(text, *values, extra=told)
 
     def advise(self, text: str, *values: object) -> None:
         """Log a warning for an operator, once."""
         if text not in self._advised:
             self._advised.add(text)
-            self._logger.warning(text, *values)
+            told = event("setup.advised", reason=text % values)
+            self._logger.warning(text, *values, extra=told)
 
     def lost(self, name: str, count: int, why: object) -> None:
         """Count messages of a channel that were not stored, and log the count soon."""
@@ -62,7 +65,13 @@ class Notices:
                 del self._lost[name]
                 continue
             messages = "1 message" if losses.count == 1 else f"{losses.count} messages"
-            self._logger.error("not stored: %s of channel %.200r: %s", messages, name, losses.why)
+            self._logger.error(
+                "not stored: %s of channel %.200r: %s",
+                messages,
+                name,
+                losses.why,
+                extra=event("message.lost", channel=name, count=losses.count, reason=losses.why),
+            )
             losses.count, losses.next = 0, now + PAUSE
 
 

@@ -128,8 +128,10 @@ class OwnChannels:
     def _take_wish(self, frame: bytes) -> None:
         offset, _, name = frame[1:].partition(b" ")
         bid = self._ownership.bids.get(name.decode())
-        if bid is not None:
-            self._host.wanted(bid.window, int(offset))
+        # Redis knows the owner before the owner has the reply that the channel is open.
+        window = self._holding.opening(name.decode()) if bid is None else bid.window
+        if window is not None:
+            self._host.wanted(window, int(offset))
 
     def watch(self, append: Append, window: Window, bid: Bid) -> None:
         """Add a value of a source to the window of this worker, once the value is stored."""

@@ -205,7 +205,8 @@ class Ownership:
             closed: Whether the channel has ended; else another worker may own it.
         """
         bid = self.find(window)
-        if closed:
+        own = bid is not None and bid.once and bid.log.keys.process
+        if closed or own:  # an own channel with such a source has ended with its client process
             self.ended(window, elsewhere=True)
         elif bid is not None and not bid.held:
             self.release(window, clean=True)

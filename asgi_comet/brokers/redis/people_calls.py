@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from asgi_comet.brokers.redis.keys import ChannelKeys
 
 __all__ = ["Announced", "Mark", "Reader"]
 
 
-@dataclass(frozen=True, slots=True)
-class Reader:
+class Reader(NamedTuple):
     """The connection that reads the own channels of a client process.
 
     Attributes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from asgi_comet.brokers.audience import Progress
 from asgi_comet.brokers.redis.pages import Page, read_page
@@ -106,8 +106,7 @@ class Replaced:
     """Another connection reads the client process by now."""
 
 
-@dataclass(frozen=True, slots=True)
-class OwnPage:
+class OwnPage(NamedTuple):
     """The next messages of an own channel.
 
     Attributes:

@@ -337,12 +337,13 @@ class PeopleScripts:
             most: How many messages of a channel to return.
             max_bytes: How many bytes of messages to return, but at least one message.
         """
+        unused = self.fresh()  # of a generation and of an epoch, which are never compared
         keys = [process.process, process.deadlines, self.keys.lineage, process.channels]
         arguments: list[Argument] = [
             *(process.id, session.id, reader.worker, self.timeout),
             *(str(reader), self.keys.inbox(reader.worker), reader.former),
             *("PUBLISH", "1" if self.durable else ""),
-            *(self.fresh(), self.fresh(), most, max_bytes),
+            *(unused, unused, most, max_bytes),
             *(_whole(one) for one in reader.came),
         ]
         for one, start in channels:

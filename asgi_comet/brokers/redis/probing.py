@@ -50,6 +50,9 @@ class Probe:
         clock: The clock.
         inbox: The inbox, in which the probes arrive.
         generation: Returns the generation of the data that this worker knows.
+
+    Attributes:
+        lag: How many seconds the last probe was on its way.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Probe:
         self._clock = clock
         self._inbox = inbox
         self._generation = generation
+        self.lag: float = 0.0
         self._last = -math.inf
         self._number = 0
         self._arrived: asyncio.Future[None] | None = None
@@ -79,7 +83,7 @@ class Probe:
         """Close the connection if the probe does not arrive, or the data have changed."""
         self._number += 1
         self._arrived = asyncio.get_running_loop().create_future()
-        frame = b"p%d" % self._number
+        frame, sent = b"p%d" % self._number, self._clock.now()
         told = connection.send(Call(("PUBLISH", self._inbox.topic, frame), int))
         generation = connection.send(self._scripts.lineage())
         try:
@@ -88,6 +92,7 @@ class Probe:
                     connection.close("Redis does not know of this worker's subscriptions")
                     return
                 await self._arrived
+                self.lag = self._clock.now() - sent
         except TimeoutError:
             connection.close(f"a probe did not come back within {PATIENCE:g} s")
         if await generation != self._generation():

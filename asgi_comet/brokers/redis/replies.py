@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from asgi_comet.core.messages import Message
 from asgi_comet.position import Position
@@ -141,8 +141,7 @@ class Renewed:
     top: int
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """The properties of a channel that the workers agree on.
 
     Attributes:
@@ -214,6 +213,7 @@ class Beat:
         members: How many members of families all workers own together.
         mixed: Whether the workers declare different names.
         now: The time of Redis, in milliseconds.
+        number: The number of the worker, which no other living worker has.
     """
 
     status: str
@@ -223,6 +223,7 @@ class Beat:
     members: int = 0
     mixed: bool = False
     now: int = field(default=0, compare=False)
+    number: int = 0
 
 
 def read_append(reply: Reply) -> AppendReply:
@@ -328,9 +329,9 @@ def read_beat(reply: Reply) -> Beat:
     """Read the reply to a heartbeat."""
     if len(reply) == 1:
         return Beat(reply[0].decode())
-    status, calm, living, dead, members, mixed, now = reply
+    status, calm, living, dead, members, mixed, *numbers = reply
     alive = frozenset(read_texts(living))
-    return Beat(status.decode(), calm == 1, alive, read_texts(dead), members, mixed == 1, now)
+    return Beat(status.decode(), calm == 1, alive, read_texts(dead), members, mixed == 1, *numbers)
 
 
 def read_texts(reply: Sequence[bytes]) -> tuple[str, ...]:

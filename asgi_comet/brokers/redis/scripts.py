@@ -251,7 +251,14 @@ class Scripts:
         return call_of(lua.WANT, [keys.meta], arguments, int)
 
     def beat(
-        self, worker: str, *, joins: bool, life: int = LIFE, members: int = 0, digest: str = ""
+        self,
+        worker: str,
+        *,
+        joins: bool,
+        life: int = LIFE,
+        members: int = 0,
+        digest: str = "",
+        number: int = 0,
     ) -> Call[Beat]:
         """Report that a worker is alive for `life` milliseconds; with `joins` a new worker.
 
@@ -261,13 +268,15 @@ class Scripts:
             life: How long the heartbeat lasts, in milliseconds.
             members: How many members of families the worker owns.
             digest: Stands for the names that the worker declares.
+            number: The number that the worker had; the lowest free one if another worker has it.
         """
         keys = [self.keys.workers, self.keys.dead, self.keys.calm, self.keys.members]
+        keys.append(self.keys.numbers)
         times = [int(life * one) for one in (1, TURN, QUIET, CALM)]
         return call_of(
             lua.BEAT,
             keys,
-            [worker, "1" if joins else "", *times, members, digest],
+            [worker, "1" if joins else "", *times, members, digest, number],
             replies.read_beat,
         )
 
@@ -308,7 +317,7 @@ class Scripts:
 
     def depart(self, worker: str, *, owning: bool) -> Call[bool]:
         """Report that a worker stops; if channels are left, another worker inherits at once."""
-        keys = [self.keys.workers, self.keys.dead, self.keys.members]
+        keys = [self.keys.workers, self.keys.dead, self.keys.members, self.keys.numbers]
         return call_of(lua.DEPART, keys, [worker, "1" if owning else ""], bool)
 
     def _generation(self) -> list[Argument]:

@@ -87,6 +87,8 @@ class Serving:
         after: The steps before clients are served: subscribing, and reading missed messages.
         reopens: Whether Redis has lost a missing channel, which else may have ended meanwhile.
         renewed: When the time began in which the others may report what Redis has lost.
+        served: How many connections have served since the start.
+        failures: How often a connection failed, or could not be made.
     """
 
     def __init__(self, primary: Primary, clock: Clock) -> None:
@@ -97,6 +99,8 @@ class Serving:
         self.after: list[Step] = []
         self.reopens: bool = True
         self.renewed: float = -math.inf
+        self.served: int = 0
+        self.failures: int = 0
         self._primary = primary
         self._clock = clock
         self.on_frame: OnFrame
@@ -123,6 +127,14 @@ class Serving:
         self._tried = asyncio.Event()
         self._unsuitable = None
         self._trouble = ""
+        self.served = 0
+
+    @property
+    def away(self) -> float | None:
+        """For how many seconds there has been no connection; infinite if never since the start."""
+        if self.connection is not None:
+            return None
+        return self._clock.now() - self._left if self.served else math.inf
 
     @property
     def trouble(self) -> str:
@@ -144,6 +156,7 @@ class Serving:
             if isinstance(error, Unsuitable) and not self.generation:
                 self._unsuitable = error
                 self._tried.set()
+        self.failures += 1
         first = group.exceptions[0]
         self._trouble = first.reason if isinstance(first, BrokerUnavailable) else str(first)
         self._primary.warn("%s", first)
@@ -213,6 +226,7 @@ class Serving:
         for step in self.after:
             await step(beginning)
         self.connection = connection
+        self.served += 1
         self._trouble = ""
         self.reopens = True  # a channel missing from now on was there until now
         self._up.set()

@@ -18,6 +18,7 @@ from asgi_comet.brokers.redis.closing import Ending
 from asgi_comet.brokers.redis.connection import NOT_NOW, ReplyError
 from asgi_comet.brokers.redis.foreign import passing_over
 from asgi_comet.brokers.redis.stock_scripts import OWN, StockScripts
+from asgi_comet.log_events import event
 
 __all__ = ["Stocktaking"]
 
@@ -66,7 +67,9 @@ class Stocktaking:
             if error.code in PASSING:
                 raise
             self._refused = True
-            _logger.warning(REFUSED, error.reason)
+            _logger.warning(
+                REFUSED, error.reason, extra=event("setup.advised", reason=error.reason)
+            )
             return
         for one in found:
             await self._look(*one)

@@ -11,7 +11,7 @@ import anyio.lowlevel
 import pytest
 
 from asgi_comet import BrokerUnavailable, ProcessClosed
-from asgi_comet.brokers.redis import attending, audience_scripts, farewells
+from asgi_comet.brokers.redis import attending, audience_scripts, farewells, probing
 from asgi_comet.brokers.redis.audience_scripts import SEPARATOR, AudienceScripts
 from asgi_comet.brokers.redis.calls import Call
 from asgi_comet.brokers.redis.replies import Reply
@@ -279,6 +279,7 @@ async def test_the_listeners_of_another_generation_are_asked_anew(
     redis: RedisServer, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audience_scripts, "SCANNED", 10)
+    monkeypatch.setattr(probing, "EVERY", 3600.0)  # a probe would end the connection for it
     async with workers_on(redis, 1) as (one,):
         processes = {(await open_tab(one, KEY))[1] for _ in range(300)}
         found = list[str]()
@@ -363,7 +364,7 @@ async def test_the_sets_of_used_keys_last(
 
 async def test_a_message_is_stored_once_if_the_reply_is_lost(redis: RedisServer) -> None:
     async with RedisProxy(redis).run() as proxy:
-        one, two = Worker(proxy.url, timeout=0.2), Worker(redis.url)
+        one, two = Worker(proxy.url), Worker(redis.url)
         async with serving(one, two):
             session, process = await open_tab(two, KEY)
             window = await read(two, session, process)
@@ -516,7 +517,18 @@ async def test_nothing_is_left_of_closed_processes(redis: RedisServer, client: C
             await one.store.close(session, process)
         await answered(one, two)
         kinds = {key.decode().partition("}")[2].partition(":")[0] for key in client.keys("*")}
-        assert kinds <= {"lin", "format", "workers", "calm", "members", "b", "p", "logr", "s"}
+        assert kinds <= {
+            "lin",
+            "numbers",
+            "format",
+            "workers",
+            "calm",
+            "members",
+            "b",
+            "p",
+            "logr",
+            "s",
+        }
         assert redis_tables(two.redis)["attending"] == 0
 
 

@@ -19,6 +19,7 @@ from asgi_comet.testing.party import new_id, position
 from asgi_comet.testing.window import Window
 from tests.kit.redis import Client, RedisServer, milliseconds
 from tests.kit.redis_workers import KEYS, Worker, answered, serving
+from tests.kit.turns import until
 
 pytestmark = pytest.mark.anyio
 
@@ -241,7 +242,7 @@ async def test_killed_workers_leave_nothing_after_the_documented_times(
         expired(client, 32 * DAY)
         assert set(client.keys("*")) - {CALM} == always
         assert set(client.pubsub_channels()) == set(topics)
-        await last.until(lambda: not redis_tables(last.redis)["doubts"])  # looked at in a moment
+        await until(lambda: not redis_tables(last.redis)["doubts"])  # looked at in a moment
         assert tables_of(last) == tables
         assert sorted(last.people.farewells) == sorted([*opened, shared.process])
         assert last.people.ended[-1] == shared.process

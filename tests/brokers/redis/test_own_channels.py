@@ -21,6 +21,7 @@ from asgi_comet.brokers.redis import claims, orphans
 from asgi_comet.brokers.redis.claims import MOST_STATE
 from asgi_comet.brokers.redis.keys import Keys
 from asgi_comet.brokers.redis.own import REPEAT
+from asgi_comet.brokers.redis.ownership import Ownership
 from asgi_comet.brokers.redis.people_scripts import PeopleScripts
 from asgi_comet.brokers.redis.readings import KEPT, TICK
 from asgi_comet.brokers.redis.scripts import Scripts
@@ -38,6 +39,7 @@ from tests.kit import redis_workers
 from tests.kit.redis import Client, RedisServer, milliseconds, run
 from tests.kit.redis_proxy import RedisProxy, turns
 from tests.kit.redis_workers import living
+from tests.kit.turns import until
 
 pytestmark = pytest.mark.anyio
 
@@ -822,7 +824,7 @@ async def test_an_acknowledgement_whose_connection_ends_is_not_settled(
             await turns(20)
             proxy.reset()
         proxy.harm.deaf = False
-        await two.until(lambda: two.redis.connected)
+        await until(lambda: two.redis.connected)
         while opened.hget(A.meta, "a") != b"2":  # told again on the next connection
             await anyio.lowlevel.checkpoint()
         await two.redis.people.reported(P.id)
@@ -853,7 +855,7 @@ async def test_an_acknowledgement_that_redis_refuses_is_told_again(
                 await two.redis.people.reported(P.id)
         finally:
             opened.config_set("min-replicas-to-write", 0)
-        await two.until(lambda: two.redis.connected)
+        await until(lambda: two.redis.connected)
         assert opened.hget(A.meta, "a") is None
         if repeats:
             two.redis.acknowledge(window, 1)
@@ -865,7 +867,7 @@ async def test_an_acknowledgement_that_redis_refuses_is_told_again(
         while not repeats and opened.hget(A.meta, "a") is None:
             await anyio.lowlevel.checkpoint()
         assert opened.hget(A.meta, "a") == b"1"
-        assert two.tables()["marks"] == 0
+        await until(lambda: two.tables()["marks"] == 0)  # what was refused is told once more
 
 
 async def test_a_key_of_another_program_fails_the_acknowledgements_of_one_process_only(
@@ -995,7 +997,7 @@ async def test_a_claim_that_finds_no_owner_bids_again(redis: RedisServer, opened
     async with serving(one, two):
         log = await one.make_own(P.id, "~a")
         one.redis.bid(log)
-        await one.until(lambda: opened.hget(A.meta, "o") is not None)
+        await until(lambda: opened.hget(A.meta, "o") is not None)
         owner = opened.hget(A.meta, "o")
         window = await two.read(1)
         two.redis.bid(window)
@@ -1003,7 +1005,7 @@ async def test_a_claim_that_finds_no_owner_bids_again(redis: RedisServer, opened
         assert opened.hget(A.meta, "o") == owner
         opened.hdel(A.meta, "o", "x")  # and no worker is told, nor looks
         await two.claim(2)
-        await two.until(lambda: opened.hget(A.meta, "o") not in (None, owner))
+        await until(lambda: opened.hget(A.meta, "o") not in (None, owner))
 
 
 async def test_the_worker_with_the_source_is_told_of_the_end(
@@ -1099,6 +1101,22 @@ async def test_the_progress_of_a_source_without_a_reader_is_not_reported(
         assert "could not be taken in" not in caplog.text
         assert one.tables()["marks"] == 0
         assert opened.hget(A.meta, "k") is None
+
+
+async def test_a_request_that_comes_with_the_reply_that_a_channel_is_open_is_not_lost(
+    redis: RedisServer, opened: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis names the owner as soon as the channel is open, before the owner goes on."""
+    one, hold = Worker(redis.url), Ownership.hold
+
+    def hold_after_a_request(*arguments: Any) -> None:
+        one.redis.inbox.on[b"w"](f"w2 {A.name}".encode())
+        hold(*arguments)
+
+    monkeypatch.setattr(Ownership, "hold", hold_after_a_request)
+    async with serving(one):
+        log = await one.make_own(P.id, "~a", sourced=True, kind="unlimited")
+        assert log.wanted == 2
 
 
 async def test_a_request_to_a_source_is_repeated_until_the_source_answers(

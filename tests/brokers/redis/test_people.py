@@ -39,6 +39,7 @@ from asgi_comet.testing.party import new_id
 from tests.kit.redis import Client, RedisServer, milliseconds, run
 from tests.kit.redis_proxy import RedisProxy, turns
 from tests.kit.redis_workers import KEYS, Worker, answered, promoted, saved, serving
+from tests.kit.turns import until
 
 pytestmark = pytest.mark.anyio
 
@@ -774,7 +775,7 @@ async def test_a_worker_that_joins_confirms_what_is_told_before_it_reads_the_log
 
         monkeypatch.setattr(Heartbeat, "begin", begin_late)
         async with serving(two):
-            await one.until(lambda: confirmed == [2])
+            await until(lambda: confirmed == [2])
             assert two.people.events == ["early"]
 
 

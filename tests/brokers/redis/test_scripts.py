@@ -109,7 +109,8 @@ def test_a_worker_that_died_is_inherited_by_one_at_a_time(client: Client) -> Non
         beat(client, worker, joins=True)
     calm_down(client)
     late(client, "U")
-    assert beat(client, "V") == Beat("alive", calm=True, living=frozenset(["V", "W"]), dead=("U",))
+    living = frozenset(["V", "W"])
+    assert beat(client, "V") == Beat("alive", calm=True, living=living, dead=("U",), number=1)
     assert beat(client, "W").dead == ()
     assert beat(client, "U") == Beat("dead")
     assert beat(client, "U", joins=True) == Beat("dead")
@@ -164,6 +165,50 @@ def test_a_worker_that_stops_is_inherited_only_if_it_owns_something(client: Clie
     run(client, SCRIPTS.depart("V", owning=True))
     found = beat(client, "W")
     assert (set(found.living), found.dead) == ({"W"}, ("V",))
+
+
+# The numbers of workers
+
+
+def number(client: Client, worker: str, had: int = 0) -> int:
+    """Have a worker join, and return its number."""
+    found: int = run(client, SCRIPTS.beat(worker, joins=True, number=had), times=2).number
+    return found
+
+
+def test_each_worker_has_the_lowest_number_that_no_other_living_one_has(client: Client) -> None:
+    assert [number(client, worker) for worker in "UVW"] == [0, 1, 2]
+    assert [beat(client, worker).number for worker in "WVU"] == [2, 1, 0]
+    run(client, SCRIPTS.depart("V", owning=True), times=2)
+    assert client.hlen(KEYS.numbers) == 2
+    assert [number(client, "X"), number(client, "Y")] == [1, 3]
+    late(client, "U")
+    late(client, "X")
+    assert [number(client, "A"), number(client, "B"), number(client, "C")] == [0, 1, 4]
+    assert client.hlen(KEYS.numbers) == len("WYABC")
+
+
+def test_a_worker_that_joins_again_has_its_number_again_unless_it_was_given_away(
+    client: Client,
+) -> None:
+    for worker in "UVW":
+        number(client, worker)
+    client.flushall()  # Redis has lost its data
+    assert number(client, "W", had=2) == 2
+    assert number(client, "A") == 0
+    assert [number(client, "V", had=1), number(client, "U", had=0)] == [1, 3]
+
+
+def test_a_hundred_restarts_of_a_worker_need_one_number(client: Client) -> None:
+    number(client, "lasting")
+    for count in range(100):
+        name = f"restarted-{count}"
+        assert number(client, name) == 1
+        if count % 2:
+            run(client, SCRIPTS.depart(name, owning=False))
+        else:
+            late(client, name)  # killed
+    assert client.hlen(KEYS.numbers) <= 2
 
 
 # Bounds, and what is not ours

@@ -16,7 +16,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
-from asgi_comet import SITE, Channel, Comet, CometMiddleware, Settings
+from asgi_comet import SITE, Channel, Comet, CometMiddleware, Delivery, Outcome, Settings
 from asgi_comet.brokers.redis import RedisBroker, probing
 from asgi_comet.brokers.redis.following import Following
 from asgi_comet.brokers.redis.keys import Keys
@@ -25,10 +25,12 @@ from asgi_comet.testing._inspect import inside
 from asgi_comet.testing._inspect_redis import lose_frames, redis_tables
 from tests.kit.clients import Client as Reader
 from tests.kit.clients import PollClient, SseClient, WebSocketClient
-from tests.kit.loop import wait_in_loop
+from tests.kit.loop import outcome, wait_in_loop
+from tests.kit.processes import process_of
 from tests.kit.redis import Client, RedisServer
+from tests.kit.redis_workers import promoted, saved
 from tests.kit.servers import Kind, running
-from tests.kit.serving import Address, serve
+from tests.kit.serving import Address, Tab, serve
 from tests.kit.stage import KEY
 
 MakeRedis = Callable[..., RedisServer]
@@ -289,6 +291,47 @@ def test_the_last_messages_are_those_in_redis_if_the_window_was_dropped(
         reader = SseClient(None, worker.address)
         reader.follow({"news": "last:2"})
         assert reader.data(2) == ["second", "third"]
+        reader.cut()
+
+
+# A replica that lags
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_lost_message_is_not_acknowledged_by_the_one_that_took_its_place(
+    redis: RedisServer, client: Client, at_end: ExitStack
+) -> None:
+    one, two = Worker(redis.url), Worker(redis.url)
+    with serving(one, two):
+        tab = Tab(one.address)
+        inbox = one.comet.create(scope=process_of(one.comet, tab), name="inbox")
+        one.stored("a", inbox)
+        data = saved(client)
+        reader = SseClient(tab, two.address)
+        at_end.callback(reader.cut)
+        reader.begin({"~inbox": "new.0"})
+        assert reader.data(1) == ["a"]
+
+        def come_back() -> None:
+            assert reader.data(1) == ["lost"]
+            promoted(client, data)
+            assert reader.error() == ("full", None)
+            reader.cut()
+            assert one.stored("b", inbox) == reader.positions["~inbox"].replace(".1", ".2")
+            reader.resume()
+            assert reader.data(1) == ["b"]
+            reader.cut()
+            reader.address = one.address
+            reader.resume()
+
+        coming = threading.Thread(target=come_back)
+
+        def write() -> Delivery:
+            coming.start()
+            return inbox.publish("lost")
+
+        assert outcome(one.comet, write) is Outcome.UNKNOWN
+        coming.join()
         reader.cut()
 
 

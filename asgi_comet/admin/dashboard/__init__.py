@@ -1,0 +1,1 @@
+"""The live dashboard: an application of the library, for operators."""

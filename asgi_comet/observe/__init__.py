@@ -1,0 +1,1 @@
+"""The figures, events and lists of one worker, for operators."""
